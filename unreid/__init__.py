@@ -1,0 +1,1 @@
+"""Person re-identification without labels, on fast-reid."""

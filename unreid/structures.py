@@ -1,0 +1,128 @@
+"""The two types that every part speaks: features with cameras, and labels.
+
+Letters: N images, D channels, C clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from unreid.checks import check_features
+
+#: The label of an image that belongs to no cluster.
+NOISE = -1
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    """A read-only view, so that a shared bank cannot be changed behind another's back."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True)
+class FeatureBank:
+    """What a labeler sees: one unit feature and one camera per training image.
+
+    Row i is image i of the sorted training list, for the whole run.
+
+    Attributes:
+        features: (N, D) float32, unit rows.
+        camids: (N,) int64, cameras from 0.
+
+    Raises:
+        TypeError, ValueError: an array of another kind, shape or range.
+    """
+
+    features: np.ndarray
+    camids: np.ndarray
+
+    def __post_init__(self) -> None:
+        check_features("FeatureBank.features", self.features)
+        if self.features.dtype != np.float32:
+            raise TypeError(f"FeatureBank.features must be float32, got {self.features.dtype}")
+        camids = np.asarray(self.camids)
+        if camids.shape != (len(self.features),):
+            raise ValueError(
+                f"FeatureBank.camids must have shape ({len(self.features)},), got {camids.shape}"
+            )
+        if camids.dtype != np.int64:
+            raise TypeError(f"FeatureBank.camids must be int64, got {camids.dtype}")
+        if camids.min() < 0:
+            raise ValueError(f"FeatureBank.camids must be >= 0, got {camids.min()}")
+        object.__setattr__(self, "features", _frozen(self.features))
+        object.__setattr__(self, "camids", _frozen(camids))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def num_cameras(self) -> int:
+        """Cameras that own at least one image."""
+        return len(np.unique(self.camids))
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Today's labels: ``NOISE`` (-1) or 0..C-1, with no id unused.
+
+    Attributes:
+        labels: (N,) int64.
+        intermediate: named (N,) int64 labels on the way to ``labels`` (for example
+            ``before_refinement``); logged and scored, never trained on.
+        seconds: wall seconds by phase of the label step.
+        remarks: short facts for the log line (for example ``{"pivots": "512"}``).
+
+    Raises:
+        TypeError, ValueError: an array of another kind or shape, or ids with gaps.
+    """
+
+    labels: np.ndarray
+    intermediate: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels = np.asarray(self.labels)
+        if labels.ndim != 1 or labels.size == 0:
+            raise ValueError(f"PseudoLabels.labels must have shape (N,), got {labels.shape}")
+        if labels.dtype != np.int64:
+            raise TypeError(f"PseudoLabels.labels must be int64, got {labels.dtype}")
+        if labels.min() < NOISE:
+            raise ValueError(f"PseudoLabels.labels must be >= -1, got {labels.min()}")
+        counts = np.bincount(labels[labels >= 0]) if (labels >= 0).any() else np.zeros(0, int)
+        if (counts == 0).any():
+            gap = int(np.flatnonzero(counts == 0)[0])
+            raise ValueError(
+                f"PseudoLabels.labels must use every id of 0..{len(counts) - 1}, but {gap} is"
+                " unused; see unreid.clustering.partition.compact"
+            )
+        for name, other in self.intermediate.items():
+            if np.shape(other) != labels.shape:
+                raise ValueError(
+                    f"PseudoLabels.intermediate[{name!r}] must have shape {labels.shape},"
+                    f" got {np.shape(other)}"
+                )
+        object.__setattr__(self, "labels", _frozen(labels))
+        object.__setattr__(self, "_sizes", counts)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def num_clusters(self) -> int:
+        """C."""
+        return len(self.sizes)
+
+    @property
+    def num_noise(self) -> int:
+        """Images labelled -1."""
+        return int((self.labels == NOISE).sum())
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """(C,) images per cluster."""
+        return self._sizes  # type: ignore[attr-defined]
