@@ -1,0 +1,251 @@
+"""Measures one function in a fresh process: seconds, and peak memory above its input.
+
+The contract between this file and the modules of rows (``rows_graph``, ``rows_clustering``):
+a row module exports ``ROWS: list[Row]``. Of each row and contender, ``repeats`` processes are
+started, one after the other; each
+
+1. imports the row module and calls ``row.setup(quick)``: makes or loads the input, imports what
+   the contenders need, and may warm up on a tiny input (thread pools, lazy imports);
+2. reads the resident memory, resets its high-water mark, and times ``contender(inputs)``;
+3. calls ``row.digest(inputs, result)``, outside the timing: a small picklable object that
+   ``row.agree`` compares between contenders and whose text ``row.remark`` makes for the table.
+
+The medians go into the table. A contender called ``ours`` is held against ``row.targets``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import pickle
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True)
+class Target:
+    """What "ours" is held against; each field that is given must be met.
+
+    Attributes:
+        words: as the table says it.
+        peer: the contender that ``faster`` and ``smaller`` refer to.
+        faster: the peer's seconds divided by ours must reach this.
+        smaller: the peer's peak memory divided by ours must reach this.
+        seconds, mebibytes: absolute limits of ours.
+    """
+
+    words: str
+    peer: str | None = None
+    faster: float | None = None
+    smaller: float | None = None
+    seconds: float | None = None
+    mebibytes: float | None = None
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The arithmetic and the traffic no exact algorithm of this kind goes below."""
+
+    flop: float = 0.0
+    bytes: float = 0.0
+    words: str = ""
+
+
+def nothing(*_: Any) -> Any:
+    """The digest of a row that compares nothing."""
+    return None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: an input, who runs on it, and what is asked of ours.
+
+    Attributes:
+        name: unique; what ``--only`` takes.
+        title: the step, as the table says it.
+        size: the input in words; ``quick_size`` likewise for ``--quick`` (None: left out there).
+        setup: ``setup(quick) -> inputs``, not timed.
+        contenders: name -> ``run(inputs) -> result``, timed. ``ours`` is ours.
+        targets: what ours must reach (checked on the full size only).
+        floor: ``floor(quick) -> Floor``.
+        digest: ``digest(inputs, result)`` -> small picklable object.
+        agree: ``agree(ours, peer) -> str``: how the two digests agree, for the table.
+        remark: ``remark(digest) -> str``: a fact about ours (recall, ARI), for the table.
+        repeats: processes per contender.
+        skip: names of contenders to leave out at full size because they cannot run (memory).
+    """
+
+    name: str
+    title: str
+    size: str
+    setup: Callable[[bool], Any]
+    contenders: Mapping[str, Callable[[Any], Any]]
+    quick_size: str | None = None
+    targets: Sequence[Target] = ()
+    floor: Callable[[bool], Floor] = lambda quick: Floor()
+    digest: Callable[[Any, Any], Any] = nothing
+    agree: Callable[[Any, Any], str] | None = None
+    remark: Callable[[Any], str] | None = None
+    repeats: int = 3
+    skip: Sequence[str] = ()
+
+
+@dataclass
+class Measured:
+    """What the processes of one contender reported."""
+
+    seconds: list[float] = field(default_factory=list)
+    mebibytes: list[float] = field(default_factory=list)
+    digest: Any = None
+    error: str | None = None
+
+    @property
+    def time(self) -> float:
+        """Median wall seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def peak(self) -> float:
+        """Median peak memory above the input, MiB."""
+        return statistics.median(self.mebibytes)
+
+
+def _status(key: str) -> int:
+    """A line of /proc/self/status in bytes, or -1 where the system has none."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return -1
+
+
+def _reset_peak() -> bool:
+    """Set the high-water mark of resident memory back to what is resident now."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return True
+    except OSError:
+        return False
+
+
+def _peak_above(before: int, was_reset: bool) -> float:
+    """Peak resident bytes above ``before``; ru_maxrss where /proc has no high-water mark."""
+    peak = _status("VmHWM")
+    if not was_reset or peak < 0:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return max(0.0, float(peak - before))
+
+
+def _child(module: str, row_name: str, contender: str, quick: bool, out: str) -> None:
+    """Measure once and leave a pickle behind."""
+    import gc
+
+    row = {r.name: r for r in importlib.import_module(module).ROWS}[row_name]
+    inputs = row.setup(quick)
+    run = row.contenders[contender]
+    gc.collect()
+    was_reset = _reset_peak()
+    before = max(0, _status("VmRSS"))
+    start = time.perf_counter()
+    result = run(inputs)
+    seconds = time.perf_counter() - start
+    peak = _peak_above(before, was_reset)
+    report = {
+        "seconds": seconds,
+        "mebibytes": peak / MEBIBYTE,
+        "digest": row.digest(inputs, result),
+    }
+    Path(out).write_bytes(pickle.dumps(report))
+
+
+def measure(
+    module: str, row: Row, contender: str, *, quick: bool, threads: int, repeats: int
+) -> Measured:
+    """Run one contender of one row in ``repeats`` fresh processes."""
+    measured = Measured()
+    environment = dict(os.environ, **{name: str(threads) for name in THREAD_VARIABLES})
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "report"
+        for _ in range(repeats):
+            command = [sys.executable, "-m", "benchmarks.harness", "--module", module]
+            command += ["--row", row.name, "--contender", contender, "--out", str(out)]
+            command += ["--quick"] if quick else []
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            )
+            if done.returncode:
+                lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+                measured.error = lines[-1]
+                return measured
+            report = pickle.loads(out.read_bytes())
+            measured.seconds.append(report["seconds"])
+            measured.mebibytes.append(report["mebibytes"])
+            measured.digest = report["digest"]
+    return measured
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """The processor, and its measured float32 product and copy rates with these threads."""
+    code = (
+        "import json, time, torch\n"
+        f"torch.set_num_threads({threads})\n"
+        "a = torch.randn(3072, 3072); b = torch.randn(3072, 3072)\n"
+        "c = torch.empty(1 << 27, dtype=torch.uint8); d = torch.empty_like(c)\n"
+        "def best(f, n):\n"
+        "    f(); t = []\n"
+        "    for _ in range(n):\n"
+        "        s = time.perf_counter(); f(); t.append(time.perf_counter() - s)\n"
+        "    return min(t)\n"
+        "print(json.dumps({'flops': 2 * 3072**3 / best(lambda: a @ b, 3),"
+        " 'bandwidth': 2 * c.numel() / best(lambda: d.copy_(c), 5)}))\n"
+    )
+    environment = dict(os.environ, **{name: str(threads) for name in THREAD_VARIABLES})
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    name = platform.processor() or platform.machine()
+    try:
+        info = Path("/proc/cpuinfo").read_text()
+        name = next(x.split(":")[1].strip() for x in info.splitlines() if "model name" in x)
+        name += ", avx512_bf16" if "avx512_bf16" in info else ""
+    except (OSError, StopIteration):
+        pass
+    return {"name": name, "threads": threads, **json.loads(done.stdout)}
+
+
+def main() -> None:
+    """The child's entry; the parent's is ``label_engine.py``."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--module", required=True)
+    parser.add_argument("--row", required=True)
+    parser.add_argument("--contender", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--quick", action="store_true")
+    given = parser.parse_args()
+    _child(given.module, given.row, given.contender, given.quick, given.out)
+
+
+if __name__ == "__main__":
+    main()
