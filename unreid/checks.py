@@ -34,9 +34,10 @@ def check_integer(
     wanted = f"an integer {words}".rstrip()
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
+    number = int(value)
+    if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return int(value)
+    return number
 
 
 def check_number(
@@ -55,10 +56,11 @@ def check_number(
     wanted = f"a number {words}".rstrip()
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    below = minimum is not None and (value <= minimum if open_minimum else value < minimum)
-    if below or (maximum is not None and value > maximum):
+    number = float(value)
+    below = minimum is not None and (number <= minimum if open_minimum else number < minimum)
+    if below or (maximum is not None and number > maximum):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
-    return float(value)
+    return number
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -114,3 +116,27 @@ def check_features(name: str, features: Any, *, unit: bool = True) -> None:
                 f"{name} must have unit rows, but row {off[0]} has length {length:.4g}"
                 f" ({off.size} of {shape[0]} rows are off); divide each row by its length"
             )
+
+
+def check_targets(name: str, targets: Any, num_clusters: int) -> None:
+    """Refuse labels of a batch that are no integers of 0..num_clusters-1.
+
+    Done before they index anything: a GPU answers a wrong index with a dead context.
+
+    Args:
+        name: What to call the argument in the error.
+        targets: (B,) integer array or torch tensor on any device; B may be 0.
+        num_clusters: C, the labels in use.
+
+    Raises:
+        TypeError: ``targets`` is not of an integer type.
+        ValueError: a label below 0 or above C - 1.
+    """
+    if "int" not in str(targets.dtype):
+        raise TypeError(f"{name} must be integers, got {targets.dtype}")
+    if len(targets) == 0:
+        return
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= num_clusters:
+        found = low if low < 0 else high
+        raise ValueError(f"{name} must be in 0..{num_clusters - 1}, got {found}")

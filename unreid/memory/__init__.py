@@ -1,1 +1,7 @@
-"""memory."""
+"""What a model remembers of the clusters between batches."""
+
+from __future__ import annotations
+
+from unreid.memory.cluster_memory import ClusterMemory
+
+__all__ = ["ClusterMemory"]
