@@ -1,0 +1,167 @@
+"""Where a random walker on the kNN graph goes: the flow that the map equation compresses.
+
+[0] Rosvall, Bergstrom: Maps of random walks on complex networks, 2008,
+    https://arxiv.org/abs/0707.0609
+[1] Lambiotte, Rosvall: Ranking and clustering of nodes in networks with smart teleportation,
+    2012, https://arxiv.org/abs/1112.5252
+
+Letters: N images, k neighbours, E links, n nodes of a level (images, or modules of them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from unreid.checks import check_number
+
+#: The share of steps that jump to a random link (the damping .85 of PageRank).
+TELEPORTATION = 0.15
+
+
+@dataclass(frozen=True)
+class Level:
+    """A graph as the search sees it.
+
+    Attributes:
+        starts: (n + 1,) int64; neighbours: (m,) int32; weights: (m,) float64: CSR rows of
+            flow i -> j plus flow j -> i, self links left out.
+        flow: (n,) float64, share of the walker's steps that end in the node.
+        enter, exit: (n,) float64, share of the steps that enter and leave it.
+    """
+
+    starts: np.ndarray
+    neighbours: np.ndarray
+    weights: np.ndarray
+    flow: np.ndarray
+    enter: np.ndarray
+    exit: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.flow)
+
+
+def knn_links(indices: np.ndarray, similarities: np.ndarray, min_similarity: float) -> csr_array:
+    """The directed graph of the neighbours that are similar enough.
+
+    Args:
+        indices: (N, k) integer neighbours as ``unreid.graph.knn`` returns them; entries < 0
+            stand for "none". An image's link to itself is left out, wherever it stands.
+        similarities: (N, k) floating, their cosines.
+        min_similarity: in [0, 1]; links below it are dropped, and links of weight 0.
+
+    Returns:
+        (N, N) float64 CSR, entry (i, j) the weight of the link i -> j.
+
+    Raises:
+        ValueError: shapes that differ, an index >= N, a similarity that is not finite.
+    """
+    indices, similarities = np.asarray(indices), np.asarray(similarities)
+    check_number("min_similarity", min_similarity, 0, 1)
+    if indices.ndim != 2 or indices.shape != similarities.shape:
+        raise ValueError(
+            "indices and similarities must have one shape (N, k), got"
+            f" {indices.shape} and {similarities.shape}"
+        )
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"indices must be integers, got {indices.dtype}")
+    n, k = indices.shape
+    if indices.size and indices.max() >= n:
+        raise ValueError(f"indices must be < {n}, the number of rows, got {indices.max()}")
+    if not np.isfinite(similarities).all():
+        raise ValueError("similarities must be finite, got NaN or infinity")
+    rows = np.repeat(np.arange(n), k)
+    columns, values = indices.ravel(), similarities.ravel().astype(np.float64)
+    # The threshold is rounded as the similarities are, so that "equal" means equal.
+    lowest = float(similarities.dtype.type(min_similarity))
+    keep = (columns >= 0) & (columns != rows) & (values >= lowest) & (values > 0)
+    links = csr_array((values[keep], (rows[keep], columns[keep])), shape=(n, n))
+    links.sum_duplicates()
+    return links
+
+
+def link_flow(
+    links: csr_array, *, tolerance: float = 1e-13, max_iterations: int = 500
+) -> csr_array:
+    """The share of the walker's steps that pass each link.
+
+    PageRank whose jumps land at the start of a link drawn by weight, and are not themselves
+    recorded [1]: p = .85 p P + (.15 + .85 p(dangling)) v with v_i the share of i in all
+    weights; then one step along the links, F_ij = p_i P_ij, divided by its sum.
+
+    Args:
+        links: (N, N) non-negative weights.
+        tolerance: stop when p changes by less than this in all.
+        max_iterations: and stop here in any case (.85 ** 500 is 1e-35).
+
+    Returns:
+        (N, N) float64 CSR with sum 1, or with no entry when there is no link.
+    """
+    if links.nnz == 0:
+        return links
+    out = np.asarray(links.sum(axis=1)).ravel()
+    jump = out / out.sum()
+    dangling = out == 0
+    steps = links.copy()
+    steps.data = links.data / np.repeat(out, np.diff(links.indptr))
+    pull = steps.T.tocsr()
+    p = jump
+    for _ in range(max_iterations):
+        caught = TELEPORTATION + (1 - TELEPORTATION) * p[dangling].sum()
+        after = (1 - TELEPORTATION) * (pull @ p) + caught * jump
+        after /= after.sum()
+        change = np.abs(after - p).sum()
+        p = after
+        if change < tolerance:
+            break
+    steps.data *= np.repeat(p, np.diff(links.indptr))
+    steps.data /= steps.data.sum()
+    return steps
+
+
+def leaf_level(flow: csr_array) -> Level:
+    """The level whose nodes are the images."""
+    enter = np.asarray(flow.sum(axis=0)).ravel()
+    leave = np.asarray(flow.sum(axis=1)).ravel()
+    both = (flow + flow.T).tocsr()
+    both.sort_indices()
+    return Level(
+        both.indptr.astype(np.int64),
+        both.indices.astype(np.int32),
+        np.ascontiguousarray(both.data, dtype=np.float64),
+        enter.copy(),
+        enter,
+        leave,
+    )
+
+
+def aggregate(level: Level, modules: np.ndarray, num_modules: int) -> Level:
+    """The level whose nodes are the modules of this one.
+
+    Args:
+        modules: (n,) ids 0..num_modules-1.
+    """
+    n = len(level)
+    rows = np.repeat(modules, np.diff(level.starts))
+    columns = modules[level.neighbours]
+    apart = rows != columns
+    inside = np.bincount(rows[~apart], weights=level.weights[~apart], minlength=num_modules) / 2
+    shape = (num_modules, num_modules)
+    both = csr_array((level.weights[apart], (rows[apart], columns[apart])), shape=shape)
+    both.sum_duplicates()
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(modules, weights=values, minlength=num_modules)
+
+    assert len(modules) == n
+    return Level(
+        both.indptr.astype(np.int64),
+        both.indices.astype(np.int32),
+        np.ascontiguousarray(both.data, dtype=np.float64),
+        total(level.flow),
+        # Rounding may leave a closed module a hair below zero.
+        np.maximum(total(level.enter) - inside, 0.0),
+        np.maximum(total(level.exit) - inside, 0.0),
+    )

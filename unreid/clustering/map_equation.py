@@ -1,0 +1,172 @@
+"""Communities of the kNN graph by the two-level map equation, our own search for them.
+
+A partition is good when a random walk is cheap to describe with one code book for moves
+between modules and one for each module [0]. Found by local moves over growing aggregates [1],
+then by moving single images and submodules again until nothing is gained (the refinement of
+[2], appendix). Written from these papers alone.
+
+[0] Rosvall, Bergstrom: Maps of random walks on complex networks reveal community structure,
+    2008, https://arxiv.org/abs/0707.0609
+[1] Blondel et al.: Fast unfolding of communities, 2008, https://arxiv.org/abs/0803.0476
+[2] Rosvall, Axelsson, Bergstrom: The map equation, 2009, https://arxiv.org/abs/0906.1405
+
+Letters: N images, k neighbours, n nodes of a level, C modules.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unreid.checks import check_integer
+from unreid.clustering.link_flow import Level, aggregate, knn_links, leaf_level, link_flow
+from unreid.kernels.plain_map_equation import move_nodes as plain_move_nodes
+
+try:
+    from unreid.kernels.map_equation import move_nodes
+except ImportError:
+    move_nodes = plain_move_nodes
+
+#: Bits that a single move must gain, and the share of the codelength that a round must.
+SMALLEST_GAIN = 1e-10
+WORTH_A_ROUND = 1e-5
+MAX_ROUNDS = 20
+MAX_SWEEPS = 50
+
+
+def map_equation(
+    indices: np.ndarray, similarities: np.ndarray, *, min_similarity: float, seed: int
+) -> np.ndarray:
+    """Modules of the directed kNN graph by the map equation, two levels.
+
+    The walker's flow is that of ``link_flow``. The same input and seed give the same labels;
+    another seed, or another order of the images, gives another local optimum whose codelength
+    is nearly the same (parts without links between them are found in any order).
+
+    Args:
+        indices: (N, k) integer neighbours, as ``unreid.graph.knn`` returns them (self links
+            are left out; < 0 means none).
+        similarities: (N, k) floating, their cosines, the weights of the links.
+        min_similarity: in [0, 1]; weaker links are dropped.
+        seed: >= 0, of the random order in which nodes are visited.
+
+    Returns:
+        (N,) int64 labels 0..C-1, numbered by first appearance; no noise, an image without
+        links is a module of its own.
+
+    Raises:
+        ValueError, TypeError: an argument of another shape, kind or range.
+    """
+    rng = np.random.default_rng(check_integer("seed", seed, 0))
+    leaves = leaf_level(link_flow(knn_links(indices, similarities, min_similarity)))
+    if len(leaves) == 0:
+        return np.zeros(0, np.int64)
+    labels = _climb(leaves, np.arange(len(leaves), dtype=np.int32), rng)
+    length = partition_codelength(leaves, labels)
+    for _ in range(MAX_ROUNDS):
+        before = length
+        for tune in (_fine_tune, _coarse_tune):
+            tuned = tune(leaves, labels, rng)
+            tuned_length = partition_codelength(leaves, tuned)
+            if tuned_length < length:
+                labels, length = tuned, tuned_length
+        if before - length <= WORTH_A_ROUND * before:
+            break
+    return _numbered(labels)[0].astype(np.int64)
+
+
+def codelength(
+    indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray, *, min_similarity: float
+) -> float:
+    """Bits per step that a walk on the kNN graph costs under a partition, [0] eq. 1.
+
+    Args:
+        indices, similarities, min_similarity: as for ``map_equation``.
+        labels: (N,) integers >= 0, a module for every image.
+
+    Returns:
+        The two-level codelength; 0 for a graph without links.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (len(indices),):
+        raise ValueError(f"labels must have shape ({len(indices)},), got {labels.shape}")
+    if labels.size and labels.min() < 0:
+        raise ValueError(f"labels must be >= 0, a module for every image, got {labels.min()}")
+    leaves = leaf_level(link_flow(knn_links(indices, similarities, min_similarity)))
+    return partition_codelength(leaves, labels)
+
+
+def _plogp(x: np.ndarray) -> float:
+    x = x[x > 0]
+    return float((x * np.log2(x)).sum())
+
+
+def partition_codelength(leaves: Level, labels: np.ndarray) -> float:
+    """The codelength in bits of (n,) module ids >= 0 on a level of images."""
+    if len(leaves) == 0:
+        return 0.0
+    modules, count = _numbered(labels)
+    top = aggregate(leaves, modules, count)
+    return (
+        _plogp(top.enter.sum(keepdims=True))
+        - _plogp(top.enter)
+        - _plogp(top.exit)
+        - _plogp(leaves.flow)
+        + _plogp(top.exit + top.flow)
+    )
+
+
+def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """(n,) int32 ids 0..C-1 by first appearance, and C."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int32)
+    rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
+    return rank[inverse], len(first)
+
+
+def _settle(
+    level: Level, modules: np.ndarray, rng: np.random.Generator, within: np.ndarray | None = None
+) -> tuple[np.ndarray, int]:
+    """Sweep over the nodes in random order until none moves; (n,) numbered modules, and C."""
+    n = len(level)
+    modules = modules.astype(np.int32)
+    start = aggregate(level, modules, n)
+    members = np.bincount(modules, minlength=n).astype(np.int32)
+    active = np.ones(n, np.uint8)
+    within = np.zeros(n, np.int32) if within is None else within.astype(np.int32)
+    total = float(start.enter.sum())
+    for _ in range(MAX_SWEEPS):
+        order = rng.permutation(np.flatnonzero(active))
+        moves, total = move_nodes(
+            level.starts, level.neighbours, level.weights, level.flow, level.enter, level.exit,
+            order, within, modules, members, start.flow, start.enter, start.exit, active,
+            total, SMALLEST_GAIN,
+        )  # fmt: skip
+        if moves == 0:
+            break
+    return _numbered(modules)
+
+
+def _climb(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Settle, make each module a node, and again until nothing joins; (n,) module ids."""
+    labels, count = _settle(level, modules, rng)
+    current = aggregate(level, labels, count)
+    while True:
+        joined, fewer = _settle(current, np.arange(count, dtype=np.int32), rng)
+        if fewer == count:
+            return labels
+        labels, count = joined[labels], fewer
+        current = aggregate(current, joined, fewer)
+
+
+def _fine_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Let single images move between the modules found, then climb again [2]."""
+    return _climb(leaves, _numbered(labels)[0], rng)
+
+
+def _coarse_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Split every module into submodules, and let these move [2]."""
+    modules, _ = _numbered(labels)
+    parts, count = _settle(leaves, np.arange(len(leaves), dtype=np.int32), rng, modules)
+    owner = np.zeros(count, np.int32)
+    owner[parts] = modules
+    return _climb(aggregate(leaves, parts, count), owner, rng)[parts]
