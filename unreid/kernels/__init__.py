@@ -1,1 +1,22 @@
-"""kernels."""
+"""Compiled kernels where they were built, and the way to do without them.
+
+Every kernel has a twin in numpy under the same function names, which is its test oracle and its
+fallback: ``UNREID_PURE_PYTHON=1`` in the environment, or an install without a C compiler, makes
+``kernel`` answer None, and the caller takes the twin.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import ModuleType
+
+
+def kernel(name: str) -> ModuleType | None:
+    """The compiled module ``unreid.kernels.<name>``, or None when its twin must do the work."""
+    if os.environ.get("UNREID_PURE_PYTHON", "") not in ("", "0"):
+        return None
+    try:
+        return importlib.import_module(f"unreid.kernels.{name}")
+    except ImportError:
+        return None

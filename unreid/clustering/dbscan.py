@@ -1,0 +1,97 @@
+"""DBSCAN on a precomputed distance that is sparse: what is absent is too far.
+
+[0] Ester et al., A density-based algorithm for discovering clusters, KDD 1996.
+[1] scikit-learn, sklearn.cluster.DBSCAN(metric="precomputed"), whose labels these equal.
+
+Letters: N images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+from unreid.checks import check_integer, check_number
+from unreid.structures import NOISE
+
+#: Rows of a dense distance looked at together: bounds the memory of the comparison.
+ROWS_AT_ONCE = 1024
+
+
+def check_distance(name: str, distance: np.ndarray | sparse.sparray | sparse.spmatrix) -> None:
+    """Refuse what is no square matrix of numbers without NaN."""
+    shape = getattr(distance, "shape", None)
+    if shape is None:
+        raise TypeError(f"{name} must be a matrix (N, N), got {type(distance).__name__}")
+    if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
+        raise ValueError(f"{name} must have shape (N, N) with N >= 1, got {tuple(shape)}")
+    values = distance.data if sparse.issparse(distance) else np.asarray(distance)
+    # The minimum is NaN if anything is, and needs no mask as large as the matrix.
+    if values.size and np.isnan(values.min()):
+        raise ValueError(f"{name} must be numbers, but holds NaN")
+
+
+def _within(distance: np.ndarray | sparse.sparray, eps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Row pointers (N + 1,) and columns of the entries <= eps."""
+    if sparse.issparse(distance):
+        csr = sparse.csr_array(distance)
+        near = csr.data <= eps
+        kept = np.concatenate([[0], np.cumsum(near, dtype=np.int64)])
+        return kept[csr.indptr], csr.indices[near]
+    dense = np.asarray(distance)
+    counts, columns = [np.zeros(1, dtype=np.int64)], []
+    for start in range(0, len(dense), ROWS_AT_ONCE):
+        rows, cols = np.nonzero(dense[start : start + ROWS_AT_ONCE] <= eps)
+        counts.append(np.bincount(rows, minlength=len(dense[start : start + ROWS_AT_ONCE])))
+        columns.append(cols.astype(np.int32))
+    return np.cumsum(np.concatenate(counts)), np.concatenate(columns)
+
+
+def dbscan(
+    distance: np.ndarray | sparse.sparray | sparse.spmatrix, eps: float, min_samples: int
+) -> np.ndarray:
+    """Density clusters, numbered as scikit-learn numbers them.
+
+    An image is a core when at least ``min_samples`` images, itself among them, lie within
+    ``eps`` (inclusive). Cores within ``eps`` of each other share a cluster; ids follow the
+    smallest core index. Any other image within ``eps`` of a core joins the lowest such id.
+
+    Args:
+        distance: (N, N) symmetric, >= 0. Sparse: an absent entry is farther than ``eps``, an
+            image without a stored diagonal is still at distance 0 of itself.
+        eps: radius, > 0.
+        min_samples: >= 1.
+
+    Returns:
+        (N,) int64, -1 for noise.
+    """
+    check_distance("distance", distance)
+    eps = check_number("eps", eps, 0.0, open_minimum=True)
+    min_samples = check_integer("min_samples", min_samples, 1)
+    num = distance.shape[0]
+    indptr, columns = _within(distance, eps)
+    counts = np.diff(indptr)
+    rows = np.repeat(np.arange(num, dtype=np.int32), counts)
+    off_diagonal = rows != columns
+    has_self = np.zeros(num, dtype=bool)
+    has_self[rows[~off_diagonal]] = True
+    core = counts + ~has_self >= min_samples
+
+    labels = np.full(num, NOISE, dtype=np.int64)
+    cores = np.flatnonzero(core)
+    if not cores.size:
+        return labels
+    edges = off_diagonal & core[rows] & core[columns]
+    ones = np.ones(int(edges.sum()), dtype=np.int8)
+    graph = sparse.csr_array((ones, (rows[edges], columns[edges])), shape=(num, num))
+    component = connected_components(graph, directed=False)[1][cores]
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    labels[cores] = np.argsort(np.argsort(first))[inverse]
+
+    border = core[rows] & ~core[columns]
+    reached = np.full(num, len(first), dtype=np.int64)
+    np.minimum.at(reached, columns[border], labels[rows[border]])
+    joined = reached < len(first)
+    labels[joined] = reached[joined]
+    return labels
