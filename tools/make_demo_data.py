@@ -1,0 +1,77 @@
+#!/usr/bin/env python
+"""Draw the synthetic multi-camera data set in Market-1501's layout, or a contact sheet of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from unreid.data.synthetic import FOLDER, draw_contact_sheet, draw_dataset
+
+EXAMPLE = """example:
+  python tools/make_demo_data.py --out datasets/synthetic
+  FASTREID_DATASETS=datasets/synthetic python tools/train_net.py \\
+      --config-file projects/CALR/configs/synthetic.yml
+"""
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", help=f"draw the set into OUT/{FOLDER}")
+    parser.add_argument("--identities", type=int, nargs=2, default=(110, 60),
+                        metavar=("TRAIN", "TEST"), help="people to train and to test on"
+                        " (110 60)")  # fmt: skip
+    parser.add_argument("--cameras", type=int, default=6, help="2 to 6 (6)")
+    parser.add_argument("--images-per-identity", type=int, default=12, help="4 to 99 (12)")
+    parser.add_argument("--size", type=int, nargs=2, default=(64, 128),
+                        metavar=("WIDTH", "HEIGHT"), help="of a picture in pixels"
+                        " (64 128)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
+    parser.add_argument("--contact-sheet", metavar="PATH",
+                        help="also draw people x cameras into one picture")  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.out is None and options.contact_sheet is None:
+        parser.error("nothing to do: name --out, --contact-sheet or both")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
+    start = time.perf_counter()
+    try:
+        if options.out is not None:
+            summary = draw_dataset(
+                options.out,
+                num_train_ids=options.identities[0],
+                num_test_ids=options.identities[1],
+                num_cameras=options.cameras,
+                images_per_id=options.images_per_identity,
+                size=tuple(options.size),
+                seed=options.seed,
+            )
+            what = "drawn" if summary.drawn else "there already"
+            print(
+                f"{Path(summary.root) / FOLDER}: {summary.num_train_images} pictures of"
+                f" {summary.num_train_ids} people to train on, {summary.num_query_images} queries"
+                f" and {summary.num_gallery_images} gallery pictures of {summary.num_test_ids}"
+                f" others, {summary.num_cameras} cameras; {what} in"
+                f" {time.perf_counter() - start:.1f} s"
+            )
+        if options.contact_sheet is not None:
+            sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
+            sheet.save(options.contact_sheet, quality=85)
+            print(f"{options.contact_sheet}: {sheet.width} x {sheet.height} pixels")
+    except (ValueError, FileExistsError) as error:
+        print(f"make_demo_data.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,279 @@
+"""The synthetic multi-camera set: drawn people in Market-1501's own layout.
+
+``draw_dataset`` writes what fast-reid's ``Market1501`` reads. People are seen by two cameras or
+more, in bursts of consecutive frames; training and test people differ; a query is the first
+picture of a test person under each camera [0].
+
+[0] Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015
+    https://openaccess.thecvf.com/content_iccv_2015/html/Zheng_Scalable_Person_Re-Identification_ICCV_2015_paper.html
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unreid.checks import check_integer
+from unreid.data.synthetic_cameras import (
+    MAX_CAMERAS,
+    Camera,
+    draw_figure,
+    make_camera,
+    next_view,
+    sample_track,
+)
+from unreid.data.synthetic_figures import Identity, View, sample_identity
+
+__all__ = [
+    "FOLDER",
+    "SyntheticSummary",
+    "draw_contact_sheet",
+    "draw_dataset",
+    "draw_figure",
+    "make_camera",
+    "make_identity",
+    "sample_track",
+]
+
+FOLDER = "Market-1501-v15.09.15"
+MANIFEST = "synthetic.json"
+#: Raised whenever the pixels of a seed change, so that an older set is drawn anew.
+VERSION = 1
+#: Market-1501's ids end here, and fast-reid checks it.
+MAX_IDS = 1501
+BURST = 3
+
+
+@dataclass(frozen=True)
+class SyntheticSummary:
+    """What was drawn: the folder that holds ``FOLDER``, and how many pictures and people."""
+
+    root: str
+    num_train_images: int
+    num_query_images: int
+    num_gallery_images: int
+    num_train_ids: int
+    num_test_ids: int
+    num_cameras: int
+    drawn: bool
+
+
+def make_identity(pid: int, seed: int = 0) -> Identity:
+    """The looks of person ``pid`` (>= 1) in the set of ``seed``."""
+    return sample_identity(np.random.default_rng([seed, 1, pid]))
+
+
+def _visits(
+    num_cameras: int, images_per_id: int, rng: np.random.Generator
+) -> list[tuple[int, int]]:
+    """Which cameras see a person and how often: (camera, images), two images or more each."""
+    most = min(num_cameras, images_per_id // 2, 5)
+    count = int(rng.integers(2, most + 1))
+    cameras = np.sort(rng.choice(num_cameras, count, replace=False))
+    share = np.full(count, images_per_id // count)
+    share[: images_per_id % count] += 1
+    return [(int(c), int(n)) for c, n in zip(cameras, rng.permutation(share))]
+
+
+def _walks(camera: Camera, images: int, rng: np.random.Generator) -> list[tuple[int, int, View]]:
+    """(sequence, frame, view) of every picture of one person under one camera."""
+    views = []
+    num_bursts = max(1, round(images / BURST)) if images > BURST + 1 else 1
+    for sequence, burst in enumerate(np.array_split(np.arange(images), num_bursts), start=1):
+        first, start = sample_track(camera, rng), int(rng.integers(1, 90000))
+        for frame in range(len(burst)):
+            views.append((sequence, start + 12 * frame, next_view(camera, first, frame, rng)))
+    return views
+
+
+def _draw_person(
+    pid: int, cameras: list[Camera], images_per_id: int, size: tuple[int, int], seed: int,
+    folders: tuple[Path, Path],
+) -> tuple[int, int]:  # fmt: skip
+    """Draw one person: under each camera the first picture into ``folders[0]``, the rest into
+    ``folders[1]``; return how many went where."""
+    person, first, rest = make_identity(pid, seed), 0, 0
+    rng = np.random.default_rng([seed, 2, pid])
+    for index, images in _visits(len(cameras), images_per_id, rng):
+        camera = cameras[index]
+        for number, (sequence, frame, view) in enumerate(_walks(camera, images, rng)):
+            name = f"{pid:04d}_c{index + 1}s{sequence}_{frame:06d}_{number:02d}.jpg"
+            folder = folders[0] if number == 0 else folders[1]
+            picture = draw_figure(person, camera, view, rng, size)
+            picture.save(folder / name, quality=camera.quality, subsampling=0)
+            first, rest = first + (number == 0), rest + (number > 0)
+    return first, rest
+
+
+def _draw_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
+    """Draw every person into the three folders under ``target``; return the counts."""
+    train, query, gallery = (
+        target / name for name in ("bounding_box_train", "query", "bounding_box_test")
+    )
+    for folder in (train, query, gallery):
+        folder.mkdir(parents=True)
+    seed, size = wanted["seed"], (wanted["size"][0], wanted["size"][1])
+    cameras = [make_camera(c, seed) for c in range(wanted["num_cameras"])]
+    counts = dict.fromkeys(("train", "query", "gallery"), 0)
+    num_train = wanted["num_train_ids"]
+    for pid in range(1, num_train + wanted["num_test_ids"] + 1):
+        folders = (train, train) if pid <= num_train else (query, gallery)
+        first, rest = _draw_person(pid, cameras, wanted["images_per_id"], size, seed, folders)
+        if pid <= num_train:
+            counts["train"] += first + rest
+        else:
+            counts["query"] += first
+            counts["gallery"] += rest
+    return counts
+
+
+def _read_manifest(target: Path) -> dict[str, Any] | None:
+    """The manifest of a set drawn here before, or None when there is none."""
+    try:
+        return json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def _complete(target: Path, counts: dict[str, int]) -> bool:
+    """Whether the three folders hold as many pictures as the manifest says."""
+    folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
+    return all(len(list((target / folders[k]).glob("*.jpg"))) == n for k, n in counts.items())
+
+
+def _checked(
+    num_train_ids: Any, num_test_ids: Any, num_cameras: Any, images_per_id: Any, size: Any,
+    seed: Any,
+) -> dict[str, Any]:  # fmt: skip
+    wanted = {
+        "version": VERSION,
+        "num_train_ids": check_integer("num_train_ids", num_train_ids, 1, MAX_IDS - 1),
+        "num_test_ids": check_integer("num_test_ids", num_test_ids, 1, MAX_IDS - 1),
+        "num_cameras": check_integer("num_cameras", num_cameras, 2, MAX_CAMERAS),
+        "images_per_id": check_integer("images_per_id", images_per_id, 4, 99),
+        "size": [
+            check_integer("size[0] (width)", size[0], 16, 1024),
+            check_integer("size[1] (height)", size[1], 32, 2048),
+        ],
+        "seed": check_integer("seed", seed, 0),
+    }
+    check_integer("num_train_ids + num_test_ids", num_train_ids + num_test_ids, 2, MAX_IDS)
+    return wanted
+
+
+def draw_dataset(
+    root: str | Path,
+    *,
+    num_train_ids: int = 110,
+    num_test_ids: int = 60,
+    num_cameras: int = 6,
+    images_per_id: int = 12,
+    size: tuple[int, int] = (64, 128),
+    seed: int = 0,
+) -> SyntheticSummary:
+    """Draw the set into ``root/Market-1501-v15.09.15``, unless exactly this set is there.
+
+    The pictures depend on the arguments alone (and on Pillow's JPEG encoder). They are drawn in a
+    temporary folder beside the target and renamed, so an interrupted draw leaves no half set.
+
+    Args:
+        root: folder to be named by ``FASTREID_DATASETS``; made when missing.
+        num_train_ids: people in ``bounding_box_train``, >= 1.
+        num_test_ids: people in ``query`` and ``bounding_box_test``, >= 1; 1501 people in all.
+        num_cameras: 2 to 6.
+        images_per_id: pictures of each person over all cameras, 4 to 99.
+        size: (width, height) of a picture in pixels, at least (16, 32).
+        seed: >= 0.
+
+    Returns:
+        The summary; its ``drawn`` is False when the set was there already.
+
+    Raises:
+        ValueError: an argument is out of its range.
+        FileExistsError: the folder holds a data set that was not drawn here.
+    """
+    wanted = _checked(num_train_ids, num_test_ids, num_cameras, images_per_id, size, seed)
+    root = Path(root)
+    target = root / FOLDER
+    found = _read_manifest(target)
+    if target.exists() and found is None:
+        raise FileExistsError(
+            f"{target} is there but has no {MANIFEST}, so it was not drawn here and is left"
+            " alone; name another folder"
+        )
+    if found is not None and found.get("wanted") == wanted and _complete(target, found["counts"]):
+        return _summary(root, found["counts"], wanted, drawn=False)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".drawing-") as scratch:
+        fresh = Path(scratch) / FOLDER
+        counts = _draw_all(fresh, wanted)
+        manifest = {"wanted": wanted, "counts": counts}
+        (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        if target.exists():
+            target.rename(Path(scratch) / "old")
+        fresh.rename(target)
+    return _summary(root, counts, wanted, drawn=True)
+
+
+def _summary(
+    root: Path, counts: dict[str, int], wanted: dict[str, Any], drawn: bool
+) -> SyntheticSummary:
+    return SyntheticSummary(
+        root=str(root),
+        num_train_images=counts["train"],
+        num_query_images=counts["query"],
+        num_gallery_images=counts["gallery"],
+        num_train_ids=wanted["num_train_ids"],
+        num_test_ids=wanted["num_test_ids"],
+        num_cameras=wanted["num_cameras"],
+        drawn=drawn,
+    )
+
+
+def draw_contact_sheet(
+    pids: Sequence[int] = (3, 10, 9, 8, 6, 4),
+    *,
+    num_cameras: int = MAX_CAMERAS,
+    views: int = 2,
+    size: tuple[int, int] = (80, 160),
+    seed: int = 0,
+    margin: int = 3,
+) -> Image.Image:
+    """One RGB picture to look at: a row for each person, ``views`` columns for each camera.
+
+    Args:
+        pids: people, >= 1, of the set of ``seed``.
+        num_cameras: 1 to 6.
+        views: pictures of a person under a camera, >= 1, each of another walk.
+        size: (width, height) of one picture in pixels.
+        seed: >= 0.
+        margin: white pixels between pictures, twice as many between cameras.
+
+    Raises:
+        ValueError: an argument is out of its range.
+    """
+    check_integer("num_cameras", num_cameras, 1, MAX_CAMERAS)
+    check_integer("views", views, 1)
+    check_integer("margin", margin, 0)
+    width, height = size
+    block = views * (width + margin) + margin
+    sheet = Image.new(
+        "RGB", (num_cameras * block - 2 * margin, len(pids) * (height + margin) - margin), "white"
+    )
+    for row, pid in enumerate(pids):
+        person = make_identity(check_integer("pid", pid, 1), seed)
+        for column in range(num_cameras):
+            camera = make_camera(column, seed)
+            rng = np.random.default_rng([seed, 3, pid, column])
+            for number in range(views):
+                view = next_view(camera, sample_track(camera, rng), 0, rng)
+                corner = (column * block + number * (width + margin), row * (height + margin))
+                sheet.paste(draw_figure(person, camera, view, rng, size), corner)
+    return sheet

@@ -1,0 +1,198 @@
+"""Six cameras: what each sees of a drawn person, and how it falsifies it.
+
+A camera turns a body (RGBA) and its place into a picture: shadow, shading from the direction of
+its light, an object in front, exposure, a 3 x 3 colour matrix, a tone curve, lens blur and sensor
+noise. The numbers below set how far apart two cameras are, and so how hard the set is.
+
+Letters: H, W height and width of a picture in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from unreid.data.synthetic_figures import Identity, View, draw_body
+from unreid.data.synthetic_scenes import PANORAMA, Scene, draw_scene
+
+FRONT, SIDE, BACK = 0.0, math.pi / 2, math.pi
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One camera.
+
+    ``gains`` scale red, green and blue, ``saturation`` 1 leaves colours alone and 0 gives grey,
+    ``gamma`` > 1 darkens the middle tones. ``light`` is the direction the light comes from (x
+    right, y down) times its strength. ``blur`` is a radius and ``noise`` a standard deviation, in
+    pixels of a 128 pixel high picture and in grey levels. ``facing`` are the chances of front,
+    side and back; ``hidden`` the chance of an object in front.
+    """
+
+    index: int
+    place: str
+    gains: tuple[float, float, float]
+    saturation: float
+    gamma: float
+    exposure: float
+    lift: float
+    light: tuple[float, float]
+    blur: float
+    noise: float
+    quality: int
+    facing: tuple[float, float, float]
+    pitch: float
+    scale: float
+    tilt: float
+    hidden: float
+    seed: int
+
+
+# place, gains, saturation, gamma, exposure, lift, light, blur, noise, JPEG quality,
+# chances of front/side/back, pitch, scale, tilt, chance of an object in front
+_TABLE: tuple[tuple, ...] = (
+    ("plaza", (1.12, 1.0, 0.84), 1.0, 1.0, 1.0, 0.0, (-0.9, -0.4), 0.4, 3.0, 88,
+     (0.6, 0.2, 0.2), 0.12, 1.0, 0.0, 0.1),
+    ("lawn", (0.9, 1.1, 0.86), 0.85, 0.9, 0.92, 8.0, (0.8, -0.6), 0.6, 4.0, 82,
+     (0.2, 0.6, 0.2), 0.2, 0.96, 0.03, 0.14),
+    ("shop", (1.2, 1.0, 0.66), 0.8, 0.85, 0.95, 12.0, (0.1, -0.8), 0.5, 5.0, 80,
+     (0.25, 0.2, 0.55), 0.3, 1.03, -0.03, 0.12),
+    ("gate", (0.82, 0.96, 1.22), 0.75, 1.2, 0.86, 4.0, (0.5, -0.5), 0.9, 5.0, 74,
+     (0.5, 0.3, 0.2), 0.16, 0.93, 0.0, 0.14),
+    ("carpark", (1.0, 1.02, 1.06), 0.62, 0.75, 1.12, 22.0, (-0.6, -0.9), 0.5, 4.0, 84,
+     (0.2, 0.3, 0.5), 0.24, 1.0, -0.02, 0.14),
+    ("passage", (1.16, 0.88, 0.92), 0.6, 1.15, 0.66, 2.0, (0.3, -0.9), 0.8, 8.0, 72,
+     (0.34, 0.33, 0.33), 0.1, 0.98, 0.02, 0.12),
+)  # fmt: skip
+MAX_CAMERAS = len(_TABLE)
+
+
+def make_camera(index: int, seed: int = 0) -> Camera:
+    """Camera ``index`` (from 0, below ``MAX_CAMERAS``); ``seed`` moves its colours a little."""
+    row = _TABLE[index]
+    rng = np.random.default_rng([seed, 7, index])
+    r, g, b = (gain * rng.uniform(0.97, 1.03) for gain in row[1])
+    return Camera(index, row[0], (r, g, b), *row[2:], seed=seed)
+
+
+def sample_track(camera: Camera, rng: np.random.Generator) -> View:
+    """The first view of a walk past ``camera``: its heading, framing and place in the scene."""
+    heading = (FRONT, SIDE, BACK)[int(rng.choice(3, p=camera.facing))]
+    if heading == SIDE and rng.random() < 0.5:
+        heading = -SIDE
+    return View(
+        yaw=heading + rng.normal(0.0, 0.22),
+        gait=rng.uniform(0.0, 2 * math.pi),
+        stride=rng.uniform(0.22, 0.5),
+        pitch=camera.pitch + rng.normal(0.0, 0.03),
+        tilt=camera.tilt + rng.normal(0.0, 0.02),
+        scale=camera.scale * rng.uniform(0.95, 1.05),
+        shift=(rng.normal(0.0, 0.03), rng.normal(0.0, 0.012)),
+        place=rng.uniform(0.0, 1.0),
+        light=rng.uniform(0.88, 1.12),
+        occluder=-1,
+        cover=0.0,
+    )
+
+
+def next_view(camera: Camera, first: View, frame: int, rng: np.random.Generator) -> View:
+    """Frame ``frame`` (from 0) of the walk that begins with ``first``, with its own crop error."""
+    hidden = bool(rng.random() < camera.hidden)
+    return View(
+        yaw=first.yaw + rng.normal(0.0, 0.12),
+        gait=first.gait + 1.1 * frame + rng.normal(0.0, 0.15),
+        stride=first.stride,
+        pitch=first.pitch,
+        tilt=first.tilt + rng.normal(0.0, 0.01),
+        scale=first.scale * rng.uniform(0.95, 1.06),
+        shift=(first.shift[0] + rng.normal(0.0, 0.03), first.shift[1] + rng.normal(0.0, 0.015)),
+        place=(first.place + 0.035 * frame) % 1.0,
+        light=first.light * rng.uniform(0.95, 1.05),
+        occluder=0 if hidden else -1,
+        cover=float(rng.choice((-1, 1)) * rng.uniform(0.25, 0.6)),
+    )
+
+
+@lru_cache(maxsize=16)
+def _scene(place: str, size: tuple[int, int], seed: int) -> Scene:
+    return draw_scene(place, size, seed)
+
+
+def _shading(alpha: Image.Image, light: tuple[float, float]) -> np.ndarray:
+    """How much light the figure's surface turns away or towards, (H, W) around 1.
+
+    The blurred silhouette is read as a height field: it falls off at the sides, so its slope along
+    the light tells the lit flank from the dark one.
+    """
+    radius = alpha.size[1] / 32
+    soft = np.asarray(alpha.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255.0
+    down, right = np.gradient(soft)
+    slope = (light[0] * right + light[1] * down) * radius
+    return np.clip(1.0 - 0.55 * slope, 0.6, 1.35)
+
+
+def _ground_shadow(view: View, camera: Camera, size: tuple[int, int]) -> np.ndarray:
+    """A soft ellipse at the feet, away from the light, (H, W) in [0.6, 1]."""
+    width, height = size
+    x = np.arange(width, dtype=np.float32)[None] / height
+    y = np.arange(height, dtype=np.float32)[:, None] / height
+    cx = (0.5 + view.shift[0]) * width / height - 0.06 * camera.light[0]
+    cy = 0.955 + view.shift[1]
+    far = ((x - cx) / 0.17) ** 2 + ((y - cy) / 0.03) ** 2
+    return 1.0 - 0.42 * np.exp(-far)
+
+
+def _develop(light: np.ndarray, camera: Camera, exposure: float) -> np.ndarray:
+    """Exposure, colour matrix and tone curve of (H, W, 3) in [0, 255]."""
+    luma = np.array([0.299, 0.587, 0.114], np.float32)
+    mix = camera.saturation * np.eye(3) + (1 - camera.saturation) * luma[None]
+    matrix = (np.asarray(camera.gains)[:, None] * mix * exposure / 255.0).astype(np.float32)
+    tone = np.clip(light @ matrix.T, 0.0, 1.0) ** camera.gamma
+    return camera.lift + (255.0 - camera.lift) * tone
+
+
+def draw_figure(
+    identity: Identity,
+    camera: Camera,
+    view: View,
+    rng: np.random.Generator,
+    size: tuple[int, int] = (64, 128),
+) -> Image.Image:
+    """Draw one picture: ``identity`` in ``view``, seen by ``camera``.
+
+    Args:
+        identity: lasting looks of the person.
+        camera: who looks.
+        view: pose and framing.
+        rng: sensor noise only; the same state gives the same pixels.
+        size: (W, H) in pixels.
+
+    Returns:
+        An RGB picture of that size, before JPEG.
+    """
+    width, height = size
+    scene = _scene(camera.place, size, camera.seed)
+    left = round(view.place * (PANORAMA * height - width))
+    behind = scene.panorama.crop((left, 0, left + width, height))
+    if view.yaw < 0:
+        behind = behind.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    body = draw_body(identity, view, size)
+    opacity = body.getchannel("A")
+    alpha = np.asarray(opacity, np.float32)[..., None] / 255.0
+    ground = np.asarray(behind, np.float32) * _ground_shadow(view, camera, size)[..., None]
+    skin = np.asarray(body.convert("RGB"), np.float32) * _shading(opacity, camera.light)[..., None]
+    light = ground * (1.0 - alpha) + skin * alpha
+    if view.occluder >= 0:
+        front = Image.new("RGBA", size, (0, 0, 0, 0))
+        front.paste(scene.occluder, (round(view.cover * width), 0))
+        cover = np.asarray(front, np.float32)
+        light += (cover[..., :3] - light) * (cover[..., 3:] / 255.0)
+    picture = _develop(light, camera, camera.exposure * view.light)
+    sharp = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    blurred = np.asarray(sharp.filter(ImageFilter.GaussianBlur(camera.blur * height / 128)))
+    noise = rng.normal(0.0, camera.noise, blurred.shape)
+    return Image.fromarray(np.clip(blurred + noise, 0, 255).astype(np.uint8))

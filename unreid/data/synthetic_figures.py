@@ -1,0 +1,415 @@
+"""Drawn people: an identity's lasting looks, its passing pose, and the ink that joins the two.
+
+A figure is a handful of joints in three dimensions (x to the viewer's right of a person seen from
+the front, y up, z forward; a standing person is one unit high), turned by the view's yaw and
+projected; limbs are tapered capsules drawn far to near. The torso is a cylinder whose pattern is
+evaluated per pixel from its azimuth, so a logo, an open jacket or the straps of a bag are where
+they should be from the front, the side and the back.
+
+Letters: H, W height and width of the canvas in pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+Color = tuple[int, int, int]
+Joint = tuple[float, float, float]
+
+# Few colours, worn by many: the colour alone must not give a person away.
+UPPER_COLORS: tuple[Color, ...] = (
+    (38, 38, 42), (222, 220, 214), (128, 130, 134), (36, 48, 92), (168, 40, 44),
+    (58, 104, 168), (48, 96, 66), (206, 176, 82), (200, 132, 150), (176, 152, 120),
+)  # fmt: skip
+LOWER_COLORS: tuple[Color, ...] = (
+    (36, 36, 40), (44, 56, 92), (104, 128, 164), (112, 112, 116), (160, 142, 112), (206, 202, 194),
+)  # fmt: skip
+SKIN_COLORS: tuple[Color, ...] = ((236, 200, 172), (214, 166, 132), (166, 116, 84), (104, 70, 52))
+HAIR_COLORS: tuple[Color, ...] = ((28, 24, 22), (70, 46, 32), (132, 94, 56), (176, 172, 166))
+TEXTURES = ("plain", "hoops", "bars", "checks", "dots", "yoke", "logo")
+BAGS = ("none", "backpack", "shoulder", "hand")
+SUPERSAMPLING = 3
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What stays the same about one person, whoever looks.
+
+    Lengths are shares of a body height; ``frequency`` counts pattern periods over the torso and
+    ``phase`` is in radians; ``side`` is +1 or -1, the side that a bag hangs on.
+    """
+
+    height: float
+    shoulders: float
+    waist: float
+    hips: float
+    depth: float
+    legs: float
+    limb: float
+    skin: Color
+    hair: Color
+    hair_length: float
+    hat: Color | None
+    upper: Color
+    second: Color
+    texture: str
+    frequency: float
+    phase: float
+    long_sleeves: bool
+    open_jacket: bool
+    hem: float
+    lower: Color
+    lower_kind: str
+    shoes: Color
+    bag: str
+    bag_color: Color
+    side: int
+
+
+@dataclass(frozen=True)
+class View:
+    """How one picture shows a person: pose and framing.
+
+    ``yaw`` is 0 from the front, pi from the back; ``gait`` is the phase of the step, ``stride``
+    the swing of the legs, ``pitch`` and ``tilt`` the camera's angles (all in radians); ``scale``
+    multiplies the body's height and ``shift`` moves it, in shares of the canvas' width and height.
+    ``place`` in [0, 1] is where along the camera's scene the person stands, ``light`` a factor on
+    the exposure, ``occluder`` the index of the object in front (-1: none) and ``cover`` where it
+    stands in shares of the width.
+    """
+
+    yaw: float
+    gait: float
+    stride: float
+    pitch: float
+    tilt: float
+    scale: float
+    shift: tuple[float, float]
+    place: float
+    light: float
+    occluder: int
+    cover: float
+
+
+def _near(color: Color, rng: np.random.Generator, spread: int = 7) -> Color:
+    r, g, b = np.clip(np.asarray(color) + rng.integers(-spread, spread + 1, 3), 0, 255)
+    return int(r), int(g), int(b)
+
+
+def _pick(colors: tuple[Color, ...], rng: np.random.Generator) -> Color:
+    return _near(colors[int(rng.integers(len(colors)))], rng)
+
+
+def sample_identity(rng: np.random.Generator) -> Identity:
+    """Draw one person's lasting looks from ``rng``."""
+    texture = TEXTURES[int(rng.choice(len(TEXTURES), p=(0.22, 0.16, 0.11, 0.13, 0.11, 0.13, 0.14)))]
+    build = rng.uniform(0.86, 1.2)
+    return Identity(
+        height=rng.uniform(0.9, 1.02),
+        shoulders=0.112 * build * rng.uniform(0.94, 1.06),
+        waist=0.086 * build * rng.uniform(0.9, 1.15),
+        hips=0.094 * build * rng.uniform(0.92, 1.12),
+        depth=0.068 * build * rng.uniform(0.9, 1.15),
+        legs=rng.uniform(0.45, 0.52),
+        limb=build * rng.uniform(0.9, 1.12),
+        skin=_pick(SKIN_COLORS, rng),
+        hair=_pick(HAIR_COLORS, rng),
+        hair_length=float(rng.choice((0.0, 0.35, 0.6, 1.0), p=(0.08, 0.42, 0.2, 0.3))),
+        hat=_pick(UPPER_COLORS, rng) if rng.random() < 0.18 else None,
+        upper=_pick(UPPER_COLORS, rng),
+        second=_pick(UPPER_COLORS, rng),
+        texture=texture,
+        frequency=float(rng.choice((3.0, 4.5, 6.0, 8.0))),
+        phase=rng.uniform(0.0, 2 * math.pi),
+        long_sleeves=bool(rng.random() < 0.55),
+        open_jacket=bool(rng.random() < 0.2),
+        hem=float(rng.choice((0.0, 0.03, 0.14), p=(0.5, 0.35, 0.15))),
+        lower=_pick(LOWER_COLORS, rng),
+        lower_kind=str(rng.choice(("trousers", "shorts", "skirt"), p=(0.6, 0.2, 0.2))),
+        shoes=_near(((40, 38, 40), (214, 212, 208), (150, 60, 52))[int(rng.integers(3))], rng),
+        bag=str(rng.choice(BAGS, p=(0.34, 0.28, 0.22, 0.16))),
+        bag_color=_pick(UPPER_COLORS, rng),
+        side=int(rng.choice((-1, 1))),
+    )
+
+
+def _shade(color: Color, factor: float) -> Color:
+    r, g, b = (min(255, round(c * factor)) for c in color)
+    return r, g, b
+
+
+class _Canvas:
+    """A transparent layer with the body's coordinates: project, then draw."""
+
+    def __init__(self, person: Identity, view: View, width: int, height: int) -> None:
+        self.layer = Image.new("RGBA", (width, height), (0, 0, 0, 0))
+        self.ink = ImageDraw.Draw(self.layer)
+        self.unit = 0.93 * view.scale * person.height * height
+        self.origin = ((0.5 + view.shift[0]) * width, (0.97 + view.shift[1]) * height)
+        self.cos, self.sin = math.cos(view.yaw), math.sin(view.yaw)
+        self.pitch, self.tilt = math.sin(view.pitch), math.tan(view.tilt)
+
+    def depth(self, joint: Joint) -> float:
+        """How near the viewer: larger is nearer."""
+        return joint[2] * self.cos - joint[0] * self.sin
+
+    def flat(self, x: float, y: float, depth: float = 0.0) -> tuple[float, float]:
+        """Pixel of a point given in the picture's plane (body units, before the tilt)."""
+        y = y - depth * self.pitch
+        return (
+            self.origin[0] + self.unit * (x + (y - 0.5) * self.tilt),
+            self.origin[1] - self.unit * y,
+        )
+
+    def project(self, joint: Joint) -> tuple[float, float]:
+        x = joint[0] * self.cos + joint[2] * self.sin
+        return self.flat(x, joint[1], self.depth(joint))
+
+    def disc(self, center: tuple[float, float], rx: float, ry: float, color: Color) -> None:
+        rx, ry = rx * self.unit, ry * self.unit
+        x, y = center
+        self.ink.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
+
+    def capsule(self, a: Joint, b: Joint, ra: float, rb: float, color: Color) -> None:
+        """A tapered limb from ``a`` (radius ``ra``) to ``b`` (radius ``rb``)."""
+        (ax, ay), (bx, by) = self.project(a), self.project(b)
+        length = math.hypot(bx - ax, by - ay)
+        if length > 1.0:
+            nx, ny = (ay - by) / length * self.unit, (bx - ax) / length * self.unit
+            self.ink.polygon(
+                (
+                    (ax + nx * ra, ay + ny * ra),
+                    (bx + nx * rb, by + ny * rb),
+                    (bx - nx * rb, by - ny * rb),
+                    (ax - nx * ra, ay - ny * ra),
+                ),
+                fill=color,
+            )
+        self.disc((ax, ay), ra, ra, color)
+        self.disc((bx, by), rb, rb, color)
+
+
+def _swing(start: Joint, angle: float, length: float) -> Joint:
+    return (
+        start[0],
+        start[1] - length * math.cos(angle),
+        start[2] + length * math.sin(angle),
+    )
+
+
+def _leg(canvas: _Canvas, person: Identity, view: View, side: int) -> float:
+    """Draw one leg; return its depth-independent swing so that the arm can oppose it."""
+    angle = side * view.stride * math.sin(view.gait)
+    bend = max(0.0, -side * math.cos(view.gait)) * view.stride * 1.3 + 0.04
+    hip = (side * person.hips * 0.5, person.legs, 0.0)
+    knee = _swing(hip, angle, (person.legs - 0.035) * 0.52)
+    ankle = _swing(knee, angle - bend, (person.legs - 0.035) * 0.48)
+    toe = (ankle[0] * 1.08, ankle[1] - 0.012, ankle[2] + 0.075)
+    dim = 0.84 if canvas.depth(hip) < -0.01 else (1.0 if side > 0 else 0.95)
+    thick = person.limb
+    covered = person.lower_kind == "trousers"
+    canvas.capsule(ankle, toe, 0.021, 0.017, _shade(person.shoes, dim))
+    shin = _shade(person.lower if covered else person.skin, dim)
+    canvas.capsule(knee, ankle, (0.038 if covered else 0.031) * thick,
+                   (0.029 if covered else 0.02) * thick, shin)  # fmt: skip
+    bare = person.lower_kind == "skirt"
+    canvas.capsule(hip, knee, 0.05 * thick, 0.039 * thick,
+                   _shade(person.skin if bare else person.lower, dim))  # fmt: skip
+    return angle
+
+
+def _arm(canvas: _Canvas, person: Identity, angle: float, side: int) -> Joint:
+    """Draw one arm and return its hand."""
+    shoulder = (side * person.shoulders * 0.94, 0.795, 0.0)
+    elbow = _swing((shoulder[0] + side * 0.016, shoulder[1], 0.0), -0.8 * angle, 0.155)
+    hand = _swing((elbow[0], elbow[1], elbow[2]), -0.8 * angle + 0.25, 0.15)
+    dim = 0.8 if canvas.depth(shoulder) < -0.02 else 0.9
+    sleeve = _shade(person.second if person.texture == "yoke" else person.upper, dim)
+    skin = _shade(person.skin, dim + 0.06)
+    thick = person.limb
+    canvas.capsule(elbow, hand, 0.025 * thick, 0.02 * thick,
+                   sleeve if person.long_sleeves else skin)  # fmt: skip
+    canvas.disc(canvas.project(hand), 0.02, 0.022, skin)
+    canvas.capsule(shoulder, elbow, 0.036 * thick, 0.028 * thick, sleeve)
+    return hand
+
+
+def _pattern(person: Identity, azimuth: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Colours (h, w, 3) of the torso at ``azimuth`` (0 in front) and ``level`` (1 at the neck)."""
+    turn, rise = person.frequency * azimuth, 2 * math.pi * person.frequency * level + person.phase
+    front = np.abs(azimuth)
+    masks = {
+        "plain": np.zeros(level.shape, bool),
+        "hoops": np.sin(rise) > 0.1,
+        "bars": np.sin(turn * 2.0 + person.phase) > 0.1,
+        "checks": (np.sin(rise) > 0) ^ (np.sin(turn * 2.0) > 0),
+        "dots": np.sin(rise * 1.2) * np.sin(turn * 2.4 + person.phase) > 0.42,
+        "yoke": level > 0.5 + 0.22 * math.sin(person.phase),
+        "logo": (front < 0.62) & (np.abs(level - 0.62 - 0.08 * math.sin(person.phase)) < 0.13),
+    }
+    mask = masks[person.texture]
+    paint = np.where(mask[..., None], person.second, person.upper).astype(np.float32)
+    if person.open_jacket:
+        inside = front < 0.3 + 0.25 * level
+        shirt = _shade(person.second, 0.92) if person.texture == "plain" else (214, 212, 206)
+        paint[inside] = shirt
+    if person.bag == "backpack":
+        paint[(np.abs(front - 0.8) < 0.15) & (level > 0.35)] = _shade(person.bag_color, 0.85)
+    if person.bag == "shoulder":
+        across = np.sin(azimuth) * person.side * np.where(front < math.pi / 2, -1.0, 1.0)
+        strap = np.abs(across * np.sign(np.cos(azimuth)) - (1.9 * level - 0.95)) < 0.15
+        paint[strap] = _shade(person.bag_color, 0.85)
+    # Cloth falls away from the light under the arms and towards the hem.
+    paint *= (0.9 + 0.12 * level)[..., None]
+    return paint
+
+
+def _torso(canvas: _Canvas, person: Identity, yaw: float) -> None:
+    def half(width: float) -> float:
+        return math.hypot(width * canvas.cos, person.depth * canvas.sin)
+
+    bottom = person.legs - 0.03 - person.hem
+    rows = (
+        (0.855, 0.024), (0.835, half(person.shoulders) * 0.72), (0.805, half(person.shoulders)),
+        (0.74, half(person.shoulders) * 0.97), (0.6, half(person.waist)),
+        (person.legs + 0.03, half(person.hips)), (bottom, half(person.hips) * 1.06),
+    )  # fmt: skip
+    outline = [canvas.flat(w, y) for y, w in rows]
+    outline += [canvas.flat(-w, y) for y, w in reversed(rows)]
+    xs, ys = zip(*outline)
+    width, height = canvas.layer.size
+    left, top = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
+    right, low = min(width, math.ceil(max(xs)) + 1), min(height, math.ceil(max(ys)) + 1)
+    if right - left < 1 or low - top < 1:
+        return
+    mask = Image.new("L", (right - left, low - top), 0)
+    ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in outline], fill=255)
+    grid_y = (canvas.origin[1] - np.arange(top, low, dtype=np.float32)) / canvas.unit
+    center = canvas.origin[0] + canvas.unit * (grid_y - 0.5) * canvas.tilt
+    across = (np.arange(left, right, dtype=np.float32)[None] - center[:, None]) / canvas.unit
+    round_ = half(max(person.shoulders, person.hips)) * 1.05
+    azimuth = np.arcsin(np.clip(across / round_, -1.0, 1.0)) - yaw
+    azimuth = (azimuth + math.pi) % (2 * math.pi) - math.pi
+    level = np.broadcast_to(((grid_y - bottom) / (0.85 - bottom))[:, None], azimuth.shape)
+    paint = np.clip(_pattern(person, azimuth, level), 0, 255).astype(np.uint8)
+    canvas.layer.paste(Image.fromarray(paint), (left, top), mask)
+
+
+def _skirt(canvas: _Canvas, person: Identity, view: View) -> None:
+    wide = math.hypot(person.hips * canvas.cos, person.depth * canvas.sin)
+    flare = wide * 1.25 + 0.02 * abs(math.sin(view.gait))
+    waist, hem = person.legs + 0.03, person.legs * 0.5
+    corners = ((wide, waist), (flare, hem), (-flare, hem), (-wide, waist))
+    canvas.ink.polygon([canvas.flat(x, y) for x, y in corners], fill=person.lower)
+
+
+def _head(canvas: _Canvas, person: Identity, behind: bool) -> None:
+    """The head in two passes: what hangs behind the torso, then what is before it."""
+    lean = 0.018 * canvas.sin
+    center = canvas.flat(lean, 0.925)
+    facing = canvas.cos
+    if behind:
+        canvas.capsule((0.0, 0.82, 0.0), (0.0, 0.89, 0.0), 0.026, 0.024, _shade(person.skin, 0.85))
+        if person.hair_length > 0.8 and facing > -0.3:
+            canvas.disc(canvas.flat(lean - 0.02 * canvas.sin, 0.885), 0.058, 0.085, person.hair)
+        return
+    radius = 0.046 + 0.006 * abs(canvas.sin)
+    canvas.disc(center, radius, 0.06, person.skin)
+    if person.hair_length > 0:
+        hair = person.hair
+        # The hair is a disc behind the face: it slides to the front of it as the person turns.
+        slip = -0.03 * canvas.sin
+        lift = 0.03 * max(0.0, facing)
+        rx, ry = radius * (1.05 if facing > -0.3 else 1.1), 0.062 - 0.026 * max(0.0, facing)
+        canvas.disc(canvas.flat(lean + slip, 0.93 + lift), rx, ry, hair)
+        if person.hair_length > 0.8 and facing <= -0.3:
+            canvas.disc(canvas.flat(lean + slip, 0.87), 0.056, 0.1, hair)
+        elif person.hair_length > 0.5 and facing <= 0.3:
+            canvas.disc(canvas.flat(lean + slip * 1.2, 0.9), 0.046, 0.05, hair)
+    if facing > 0.3:
+        for eye in (-0.018, 0.018):
+            canvas.disc(canvas.flat(lean + eye * facing + 0.02 * canvas.sin, 0.925), 0.006, 0.005,
+                        _shade(person.skin, 0.35))  # fmt: skip
+    if person.hat is not None:
+        canvas.disc(canvas.flat(lean, 0.96), radius * 1.12, 0.036, person.hat)
+        brim = (lean + 0.035 * canvas.sin, 0.948 - 0.006 * facing)
+        canvas.disc(canvas.flat(*brim), radius * 1.15, 0.01, _shade(person.hat, 0.75))
+
+
+def _backpack(canvas: _Canvas, person: Identity) -> None:
+    back = person.depth + 0.035
+    x = -back * canvas.sin
+    wide = math.hypot(0.075 * canvas.cos, 0.05 * canvas.sin)
+    (left, top), (right, low) = canvas.flat(x - wide, 0.81), canvas.flat(x + wide, 0.56)
+    if right - left < 4 or low - top < 4:
+        return
+    radius = int(0.03 * canvas.unit)
+    canvas.ink.rounded_rectangle((left, top, right, low), radius, fill=person.bag_color)
+    if canvas.cos < -0.3:
+        x0, y0 = canvas.flat(x - wide * 0.7, 0.66)
+        x1, y1 = canvas.flat(x + wide * 0.7, 0.58)
+        pocket = _shade(person.bag_color, 0.78)
+        canvas.ink.rounded_rectangle((min(x0, x1), y0, max(x0, x1), y1), radius // 2, fill=pocket)
+
+
+def _side_bag(canvas: _Canvas, person: Identity, hand: Joint) -> None:
+    if person.bag == "hand":
+        x, y = hand[0], hand[1] - 0.03
+        spot: Joint = (x, y, hand[2])
+        wide, high = 0.05, 0.085
+    else:
+        spot = (person.side * (person.hips + 0.012), person.legs + 0.05, 0.0)
+        wide, high = 0.058, 0.1
+    px, py = canvas.project(spot)
+    half = canvas.unit * wide * (0.6 + 0.4 * abs(canvas.sin))
+    box = (px - half, py, px + half, py + canvas.unit * high)
+    canvas.ink.rounded_rectangle(box, int(0.012 * canvas.unit), fill=person.bag_color)
+    lid = (box[0], box[1], box[2], box[1] + canvas.unit * high * 0.35)
+    canvas.ink.rounded_rectangle(
+        lid, int(0.012 * canvas.unit), fill=_shade(person.bag_color, 0.8)
+    )
+
+
+def draw_body(person: Identity, view: View, size: tuple[int, int]) -> Image.Image:
+    """Draw the person alone, on nothing.
+
+    Args:
+        person: lasting looks.
+        view: pose and framing.
+        size: (W, H) of the result in pixels.
+
+    Returns:
+        An RGBA picture, anti-aliased by ``SUPERSAMPLING``; alpha is the figure's silhouette.
+    """
+    width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
+    canvas = _Canvas(person, view, width, height)
+    # +x is nearer the viewer when the sine of the yaw is negative.
+    far, near = (1, -1) if canvas.sin > 0 else (-1, 1)
+    bag_behind = person.bag == "backpack" and canvas.cos > -0.15
+    hands: dict[int, Joint] = {}
+    if bag_behind:
+        _backpack(canvas, person)
+    _head(canvas, person, behind=True)
+    side_on = abs(canvas.sin) > 0.35
+    angles = {side: side * view.stride * math.sin(view.gait) for side in (far, near)}
+    if side_on:
+        hands[far] = _arm(canvas, person, angles[far], far)
+        if person.bag in ("hand", "shoulder") and person.side == far:
+            _side_bag(canvas, person, hands[far])
+    for side in (far, near):
+        _leg(canvas, person, view, side)
+    if person.lower_kind == "skirt":
+        _skirt(canvas, person, view)
+    _torso(canvas, person, view.yaw)
+    if person.bag == "backpack" and not bag_behind:
+        _backpack(canvas, person)
+    for side in (near,) if side_on else (far, near):
+        hands[side] = _arm(canvas, person, angles[side], side)
+        if person.bag in ("hand", "shoulder") and person.side == side:
+            _side_bag(canvas, person, hands[side])
+    _head(canvas, person, behind=False)
+    return canvas.layer.reduce(SUPERSAMPLING)
