@@ -1,0 +1,39 @@
+"""Numpy twin of the kernel in ``ranking.pyx``: the same name, arguments and results.
+
+Letters: Q queries, G gallery images, R matches of all queries together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def match_ranks(
+    distances: np.ndarray,
+    matches: np.ndarray,
+    match_ends: np.ndarray,
+    removed: np.ndarray,
+    removed_ends: np.ndarray,
+) -> np.ndarray:
+    """The rank of every match: how many kept gallery images come before it.
+
+    Image g comes before match p when it is closer, or as close with g < p.
+
+    Args:
+        distances: (Q, G) float32.
+        matches: (R,) int64 gallery indices, those of query 0 first, ...
+        match_ends: (Q + 1,) int64; query q owns ``matches[match_ends[q]:match_ends[q + 1]]``.
+        removed, removed_ends: likewise, the gallery images that query q leaves out.
+
+    Returns:
+        (R,) int64 ranks from 0, in the order of ``matches``.
+    """
+    ranks = np.empty(len(matches), dtype=np.int64)
+    index = np.arange(distances.shape[1])
+    for q, row in enumerate(distances):
+        gone = removed[removed_ends[q] : removed_ends[q + 1]]
+        for r in range(match_ends[q], match_ends[q + 1]):
+            p = matches[r]
+            before = (row < row[p]) | ((row == row[p]) & (index < p))
+            ranks[r] = before.sum() - before[gone].sum()
+    return ranks
