@@ -45,6 +45,7 @@ def flags() -> list[str]:
     return wanted if sys.platform != "win32" else ["/O2"]
 
 
+optimise = flags()
 openmp = ["-fopenmp"] if compiles(["-fopenmp"]) else []
 extensions = [
     Extension(
@@ -52,8 +53,9 @@ extensions = [
         [str(path)],
         include_dirs=[np.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        extra_compile_args=flags() + openmp,
+        extra_compile_args=optimise + openmp,
         extra_link_args=openmp,
+        optional=True,  # an editable install copies the result, and must not miss it
     )
     for path in sorted(Path("unreid/kernels").glob("*.pyx"))
 ]

@@ -1,0 +1,1 @@
+"""The tests; a package, so that ``tests.oracles`` is importable from any of them."""

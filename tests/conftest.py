@@ -1,0 +1,58 @@
+"""What every test shares: few threads, a seeded generator, and pictures drawn once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before numpy, faiss and torch start their thread pools.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(variable, "2")
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(2)
+# The same examples in every run, and no failure because a shared machine is slow today.
+settings.register_profile("unreid", deadline=None, derandomize=True)
+settings.load_profile("unreid")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator that starts alike in every test."""
+    return np.random.default_rng(20240913)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real pictures beside the checkout; skips where there is none."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data-set root with a small drawn set in Market's layout; drawn once, not to be changed."""
+    from unreid.data.synthetic import draw_dataset
+
+    root = tmp_path_factory.mktemp("datasets")
+    draw_dataset(root, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_datasets_from_outside() -> Iterator[None]:
+    """FASTREID_DATASETS is unset in every test, and what a test sets does not outlive it."""
+    before = os.environ.pop("FASTREID_DATASETS", None)
+    yield
+    os.environ.pop("FASTREID_DATASETS", None)
+    if before is not None:
+        os.environ["FASTREID_DATASETS"] = before
