@@ -1,0 +1,162 @@
+"""How good today's labels are, held against the truth; the only reader of it during training.
+
+[0] Hubert, Arabie: Comparing partitions, 1985, https://doi.org/10.1007/BF01908075
+[1] Vinh et al.: Information theoretic measures for clusterings comparison, 2010,
+    https://jmlr.org/papers/v11/vinh10a.html
+
+Letters: N images; n_ij images of cluster i and person j, the only counts that are kept, so that
+memory is O(N); a_i images of cluster i; b_j images of person j.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from unreid.structures import NOISE
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """Scores of a labelling, each in [0, 1] except ``ari`` in [-0.5, 1].
+
+    An image that is noise counts as a cluster of its own wherever pairs or information are
+    counted: it joins nobody, which costs recall and no precision.
+
+    Attributes:
+        precision: share of the pairs with one label that show one person; 0 without such pairs.
+        recall: share of the pairs of one person that have one label; 0 without such pairs.
+        f_score: harmonic mean of both; 0 when both are.
+        ari: adjusted Rand index [0].
+        nmi: normalised mutual information, by the arithmetic mean of the entropies [1].
+        purity: share of the clustered images that show the most frequent person of their
+            cluster; noise is left out, since a lone image is pure for nothing; 0 without cluster.
+        num_clusters: labels in use, noise not counted.
+        num_noise: images labelled -1.
+        cameras_per_cluster: mean number of cameras that see a cluster; 0 without cluster, None
+            where cameras were not given.
+    """
+
+    precision: float
+    recall: float
+    f_score: float
+    ari: float
+    nmi: float
+    purity: float
+    num_clusters: int
+    num_noise: int
+    cameras_per_cluster: float | None = None
+
+    def as_dict(self) -> dict[str, float]:
+        """The scores by name, for a log; without ``cameras_per_cluster`` where it is None."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+def label_quality(
+    labels: np.ndarray, pids: np.ndarray, camids: np.ndarray | None = None
+) -> LabelQuality:
+    """Compare labels with the persons that the images show.
+
+    Like scikit-learn, two labellings that agree wholly score an ``ari`` and ``nmi`` of 1, even
+    where there is nothing to agree on (no image at all).
+
+    Args:
+        labels: (N,) integer, -1 is noise, else >= 0; ids may have gaps. N may be 0.
+        pids: (N,) integer, any values: the truth.
+        camids: (N,) integer, any values, or None.
+
+    Returns:
+        The scores; never NaN.
+
+    Raises:
+        TypeError: an argument is not of an integer type.
+        ValueError: arguments of different lengths, or a label below -1.
+    """
+    labels = _vector("labels", labels)
+    pids = _vector("pids", pids, len(labels))
+    clustered = labels != NOISE
+    if len(labels) and labels.min() < NOISE:
+        raise ValueError(f"labels must be >= -1, got {labels.min()}")
+    _, clusters = np.unique(labels[clustered], return_inverse=True)
+    num_clusters = int(clusters.max()) + 1 if len(clusters) else 0
+    num_noise = len(labels) - len(clusters)
+
+    everyone = np.empty(len(labels), dtype=np.int64)
+    everyone[clustered] = clusters
+    everyone[~clustered] = num_clusters + np.arange(num_noise)
+    _, persons = np.unique(pids, return_inverse=True)
+    rows, _, joint = _counts(everyone, persons)
+    of_cluster, of_person = np.bincount(everyone), np.bincount(persons)
+
+    both, labelled, true = _pairs(joint), _pairs(of_cluster), _pairs(of_person)
+    cameras = None
+    if camids is not None:
+        seen, _, _ = _counts(clusters, _vector("camids", camids, len(labels))[clustered])
+        cameras = len(seen) / num_clusters if num_clusters else 0.0
+    # Counts come sorted by cluster; the clusters proper stand before the lone images of noise.
+    largest = np.zeros(num_clusters, dtype=np.int64)
+    proper = rows < num_clusters
+    np.maximum.at(largest, rows[proper], joint[proper])
+    return LabelQuality(
+        precision=both / labelled if labelled else 0.0,
+        recall=both / true if true else 0.0,
+        f_score=2 * both / (labelled + true) if labelled + true else 0.0,
+        ari=_adjusted_rand(both, labelled, true, len(labels)),
+        nmi=_mutual_information(joint, of_cluster, of_person),
+        purity=int(largest.sum()) / len(clusters) if len(clusters) else 0.0,
+        num_clusters=num_clusters,
+        num_noise=num_noise,
+        cameras_per_cluster=cameras,
+    )
+
+
+def _vector(name: str, values: np.ndarray, length: int | None = None) -> np.ndarray:
+    values = np.asarray(values)
+    if values.ndim != 1 or (length is not None and len(values) != length):
+        wanted = "N" if length is None else length
+        raise ValueError(f"{name} must have shape ({wanted},), got {values.shape}")
+    if values.size and not np.issubdtype(values.dtype, np.integer):
+        raise TypeError(f"{name} must be integers, got {values.dtype}")
+    return values.astype(np.int64)
+
+
+def _counts(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pairs (left, right) that occur, sorted, and how often: a sparse contingency table."""
+    pairs = np.stack([left, right])
+    found, counts = np.unique(pairs, axis=1, return_counts=True)
+    return found[0], found[1], counts
+
+
+def _pairs(counts: np.ndarray) -> int:
+    """Pairs within groups of these sizes, as a Python int: their products pass 64 bits."""
+    counts = counts.astype(np.int64)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _adjusted_rand(both: int, labelled: int, true: int, num_images: int) -> float:
+    """Index above chance over the best index above chance [0, equation 5]; 1 on full agreement."""
+    if labelled == both == true:
+        return 1.0
+    every = num_images * (num_images - 1) // 2
+    chance = labelled * true
+    return (every * both - chance) / (every * (labelled + true) / 2 - chance)
+
+
+def _mutual_information(joint: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
+    """2 I / (H_left + H_right) [1]; 1 where neither side is split, 0 where one is."""
+    if len(left) == len(right) and len(left) <= 1:
+        return 1.0
+    h_left, h_right, h_joint = _entropy(left), _entropy(right), _entropy(joint)
+    information = h_left + h_right - h_joint
+    # Independent labellings leave a rounding error of either sign, not a zero.
+    if information <= 1e-12 * h_joint:
+        return 0.0
+    return min(1.0, 2 * information / (h_left + h_right))
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """-sum p log p in nats."""
+    shares = counts / counts.sum()
+    return -math.fsum(shares * np.log(shares))
