@@ -1,0 +1,231 @@
+"""The shared configuration keys, how a config is read, and the checks before any work.
+
+Order: fast-reid's defaults -> ``add_unreid_config`` -> the project's ``add_config`` -> yml ->
+command line -> ``check_unreid_config`` and the project's ``check_config`` -> freeze.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from fastreid.config import CfgNode, get_cfg
+from fastreid.modeling.backbones import BACKBONE_REGISTRY
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+
+from unreid.checks import check_choice, check_integer, check_number, nearest
+from unreid.projects import Project, load_project
+from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
+
+#: Backbones of fast-reid that know no address to download weights from.
+_NO_DOWNLOAD = ("build_mobilenetv2_backbone", "build_repvgg_backbone", "build_vit_backbone")
+
+
+def add_unreid_config(cfg: CfgNode) -> None:
+    """Declare the keys that all methods share."""
+    # The project (method) whose keys and parts are used; read before all else.
+    cfg.PROJECT = ""
+
+    cfg.UNSUP = CfgNode()
+    # Who turns features into labels: a name of LABELER_REGISTRY.
+    cfg.UNSUP.LABELER = ""
+    # Iterations between two label refreshes: unsupervised papers' "iters".
+    cfg.UNSUP.ITERS_PER_EPOCH = 200
+    # Every random choice follows from it; the same seed gives the same run on a CPU.
+    cfg.UNSUP.SEED = 0
+    # Subtract each camera's mean feature before labelling (docs: camera centring).
+    cfg.UNSUP.CENTER_CAMERAS = False
+    # Images whose weight equals one global mean when a camera's mean is estimated.
+    cfg.UNSUP.CENTER_SHRINKAGE = 16.0
+    # Extract with the flipped image too, and average: twice the time, steadier labels.
+    cfg.UNSUP.EXTRACT_FLIP = False
+    # An unreadable training image: "error" names it and stops, "skip" leaves it out.
+    cfg.UNSUP.BAD_IMAGE = "error"
+    # Score the pseudo labels against the ids when the set has them. Never trains on them.
+    cfg.UNSUP.LOG_LABEL_QUALITY = True
+    # Evaluate the start weights before training ("before" in results.json).
+    cfg.UNSUP.EVAL_BEFORE = True
+    # k-reciprocal Jaccard distance: neighbours, and neighbours of the query expansion.
+    cfg.UNSUP.JACCARD = CfgNode()
+    cfg.UNSUP.JACCARD.K1 = 30
+    cfg.UNSUP.JACCARD.K2 = 6
+    # Cluster memory: tau, m, and "plain" (every sample) or "hard" (the least similar one).
+    cfg.UNSUP.MEMORY = CfgNode()
+    cfg.UNSUP.MEMORY.TEMPERATURE = 0.05
+    cfg.UNSUP.MEMORY.MOMENTUM = 0.1
+    cfg.UNSUP.MEMORY.UPDATE = "plain"
+
+    # Images per batch-norm group, on any number of devices; 0: the whole (per-device) batch.
+    cfg.MODEL.GHOST_BN = 0
+    # Subtract each camera's mean gallery feature at test; uses the gallery's camera ids.
+    cfg.TEST.CENTER_CAMERAS = False
+
+
+def flat_keys(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every leaf of a config or nested dict."""
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
+    known = [key for key, _ in flat_keys(cfg)]
+    for key in keys:
+        if key not in known:
+            hint = nearest(key, known)
+            if not hint:
+                # The right leaf under the wrong node is the commonest slip.
+                leaf = key.rsplit(".", 1)[-1]
+                same = [k for k in known if k.rsplit(".", 1)[-1] == leaf]
+                hint = f"; did you mean {same[0]!r}?" if same else ""
+            raise KeyError(f"{source}: config key {key!r} does not exist{hint}")
+
+
+def load_config(
+    config_file: str, opts: Sequence[str] = (), *, freeze: bool = True
+) -> tuple[CfgNode, Project]:
+    """Read a yml and ``KEY VALUE`` pairs into a checked config.
+
+    Args:
+        config_file: A yml of a project; ``_BASE_`` chains are followed.
+        opts: ``["SOLVER.MAX_EPOCH", "10", ...]``.
+        freeze: Whether the config comes back frozen.
+
+    Returns:
+        The config, and the project that it names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        KeyError: an unknown key, project, labeler, sampler, head, backbone or architecture.
+        ValueError: a value out of range, or of the wrong type.
+    """
+    if not os.path.isfile(config_file):
+        raise FileNotFoundError(f"--config-file {config_file}: no such file")
+    opts = list(opts)
+    if len(opts) % 2:
+        raise ValueError(f"options must come as KEY VALUE pairs, got an odd number: {opts}")
+    loaded = CfgNode.load_yaml_with_base(config_file)
+    given = dict(zip(opts[::2], opts[1::2]))
+    cfg = get_cfg()
+    add_unreid_config(cfg)
+    project = load_project(given.get("PROJECT", loaded.get("PROJECT", "")))
+    project.add_config(cfg)
+    _check_keys([k for k, _ in flat_keys(loaded)], cfg, config_file)
+    _check_keys(opts[::2], cfg, "command line")
+    _merge(cfg, CfgNode(loaded), opts, config_file)
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    check_unreid_config(cfg)
+    project.check_config(cfg)
+    if freeze:
+        cfg.freeze()
+    return cfg, project
+
+
+def _merge(cfg: CfgNode, loaded: CfgNode, opts: list[str], config_file: str) -> None:
+    """Merge file, then command line, and name the source of a value of the wrong type."""
+    for source, merge in (
+        (config_file, lambda: cfg.merge_from_other_cfg(loaded)),
+        ("command line", lambda: cfg.merge_from_list(opts)),
+    ):
+        try:
+            merge()
+        except (ValueError, AssertionError) as error:
+            raise ValueError(f"{source}: {error}") from error
+
+
+def _check_pretrain(cfg: CfgNode) -> None:
+    backbone = cfg.MODEL.BACKBONE
+    if not backbone.PRETRAIN:
+        return
+    path = backbone.PRETRAIN_PATH
+    if path and not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH: no file {path}; name a file of weights for"
+            f" {backbone.NAME} {backbone.DEPTH}, or set MODEL.BACKBONE.PRETRAIN False"
+        )
+    if not path and backbone.NAME in _NO_DOWNLOAD:
+        raise ValueError(
+            f"MODEL.BACKBONE.PRETRAIN is on, but nothing to download is known for {backbone.NAME}:"
+            " set MODEL.BACKBONE.PRETRAIN_PATH to a file, or MODEL.BACKBONE.PRETRAIN False"
+        )
+
+
+def check_unreid_config(cfg: CfgNode) -> None:
+    """Refuse what cannot run, before the first image is read.
+
+    Raises:
+        KeyError: a name that is in no registry.
+        ValueError: a value out of its range, or two values that contradict each other.
+    """
+    unsup, memory = cfg.UNSUP, cfg.UNSUP.MEMORY
+    for key, value, low in (
+        ("UNSUP.ITERS_PER_EPOCH", unsup.ITERS_PER_EPOCH, 1),
+        ("UNSUP.SEED", unsup.SEED, 0),
+        ("UNSUP.JACCARD.K1", unsup.JACCARD.K1, 2),
+        ("UNSUP.JACCARD.K2", unsup.JACCARD.K2, 1),
+        ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 1),
+        ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 2),
+        ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
+        ("DATALOADER.NUM_INSTANCE", cfg.DATALOADER.NUM_INSTANCE, 1),
+        ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
+        ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, 1),
+        ("TEST.EVAL_PERIOD", cfg.TEST.EVAL_PERIOD, 0),
+        ("MODEL.GHOST_BN", cfg.MODEL.GHOST_BN, 0),
+    ):
+        check_integer(key, value, low)
+    if cfg.MODEL.GHOST_BN == 1:
+        raise ValueError("MODEL.GHOST_BN must be 0 or an integer >= 2, got 1")
+    check_number("UNSUP.CENTER_SHRINKAGE", unsup.CENTER_SHRINKAGE, 0)
+    check_number("UNSUP.MEMORY.TEMPERATURE", memory.TEMPERATURE, 0, open_minimum=True)
+    check_number("UNSUP.MEMORY.MOMENTUM", memory.MOMENTUM, 0, 1)
+    check_choice("UNSUP.MEMORY.UPDATE", memory.UPDATE, ("plain", "hard"))
+    check_choice("UNSUP.BAD_IMAGE", unsup.BAD_IMAGE, ("error", "skip"))
+    check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
+    check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE, "SOLVER.IMS_PER_BATCH")
+    _check_names(cfg)
+    _check_pretrain(cfg)
+    if cfg.TEST.PRECISE_BN.ENABLED:
+        raise ValueError(
+            "TEST.PRECISE_BN.ENABLED must be False: fast-reid's precise BN trains on the ids of"
+            " its own loader, which an unsupervised run must never see"
+        )
+
+
+def check_batch(batch: int, instances: int, key: str) -> None:
+    """Refuse a batch that is not P clusters times K images."""
+    if batch % instances:
+        raise ValueError(
+            f"{key} must be a multiple of DATALOADER.NUM_INSTANCE ({instances}), got {batch}"
+        )
+
+
+def _check_names(cfg: CfgNode) -> None:
+    if cfg.UNSUP.LABELER:
+        LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
+    SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)
+    for key, name, registry in (
+        ("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, META_ARCH_REGISTRY),
+        ("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, BACKBONE_REGISTRY),
+        ("MODEL.HEADS.NAME", cfg.MODEL.HEADS.NAME, REID_HEADS_REGISTRY),
+    ):
+        known = registry._obj_map
+        if name not in known:
+            raise KeyError(
+                f"{key} must be one of {', '.join(sorted(known))}, got {name!r}"
+                f"{nearest(name, known)}"
+            )
+
+
+def config_hash(cfg: CfgNode) -> str:
+    """Twelve hex digits that change when a setting changes (the output folder is none)."""
+    clone = cfg.clone()
+    clone.defrost()
+    clone.OUTPUT_DIR = ""
+    return hashlib.sha256(clone.dump().encode()).hexdigest()[:12]

@@ -1,0 +1,112 @@
+"""Batches of P clusters times K images, drawn from pseudo labels.
+
+Letters: N images, C clusters, P clusters per batch, K images per cluster, B = P K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from unreid.registry import SAMPLER_REGISTRY
+
+
+class _ClusterBatches:
+    """What both samplers share: which clusters make a batch.
+
+    Args:
+        labels: (N,) int64, -1 = not sampled.
+        camids: (N,) int64.
+        batch_size: B, a multiple of ``num_instances``.
+        num_instances: K.
+        num_batches: Batches per pass over this object.
+        rng: Source of every choice.
+
+    Raises:
+        RuntimeError: no image has a label.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        camids: np.ndarray,
+        *,
+        batch_size: int,
+        num_instances: int,
+        num_batches: int,
+        rng: np.random.Generator,
+    ) -> None:
+        labelled = np.flatnonzero(labels >= 0)
+        if labelled.size == 0:
+            raise RuntimeError(f"no cluster to sample from: all {len(labels)} images are noise")
+        order = labelled[np.argsort(labels[labelled], kind="stable")]
+        counts = np.bincount(labels[labelled])
+        self._members = np.split(order, np.cumsum(counts)[:-1])
+        self._camids = camids
+        self._clusters_per_batch = batch_size // num_instances
+        self._num_instances = num_instances
+        self._num_batches = num_batches
+        self._rng = rng
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        queue: list[int] = []
+        for _ in range(self._num_batches):
+            # A cluster comes twice in one batch only when there are fewer than P.
+            while len(queue) < self._clusters_per_batch:
+                queue += self._rng.permutation(len(self._members)).tolist()
+            chosen, queue = self._distinct(queue)
+            yield [int(i) for c in chosen for i in self._pick(self._members[c])]
+
+    def _distinct(self, queue: list[int]) -> tuple[list[int], list[int]]:
+        """The next P clusters of the queue without repetition, and what stays in it."""
+        size = min(self._clusters_per_batch, len(self._members))
+        chosen: list[int] = []
+        left: list[int] = []
+        for position, cluster in enumerate(queue):
+            if len(chosen) == size:
+                left += queue[position:]
+                break
+            (left if cluster in chosen else chosen).append(cluster)
+        while len(chosen) < self._clusters_per_batch:
+            chosen.append(left.pop(0) if left else chosen[len(chosen) % size])
+        return chosen, left
+
+    def _pick(self, members: np.ndarray) -> np.ndarray:
+        raise TypeError("use a registered sampler")
+
+    def _draw(self, members: np.ndarray, count: int) -> np.ndarray:
+        """``count`` of ``members``, without repetition as far as they go."""
+        rounds, rest = divmod(count, len(members))
+        parts = [self._rng.permutation(members) for _ in range(rounds)]
+        return np.concatenate([*parts, self._rng.choice(members, rest, replace=False)])
+
+
+@SAMPLER_REGISTRY.register()
+class ClusterSampler(_ClusterBatches):
+    """P random clusters, K random images of each."""
+
+    def _pick(self, members: np.ndarray) -> np.ndarray:
+        return self._draw(members, self._num_instances)
+
+
+@SAMPLER_REGISTRY.register()
+class CameraAwareSampler(_ClusterBatches):
+    """P random clusters; of each an anchor, and K - 1 images from other cameras where it has any.
+
+    A cluster of one camera gives K - 1 other images of that camera.
+    """
+
+    def _pick(self, members: np.ndarray) -> np.ndarray:
+        anchor = int(self._rng.choice(members))
+        if self._num_instances == 1:
+            return np.array([anchor])
+        other = members[self._camids[members] != self._camids[anchor]]
+        if other.size == 0:
+            other = members[members != anchor]
+        if other.size == 0:
+            other = members
+        return np.concatenate([[anchor], self._draw(other, self._num_instances - 1)])

@@ -1,0 +1,148 @@
+"""Checkpoints that hold all that ``--resume`` needs, and are never half-written.
+
+A checkpoint is tensors and plain values only, so it loads with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from fastreid.engine.hooks import HookBase
+from fastreid.utils import comm
+from fastreid.utils.checkpoint import Checkpointer
+from torch import nn
+
+from unreid.engine.atomic import replace_file
+
+logger = logging.getLogger("fastreid.unreid.checkpoint")
+
+#: The name that a running job keeps overwriting, and the one it ends with.
+LAST, FINAL = "model_last", "model_final"
+
+
+def rng_state() -> dict[str, Any]:
+    """The state of every global generator, as tensors and plain values."""
+    version, internal, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, torch.tensor(internal), gauss],
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put back what :func:`rng_state` gave."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal.tolist()), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class AtomicCheckpointer(Checkpointer):
+    """fast-reid's checkpointer, with whole files, safe loading and errors for another model."""
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``name.pth`` under a temporary name, rename it, then tag it as the last one."""
+        if not self.save_dir or not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **kwargs}
+        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        with replace_file(os.path.join(self.save_dir, f"{name}.pth")) as file:
+            torch.save(data, file)
+        with replace_file(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
+            file.write(f"{name}.pth")
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """See fast-reid's; a path that is no file is an error that names it.
+
+        Raises:
+            FileNotFoundError: ``path`` is not there.
+            ValueError: it is no checkpoint, or one of another model.
+        """
+        if path and not os.path.isfile(path) and "://" not in path:
+            raise FileNotFoundError(f"checkpoint {path}: no such file")
+        self._path = path
+        return super().load(path, checkpointables)
+
+    def _load_file(self, f: str) -> Any:
+        try:
+            checkpoint = torch.load(f, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise ValueError(
+                f"checkpoint {f} cannot be loaded: it is damaged, or holds more than tensors and"
+                f" plain values ({str(error).splitlines()[0]})"
+            ) from error
+        if not isinstance(checkpoint, dict):
+            raise ValueError(f"checkpoint {f} must hold a dict, got {type(checkpoint).__name__}")
+        # A bare state dict (weights saved by another program) counts as a model.
+        return checkpoint if "model" in checkpoint else {"model": checkpoint}
+
+    def _load_model(self, checkpoint: Any) -> None:
+        state = checkpoint.pop("model")
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+        # A classifier of supervised training has no place in a model without one.
+        state = {k: v for k, v in state.items() if k != "heads.weight"}
+        own = self.model.state_dict()
+        missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+        missing = [k for k in missing if not k.startswith("memory.")]
+        try:
+            unexpected = self.model.load_state_dict(state, strict=False).unexpected_keys
+        except RuntimeError as error:
+            raise ValueError(
+                f"checkpoint {self._path} is of another model (see MODEL.BACKBONE.*, MODEL.HEADS.*"
+                f" of its config.yaml): {error}"
+            ) from error
+        backbone = [k for k in own if k.startswith("backbone.")]
+        lost = [k for k in missing if k.startswith("backbone.")]
+        if lost:
+            raise ValueError(
+                f"checkpoint {self._path} is of another model: {len(lost)} of {len(backbone)}"
+                f" backbone entries are missing in it, the first {lost[0]!r}; it holds"
+                f" {', '.join(repr(k) for k in list(state)[:3])}, ..."
+            )
+        for what, keys in (("not in the checkpoint, kept as built", missing),
+                           ("not in the model, left out", unexpected)):
+            if keys:
+                logger.warning(f"{self._path}: {what}: {', '.join(sorted(keys)[:8])}")
+
+
+class CheckpointHook(HookBase):
+    """Saves every ``period`` epochs under one name, and the final model under another.
+
+    Args:
+        checkpointer: Where and what.
+        period: Epochs between two saves; the last epoch is always saved.
+    """
+
+    def __init__(self, checkpointer: AtomicCheckpointer, period: int) -> None:
+        self.checkpointer = checkpointer
+        self.period = period
+
+    def after_epoch(self) -> None:
+        trainer = self.trainer
+        done = trainer.epoch + 1
+        last = done == trainer.max_epoch
+        if not comm.is_main_process() or (done % self.period and not last):
+            return
+        self.checkpointer.save(
+            FINAL if last else LAST, epoch=trainer.epoch, rng=rng_state(), **trainer.extra_state()
+        )
+        leftover = os.path.join(self.checkpointer.save_dir, f"{LAST}.pth")
+        if last and os.path.exists(leftover):
+            os.remove(leftover)
+
+
+def unwrap(model: nn.Module) -> Any:
+    """The model inside DistributedDataParallel, or the model."""
+    return getattr(model, "module", model)

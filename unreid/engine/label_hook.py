@@ -1,0 +1,163 @@
+"""The label step before every epoch: extract, label, publish to model, loader and disk.
+
+Letters: N images, C clusters.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from fastreid.engine.hooks import HookBase
+
+from unreid.data.loader import SwappableLoader, build_train_loader
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine.atomic import save_arrays
+from unreid.engine.checkpoint import unwrap
+from unreid.engine.extract import extract
+from unreid.graph.centering import center_cameras
+from unreid.registry import SAMPLER_REGISTRY
+from unreid.structures import FeatureBank, PseudoLabels
+
+logger = logging.getLogger("fastreid.unreid.labels")
+
+#: labels (N,) -> {name: value}; made where the truth is, so that the loop never holds an id.
+Quality = Callable[[np.ndarray], Mapping[str, float]]
+
+
+class Labeler(Protocol):
+    """Today's labels from features. One that remembers also has ``state_dict`` and
+    ``load_state_dict``, of tensors and plain values, and is saved with every checkpoint."""
+
+    def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels: ...
+
+
+class PseudoLabelHook(HookBase):
+    """Relabels before each epoch and hands the labels to all who need them.
+
+    Args:
+        cfg: The config.
+        images: All N training images.
+        labeler: The method's labeler.
+        loader: The trainer's loader.
+        quality: Scores labels for the log, or None.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        images: UnlabelledImages,
+        labeler: Labeler,
+        loader: SwappableLoader,
+        quality: Quality | None = None,
+    ) -> None:
+        self.cfg = cfg
+        self.images = images
+        self.labeler = labeler
+        self.loader = loader
+        self.quality = quality
+        self.labels: PseudoLabels | None = None
+        self.seconds: dict[str, float] = {}
+
+    def before_epoch(self) -> None:
+        epoch = self.trainer.epoch
+        start = time.perf_counter()
+        bank = extract(self.cfg, self.trainer.model, self.images)
+        extracted = time.perf_counter()
+        pseudo = self.labeler(self._for_labelling(bank), epoch)
+        labelled = time.perf_counter()
+        self._refuse_useless(pseudo)
+        unwrap(self.trainer.model).on_new_labels(pseudo, bank, epoch)
+        self.loader.swap(self._train_loader(pseudo, epoch))
+        self.labels = pseudo
+        seconds = {"extract": extracted - start, "label": labelled - extracted}
+        for phase, value in seconds.items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + value
+        self._publish(pseudo, epoch, {**seconds, **pseudo.seconds})
+
+    def _for_labelling(self, bank: FeatureBank) -> FeatureBank:
+        """The bank that the labeler sees; the memory is always made of features as extracted."""
+        if not self.cfg.UNSUP.CENTER_CAMERAS:
+            return bank
+        shrinkage = self.cfg.UNSUP.CENTER_SHRINKAGE
+        return FeatureBank(center_cameras(bank.features, bank.camids, shrinkage), bank.camids)
+
+    def _refuse_useless(self, pseudo: PseudoLabels) -> None:
+        if pseudo.num_clusters >= 2:
+            return
+        found = "no cluster" if pseudo.num_clusters == 0 else "one cluster only"
+        raise RuntimeError(
+            f"{found} in epoch {self.trainer.epoch}: {pseudo.num_noise} of {len(pseudo)} images"
+            f" are noise ({100 * pseudo.num_noise / len(pseudo):.1f} %), by"
+            f" {getattr(self.labeler, 'describe', lambda: type(self.labeler).__name__)()}."
+            " Loosen the clustering (a larger DBSCAN eps, a lower minimal similarity, a smaller"
+            " minimal cluster size), start from pre-trained weights, or lower SOLVER.BASE_LR if"
+            " earlier epochs had clusters"
+        )
+
+    def _train_loader(self, pseudo: PseudoLabels, epoch: int) -> Any:
+        cfg = self.cfg
+        sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
+            pseudo.labels,
+            self.images.camids,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH,
+            num_instances=cfg.DATALOADER.NUM_INSTANCE,
+            num_batches=cfg.UNSUP.ITERS_PER_EPOCH,
+            rng=np.random.default_rng([cfg.UNSUP.SEED, epoch]),
+        )
+        seed = int(np.random.default_rng([cfg.UNSUP.SEED, epoch, 1]).integers(2**62))
+        return build_train_loader(cfg, self.images, pseudo.labels, sampler, seed)
+
+    def _publish(self, pseudo: PseudoLabels, epoch: int, seconds: Mapping[str, float]) -> None:
+        folder = os.path.join(self.cfg.OUTPUT_DIR, "labels")
+        save_arrays(
+            os.path.join(folder, f"epoch_{epoch:03d}.npz"),
+            paths=np.array(self.images.relative_paths),
+            camids=self.images.camids,
+            labels=pseudo.labels,
+            **{f"labels_{name}": labels for name, labels in pseudo.intermediate.items()},
+        )
+        sizes = pseudo.sizes
+        cameras = cameras_per_cluster(pseudo.labels, self.images.camids)
+        scalars = {
+            "clusters": pseudo.num_clusters,
+            "noise": pseudo.num_noise / len(pseudo),
+            "largest": int(sizes.max()),
+            "cameras_per_cluster": float(cameras.mean()),
+        }
+        line = (
+            f"Labels of epoch {epoch}: {pseudo.num_clusters} clusters, noise {pseudo.num_noise}"
+            f" ({100 * scalars['noise']:.1f} %), largest {scalars['largest']}, mean size"
+            f" {sizes.mean():.1f}, cameras per cluster {cameras.mean():.2f}"
+        )
+        line += "".join(f", {name} {value}" for name, value in pseudo.remarks.items())
+        line += "; seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+        logger.info(line)
+        if self.quality is not None:
+            scalars.update(self._scored(pseudo))
+        self.trainer.storage.put_scalars(
+            smoothing_hint=False, **{f"labels/{k}": float(v) for k, v in scalars.items()}
+        )
+
+    def _scored(self, pseudo: PseudoLabels) -> dict[str, float]:
+        """Label quality of the final and of all intermediate labels, logged and returned."""
+        assert self.quality is not None
+        scored: dict[str, float] = {}
+        for name, labels in [*pseudo.intermediate.items(), ("final", pseudo.labels)]:
+            values = self.quality(labels)
+            logger.info(f"  quality, {name}: "
+                        + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            prefix = "" if name == "final" else f"{name}_"
+            scored.update({f"{prefix}{k}": v for k, v in values.items()})
+        return scored
+
+
+def cameras_per_cluster(labels: np.ndarray, camids: np.ndarray) -> np.ndarray:
+    """(C,) how many cameras see each cluster."""
+    kept = labels >= 0
+    pairs = np.unique(np.stack([labels[kept], camids[kept]]), axis=1)
+    return np.bincount(pairs[0])

@@ -1,0 +1,91 @@
+"""``results.json``: what a run scored before and after, what it cost, and on what.
+
+Written whole after each stage, so that a killed run keeps what it knew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import faiss
+import numpy
+import sklearn
+import torch
+import torchvision
+
+import unreid
+from unreid import compat
+from unreid.config import config_hash
+from unreid.engine.atomic import save_json
+
+#: The scores that a run reports, in percent.
+SCORES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
+
+
+def versions() -> dict[str, str]:
+    """What a number depends on beside the config."""
+    return {
+        "unreid": unreid.__version__,
+        "fastreid": compat.fastreid_version() or "none",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+        "faiss": faiss.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+class RunResults:
+    """The content of ``OUTPUT_DIR/results.json``; every change is on disk at once.
+
+    Args:
+        cfg: The run's config.
+        resume: Keep what an earlier process of the same run wrote.
+    """
+
+    def __init__(self, cfg: Any, *, resume: bool) -> None:
+        self.path = os.path.join(cfg.OUTPUT_DIR, "results.json")
+        self.content: dict[str, Any] = {"before": None, "after": None, "labels": None,
+                                        "seconds": {}}
+        if resume and os.path.isfile(self.path):
+            with open(self.path) as file:
+                self.content.update(json.load(file))
+        self.content.update(
+            project=cfg.PROJECT,
+            datasets={"train": list(cfg.DATASETS.NAMES), "test": list(cfg.DATASETS.TESTS)},
+            center_cameras={"labels": bool(cfg.UNSUP.CENTER_CAMERAS),
+                            "test": bool(cfg.TEST.CENTER_CAMERAS)},
+            config_hash=config_hash(cfg),
+            versions=versions(),
+        )
+
+    def put(self, key: str, value: Any) -> None:
+        """Set one entry and write the file."""
+        self.content[key] = value
+        save_json(self.path, self.content)
+
+    def put_scores(self, key: str, results: Mapping[str, Any]) -> None:
+        """Scores of :data:`SCORES` of one test set, or by the name of several."""
+        if results and all(isinstance(v, Mapping) for v in results.values()):
+            self.put(key, {name: _scores(values) for name, values in results.items()})
+        elif results:
+            self.put(key, _scores(results))
+
+    def add_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Add wall seconds by phase; a resumed run goes on adding."""
+        total = dict(self.content["seconds"])
+        for phase, value in seconds.items():
+            total[phase] = round(total.get(phase, 0.0) + value, 3)
+        self.put("seconds", total)
+
+
+def _scores(results: Mapping[str, Any]) -> dict[str, float]:
+    return {k: round(float(v), 4) for k, v in results.items()
+            if k in SCORES or k.startswith("TPR@")}

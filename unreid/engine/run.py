@@ -1,0 +1,149 @@
+"""One run from a config: evaluate, train what the project asks for, evaluate, write it down."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from fastreid.engine import default_setup
+from fastreid.utils.env import seed_all_rng
+
+from unreid.config import flat_keys
+from unreid.data.loader import build_test_loader
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.engine.checkpoint import AtomicCheckpointer
+from unreid.engine.label_hook import Quality
+from unreid.engine.results import RunResults
+from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
+from unreid.evaluation.label_quality import label_quality
+from unreid.projects import Project
+from unreid.registry import LABELER_REGISTRY
+
+logger = logging.getLogger("fastreid.unreid.run")
+
+
+def quality_function(cfg: Any, images: UnlabelledImages, pids: np.ndarray | None) -> Quality | None:
+    """A closure that scores labels against ids it does not give away, or None."""
+    if pids is None or not cfg.UNSUP.LOG_LABEL_QUALITY:
+        return None
+
+    def quality(labels: np.ndarray) -> Mapping[str, float]:
+        scores = label_quality(labels, pids, images.camids).as_dict()
+        return {k: float(v) for k, v in scores.items() if not k.startswith("num_")}
+
+    return quality
+
+
+def set_aside_earlier_run(folder: str) -> str | None:
+    """Move what an earlier run left in ``folder`` to ``folder/previous/001``, ``002``, ...
+
+    Returns:
+        Where to, or None when there was nothing. Files that no run makes stay.
+    """
+    names = output_files(folder)
+    if not {"results.json", "last_checkpoint", "local_labels.npz", "labels"} & set(names):
+        return None
+    number = 1
+    while os.path.exists(target := os.path.join(folder, "previous", f"{number:03d}")):
+        number += 1
+    os.makedirs(target)
+    for name in names:
+        os.rename(os.path.join(folder, name), os.path.join(target, name))
+    return target
+
+
+def start(cfg: Any, args: Any) -> None:
+    """Logging, seeds, threads and the output folder; says what was decided on its own."""
+    training = not args.eval_only
+    aside = None
+    if training and not args.resume:
+        aside = set_aside_earlier_run(cfg.OUTPUT_DIR)
+    changed = _changed_settings(cfg) if args.resume else []
+    default_setup(cfg, args)
+    seed_all_rng(cfg.UNSUP.SEED)
+    if cfg.MODEL.DEVICE == "cpu":
+        logger.info(f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
+                    + ("" if torch.cuda.is_available() else ": no GPU was found"))
+    if aside:
+        logger.warning(f"an earlier run stood in {cfg.OUTPUT_DIR}; it was moved to {aside}"
+                       " (use --resume to continue one)")
+    if changed:
+        logger.warning("resuming with other settings than before: " + ", ".join(changed))
+
+
+def _changed_settings(cfg: Any) -> list[str]:
+    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+    if not os.path.isfile(path):
+        return []
+    earlier = dict(flat_keys(type(cfg).load_yaml_with_base(path)))
+    now = dict(flat_keys(type(cfg).load_cfg(cfg.dump())))
+    return [f"{k} {earlier[k]} -> {v}" for k, v in now.items()
+            if k in earlier and earlier[k] != v and k != "MODEL.DEVICE"]
+
+
+def evaluate_only(cfg: Any) -> dict[str, Any]:
+    """Score ``MODEL.WEIGHTS`` (or the start weights) on ``DATASETS.TESTS``."""
+    model = UnsupervisedTrainer.build_model(cfg)
+    AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    return UnsupervisedTrainer.test(cfg, model)
+
+
+def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
+    """Both ends of a run and all that is between; returns the content of ``results.json``.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: bad input, before any long work.
+        RuntimeError: no clusters.
+        FloatingPointError: training diverged.
+    """
+    if not cfg.UNSUP.LABELER:
+        raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
+    images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE)
+    for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
+        build_test_loader(cfg, name)
+    quality = quality_function(cfg, images, pids)
+    labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
+    if hasattr(labeler_class, "check_images"):
+        labeler_class.check_images(cfg, images)
+    results = RunResults(cfg, resume=resume)
+    if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
+        started = time.perf_counter()
+        logger.info("Scoring the start weights")
+        results.put_scores("before", evaluate_only(cfg))
+        results.add_seconds({"evaluate": time.perf_counter() - started})
+    seed_all_rng(cfg.UNSUP.SEED)  # the same weights and order, whatever came before
+    if project.before_training is not None:
+        started = time.perf_counter()
+        project.before_training(cfg, images, quality)
+        results.add_seconds({"before_training": time.perf_counter() - started})
+        seed_all_rng(cfg.UNSUP.SEED)
+    labeler = labeler_class.from_config(cfg, images)
+    trainer = UnsupervisedTrainer(cfg, images, labeler, quality=quality)
+    trainer.resume_or_load(resume=resume)
+    after = trainer.train()
+    results.add_seconds(trainer.seconds)
+    labels = trainer.label_hook.labels
+    if labels is not None:
+        entry: dict[str, Any] = {"clusters": labels.num_clusters, "noise": labels.num_noise}
+        if quality is not None:
+            entry.update({k: round(v, 4) for k, v in quality(labels.labels).items()})
+        results.put("labels", entry)
+    if after:
+        results.put_scores("after", after)
+    _log_summary(cfg, results)
+    return results.content
+
+
+def _log_summary(cfg: Any, results: RunResults) -> None:
+    for key in ("before", "after"):
+        scores = results.content[key]
+        if scores:
+            logger.info(f"{key}{settings_beside(cfg)}: {scores}")
+    logger.info(f"Results: {os.path.abspath(results.path)}")
+    sys.stdout.flush()

@@ -1,0 +1,278 @@
+"""fast-reid's trainer with labels that are renewed before every epoch.
+
+A subclass of ``DefaultTrainer`` that replaces what an unsupervised method cannot use: the loader
+(frozen at construction), the flat parameter buffer (trains nothing on torch >= 2), the CUDA-only
+mixed precision, the checkpointer, and the hooks that look at ids.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from fastreid.engine import DefaultTrainer, hooks
+from fastreid.engine.hooks import HookBase
+from fastreid.engine.train_loop import SimpleTrainer, TrainerBase
+from fastreid.evaluation import inference_on_dataset
+from fastreid.solver import build_optimizer
+from fastreid.utils import comm
+from torch import nn
+
+from unreid.checks import check_integer
+from unreid.data.loader import SwappableLoader, build_test_loader
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine.checkpoint import AtomicCheckpointer, CheckpointHook, set_rng_state, unwrap
+from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
+from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+
+logger = logging.getLogger("fastreid.unreid.trainer")
+
+
+class UnsupervisedStep(SimpleTrainer):
+    """One iteration: losses, backward, optimiser, then the model's own ``on_step_end``.
+
+    With ``SOLVER.AMP.ENABLED``: float16 and a gradient scaler on a GPU, bfloat16 on a CPU.
+    """
+
+    def __init__(
+        self, model: nn.Module, loader: SwappableLoader, optimizer: torch.optim.Optimizer,
+        param_wrapper: Any, *, amp: bool, device: str,
+    ) -> None:
+        super().__init__(model, loader, optimizer, param_wrapper)
+        self.amp = amp
+        self.device_type = device.split(":")[0]
+        cuda = self.device_type == "cuda"
+        self.amp_dtype = torch.float16 if cuda else torch.bfloat16
+        self.grad_scaler = torch.amp.GradScaler("cuda") if amp and cuda else None
+
+    def run_step(self) -> None:
+        """Next batch -> losses -> step; a loss that is not finite stops before the step."""
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        with torch.autocast(self.device_type, self.amp_dtype, enabled=self.amp):
+            loss_dict = self.model(data)
+            losses = sum(loss_dict.values())
+        self._write_metrics(loss_dict, data_time)
+        self.optimizer.zero_grad()
+        if self.grad_scaler is None:
+            losses.backward()
+            self.optimizer.step()
+        else:
+            self.grad_scaler.scale(losses).backward()
+            self.grad_scaler.step(self.optimizer)
+            self.grad_scaler.update()
+        unwrap(self.model).on_step_end()
+
+
+class EvaluationHook(HookBase):
+    """Evaluates every ``period`` epochs and after the last one; 0 means only then."""
+
+    def __init__(self, period: int) -> None:
+        self.period = period
+
+    def after_epoch(self) -> None:
+        trainer = self.trainer
+        done = trainer.epoch + 1
+        if done == trainer.max_epoch or (self.period and done % self.period == 0):
+            start = time.perf_counter()
+            results = trainer.evaluate()
+            trainer.seconds["evaluate"] = (
+                trainer.seconds.get("evaluate", 0.0) + time.perf_counter() - start
+            )
+            flat = _flatten(results)
+            trainer.storage.put_scalars(smoothing_hint=False, **flat)
+
+
+def _flatten(results: dict[str, Any]) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for key, value in results.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}/{k}": v for k, v in _flatten(value).items()})
+        else:
+            flat[key] = float(value)
+    return flat
+
+
+class UnsupervisedTrainer(DefaultTrainer):
+    """Trains one model on the pseudo labels of one labeler.
+
+    Args:
+        cfg: A checked config; ``OUTPUT_DIR`` is this stage's folder.
+        images: The stage's training images.
+        labeler: Called before every epoch.
+        quality: Scores labels for the log; the only thing here that knows ids, and gives none.
+        evaluate: Whether the stage evaluates on ``DATASETS.TESTS`` at all.
+
+    Attributes:
+        seconds: Wall seconds by phase.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        images: UnlabelledImages,
+        labeler: Labeler,
+        *,
+        quality: Quality | None = None,
+        evaluate: bool = True,
+    ) -> None:
+        # DefaultTrainer.__init__ builds fast-reid's own loader and hooks: not called.
+        TrainerBase.__init__(self)
+        self.cfg = cfg
+        self.labeler = labeler
+        self.evaluates = evaluate and len(cfg.DATASETS.TESTS) > 0
+        loader = SwappableLoader()
+        model = self.build_model(cfg)
+        optimizer, wrapper = self.build_optimizer(cfg, model)
+        self._trainer = UnsupervisedStep(
+            model, loader, optimizer, wrapper, amp=cfg.SOLVER.AMP.ENABLED, device=cfg.MODEL.DEVICE
+        )
+        self.iters_per_epoch = cfg.UNSUP.ITERS_PER_EPOCH
+        self.max_epoch = cfg.SOLVER.MAX_EPOCH
+        self.max_iter = self.max_epoch * self.iters_per_epoch
+        self.warmup_iters = cfg.SOLVER.WARMUP_ITERS
+        self.delay_epochs = cfg.SOLVER.DELAY_EPOCHS
+        self.start_epoch = 0
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
+        self.checkpointer = AtomicCheckpointer(
+            model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), optimizer=optimizer,
+            **self.scheduler,
+        )
+        if self._trainer.grad_scaler is not None:
+            self.checkpointer.checkpointables["grad_scaler"] = self._trainer.grad_scaler
+        if hasattr(labeler, "state_dict"):
+            self.checkpointer.checkpointables["labeler"] = labeler
+        self.label_hook = PseudoLabelHook(cfg, images, labeler, loader, quality)
+        self.seconds = self.label_hook.seconds
+        self.register_hooks(self.build_hooks())
+
+    @classmethod
+    def build_model(cls, cfg: Any) -> nn.Module:
+        """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``; its text only for a log
+        at level DEBUG."""
+        from fastreid.modeling.meta_arch import build_model
+
+        model = build_model(cfg)
+        logger.debug(f"Model:\n{model}")
+        parameters = sum(p.numel() for p in model.parameters()) / 1e6
+        logger.info(f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}:"
+                    f" {parameters:.2f} M parameters")
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: Any, model: nn.Module) -> Any:
+        """fast-reid's optimiser on separate parameters.
+
+        Its flat buffer is what ``zero_grad`` (which forgets gradients since torch 2.0) cuts off
+        from training, without a word.
+        """
+        return build_optimizer(cfg, model, contiguous=False)
+
+    @classmethod
+    def build_test_loader(cls, cfg: Any, dataset_name: str) -> Any:
+        """See :func:`unreid.data.loader.build_test_loader`."""
+        return build_test_loader(cfg, dataset_name)
+
+    @classmethod
+    def build_evaluator(cls, cfg: Any, dataset_name: str, output_dir: str | None = None) -> Any:
+        """(loader, evaluator) of one test set."""
+        loader, num_query = cls.build_test_loader(cfg, dataset_name)
+        return loader, UnsupervisedEvaluator(cfg, num_query, output_dir)
+
+    @classmethod
+    def test(cls, cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
+        """Scores of every set in ``DATASETS.TESTS``; of one set, without its name around them."""
+        results: OrderedDict[str, Any] = OrderedDict()
+        for name in cfg.DATASETS.TESTS:
+            loader, evaluator = cls.build_evaluator(cfg, name)
+            results[name] = inference_on_dataset(
+                model, loader, evaluator, flip_test=cfg.TEST.FLIP.ENABLED
+            )
+            scores = ", ".join(f"{k} {v:.2f}" for k, v in results[name].items() if k != "metric")
+            logger.info(f"{name}{settings_beside(cfg)}: {scores}")
+        return results if len(results) != 1 else next(iter(results.values()))
+
+    def evaluate(self) -> OrderedDict[str, Any]:
+        """Score the model as it is; kept as the run's latest result."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
+
+    def build_hooks(self) -> list[HookBase | None]:
+        """Labels first; evaluation before the checkpoint; writers last."""
+        cfg = self.cfg
+        freeze = cfg.MODEL.FREEZE_LAYERS and cfg.SOLVER.FREEZE_ITERS > 0
+        period = max(1, min(50, self.iters_per_epoch))
+        return [
+            self.label_hook,
+            hooks.IterationTimer(),
+            hooks.LRScheduler(self.optimizer, self.scheduler),
+            hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
+            if freeze else None,
+            EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None,
+            CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+            hooks.PeriodicWriter(self.build_writers(), period) if comm.is_main_process() else None,
+        ]
+
+    def extra_state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside model, optimiser, schedulers and labeler."""
+        labels = self.label_hook.labels
+        return {
+            "labels": torch.from_numpy(labels.labels.copy()) if labels else torch.zeros(0),
+            "num_images": len(self.label_hook.images),
+            "project": self.cfg.PROJECT,
+        }
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from the last checkpoint of ``OUTPUT_DIR``, or start from ``MODEL.WEIGHTS``.
+
+        Raises:
+            FileNotFoundError, ValueError: see :class:`unreid.engine.checkpoint.AtomicCheckpointer`;
+                also a checkpoint of a training list of another length.
+        """
+        super().resume_or_load(resume=resume)
+        if not (resume and self.checkpointer.has_checkpoint()):
+            return
+        path = self.checkpointer.get_checkpoint_file()
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = check_integer(f"{path}: num_images", state.get("num_images", -1))
+        if found != len(self.label_hook.images):
+            raise ValueError(
+                f"checkpoint {path} was trained on {found} images, but DATASETS.NAMES has"
+                f" {len(self.label_hook.images)} now"
+            )
+        set_rng_state(state["rng"])
+        logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
+
+    def train(self) -> OrderedDict[str, Any] | None:
+        """All epochs that are left; the last evaluation, or None where there is none."""
+        # The loop's ``finally`` reads these even when ``before_train`` fails or nothing is left.
+        self.epoch = self.start_epoch - 1
+        start = time.perf_counter()
+        before = sum(self.seconds.values())
+        TrainerBase.train(self, self.start_epoch, self.max_epoch, self.iters_per_epoch)
+        others = sum(self.seconds.values()) - before
+        self.seconds["train"] = time.perf_counter() - start - others
+        return getattr(self, "_last_eval_results", None)
+
+
+def settings_beside(cfg: Any) -> str:
+    """The test settings that must be named beside a number, or nothing."""
+    test = cfg.TEST
+    named = [name for name, on in (
+        ("TEST.CENTER_CAMERAS", test.CENTER_CAMERAS), ("TEST.FLIP", test.FLIP.ENABLED),
+        ("TEST.AQE", test.AQE.ENABLED), ("TEST.RERANK", test.RERANK.ENABLED)) if on]
+    return f" ({', '.join(named)})" if named else ""
+
+
+def output_files(folder: str) -> list[str]:
+    """The files and folders in ``folder`` that a run of ours makes."""
+    made = ("config.yaml", "results.json", "labels", "intra", "local_labels.npz", "log.txt",
+            "metrics.json", "last_checkpoint", "report.html")
+    present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [name for name in present
+            if name in made or name.endswith(".pth") or name.startswith("events.out.tfevents")]

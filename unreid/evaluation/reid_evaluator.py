@@ -1,0 +1,92 @@
+"""fast-reid's retrieval evaluator, with our ranking and camera centring behind its own keys.
+
+[0] Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015 (mAP, CMC).
+[1] Ye et al., Deep Learning for Person Re-identification, TPAMI 2021 (mINP), arXiv 2001.04193.
+
+Letters: Q queries, G gallery images, D channels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastreid.evaluation import ReidEvaluator
+from fastreid.evaluation.query_expansion import aqe
+from fastreid.evaluation.roc import evaluate_roc
+from fastreid.utils.compute_dist import build_dist
+from sklearn.metrics import roc_curve
+
+from unreid.evaluation.rank import evaluate_rank
+from unreid.evaluation.rerank import jaccard_query_gallery
+from unreid.graph.centering import camera_means, subtract_means
+
+logger = logging.getLogger("fastreid.unreid.evaluation")
+
+#: Thresholds of the false positive rate that ``TEST.ROC`` reports, as fast-reid does.
+_FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2)
+
+
+class UnsupervisedEvaluator(ReidEvaluator):
+    """mAP, CMC, mINP and ROC under ``TEST.{AQE,RERANK,ROC,METRIC,CENTER_CAMERAS}``.
+
+    Nothing is compiled at run time, and nothing needs a GPU. ``TEST.CENTER_CAMERAS`` uses the
+    gallery's camera ids and means, and is named in the log and beside the result.
+    """
+
+    def _compile_dependencies(self) -> None:
+        """fast-reid would run ``make`` inside site-packages here, and exit when that fails."""
+
+    def evaluate(self) -> OrderedDict[str, float]:
+        """Percent by name (``mAP``, ``Rank-1``, ...); TPR as a share, as fast-reid has it."""
+        features = torch.cat([p["feats"] for p in self._predictions])
+        pids = torch.cat([p["pids"] for p in self._predictions]).numpy()
+        camids = torch.cat([p["camids"] for p in self._predictions]).numpy()
+        split = self._num_query
+        ids = (pids[:split], pids[split:], camids[:split], camids[split:])
+        if self.cfg.TEST.CENTER_CAMERAS:
+            features = self._centred(features, camids)
+        dist = self._distances(features[:split], features[split:])
+        cmc, average_precisions, inverse_penalties = evaluate_rank(dist, *ids)
+        mean_ap, mean_inp = np.mean(average_precisions), np.mean(inverse_penalties)
+        results = OrderedDict((f"Rank-{r}", float(cmc[r - 1]) * 100) for r in (1, 5, 10))
+        results["mAP"] = float(mean_ap) * 100
+        results["mINP"] = float(mean_inp) * 100
+        results["metric"] = float(mean_ap + cmc[0]) / 2 * 100
+        if self.cfg.TEST.ROC.ENABLED:
+            scores, labels = evaluate_roc(dist, *ids, use_cython=False)
+            fprs, tprs, _ = roc_curve(labels, scores)
+            for rate in _FALSE_POSITIVE_RATES:
+                index = np.argmin(np.abs(fprs - rate))
+                results[f"TPR@FPR={rate:.0e}"] = float(tprs[index])
+        self._results = results
+        return OrderedDict(results)
+
+    def _centred(self, features: torch.Tensor, camids: np.ndarray) -> torch.Tensor:
+        """Subtract the mean of the gallery's images of the same camera (all, where it has none)."""
+        logger.info("TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; name"
+                    " it beside the result")
+        unit = F.normalize(features).numpy()
+        cameras, numbered = np.unique(camids, return_inverse=True)
+        gallery = slice(self._num_query, None)
+        means = camera_means(unit[gallery], numbered[gallery], len(cameras),
+                             self.cfg.UNSUP.CENTER_SHRINKAGE)
+        return torch.from_numpy(subtract_means(unit, numbered, means))
+
+    def _distances(self, query: torch.Tensor, gallery: torch.Tensor) -> np.ndarray:
+        test = self.cfg.TEST
+        if test.AQE.ENABLED:
+            query, gallery = aqe(query, gallery, test.AQE.QE_TIME, test.AQE.QE_K, test.AQE.ALPHA)
+        dist = build_dist(query, gallery, test.METRIC)
+        if test.RERANK.ENABLED:
+            weight = test.RERANK.LAMBDA
+            if test.METRIC == "cosine":
+                query, gallery = F.normalize(query), F.normalize(gallery)
+            jaccard = jaccard_query_gallery(query.numpy(), gallery.numpy(), test.RERANK.K1,
+                                            test.RERANK.K2)
+            dist = jaccard * (1 - weight) + dist * weight
+        return np.asarray(dist, dtype=np.float32)

@@ -1,0 +1,125 @@
+"""A backbone, a neck and a cluster memory: the model that cluster-contrastive methods share.
+
+[0] Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, ACCV 2022,
+    arXiv 2103.11568.
+
+Letters: B images, D channels, C clusters, N training images.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fastreid.config import configurable
+from fastreid.modeling.backbones import build_backbone
+from fastreid.modeling.heads import build_heads
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from unreid.clustering.partition import centroids
+from unreid.losses.cluster_nce import cluster_nce
+from unreid.memory.cluster_memory import ClusterMemory
+from unreid.modeling.ghost_norm import use_ghost_norm
+from unreid.structures import FeatureBank, PseudoLabels
+
+
+@META_ARCH_REGISTRY.register()
+class MemoryReID(nn.Module):
+    """Unit features in evaluation; InfoNCE against the cluster memory in training [0, Eq. 3].
+
+    A method subclasses it and overrides :meth:`losses` and :meth:`on_new_labels`.
+
+    Args:
+        backbone: Images -> (B, D', H, W) map.
+        heads: Map -> (B, D) unit rows, with an attribute ``num_features`` (D).
+        memory: Cluster centroids and their update.
+        pixel_mean, pixel_std: Per channel, in 0..255.
+        ghost_bn: Images per batch-norm group; 0 leaves the norms as they are.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: nn.Module,
+        heads: nn.Module,
+        memory: ClusterMemory,
+        pixel_mean: list[float],
+        pixel_std: list[float],
+        ghost_bn: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = heads
+        self.memory = memory
+        if ghost_bn:
+            use_ghost_norm(self, ghost_bn)
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), False)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Keywords from ``MODEL.*`` and ``UNSUP.MEMORY.*``."""
+        heads = build_heads(cfg)
+        memory = cfg.UNSUP.MEMORY
+        return {
+            "backbone": build_backbone(cfg),
+            "heads": heads,
+            "memory": ClusterMemory(
+                heads.num_features,
+                temperature=memory.TEMPERATURE,
+                momentum=memory.MOMENTUM,
+                update=memory.UPDATE,
+            ),
+            "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
+            "pixel_std": list(cfg.MODEL.PIXEL_STD),
+            "ghost_bn": cfg.MODEL.GHOST_BN,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.pixel_mean.device
+
+    def forward(self, batch: dict[str, Any]) -> Any:
+        """Losses by name in training, (B, D) unit features in evaluation.
+
+        Args:
+            batch: ``images`` (B, 3, H, W) float in 0..255; in training also ``targets``,
+                ``camids`` and ``indices``, each (B,) int64. Nothing of it is changed.
+        """
+        features = self.heads(self.backbone(self.normalized(batch["images"])))
+        if not self.training:
+            return features
+        batch = {k: v.to(self.device) if isinstance(v, Tensor) and k != "images" else v
+                 for k, v in batch.items()}
+        self._last = (features.detach(), batch["targets"])
+        return self.losses(features, batch)
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images with mean and deviation taken out, as a new tensor.
+
+        Unlike fast-reid's ``Baseline``, which does it in place and so spoils every second forward
+        on the same batch (its flip test, a teacher).
+        """
+        return (images.to(self.device, non_blocking=True) - self.pixel_mean) / self.pixel_std
+
+    def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Scalars by name; each is logged under its own name and summed."""
+        targets = batch["targets"]
+        return {"loss_memory": cluster_nce(self.memory(features, targets), targets)}
+
+    def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
+        """Set the memory to the unit cluster means of ``bank``."""
+        means = centroids(bank.features, pseudo.labels)
+        self.memory.reset(torch.from_numpy(means).to(self.device))
+        self._last = None
+
+    @torch.no_grad()
+    def on_step_end(self) -> None:
+        """After the optimiser's step: move the memory by this step's features."""
+        if self._last is not None:
+            self.memory.update(*self._last)
+            self._last = None

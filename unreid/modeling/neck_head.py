@@ -1,0 +1,75 @@
+"""A head that ends at the BN neck: no classifier, since the number of clusters changes.
+
+Letters: B images, D channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from fastreid.config import configurable
+from fastreid.layers import get_norm, pooling
+from fastreid.layers.weight_init import weights_init_kaiming
+from fastreid.modeling.heads import REID_HEADS_REGISTRY
+from torch import Tensor, nn
+
+from unreid.checks import nearest
+
+
+@REID_HEADS_REGISTRY.register()
+class NeckHead(nn.Module):
+    """Pooling -> (1x1 convolution) -> BN with frozen bias -> unit length.
+
+    fast-reid's ``EmbeddingHead`` owns a classifier of NUM_CLASSES rows, which the optimiser keeps
+    for ever; here the class weights live in a memory or in the method.
+
+    Args:
+        feat_dim: Channels of the backbone map.
+        embedding_dim: Channels after the optional 1x1 convolution; 0 leaves it out.
+        pool_type: A layer of ``fastreid.layers.pooling`` (``GlobalAvgPool``,
+            ``GeneralizedMeanPoolingP``, ...).
+        with_bnneck: Whether the BN neck is there.
+        norm_type: Norm of the neck, as ``MODEL.HEADS.NORM``.
+
+    Raises:
+        KeyError: no such pooling layer.
+    """
+
+    @configurable
+    def __init__(
+        self, *, feat_dim: int, embedding_dim: int, pool_type: str, with_bnneck: bool,
+        norm_type: str,
+    ) -> None:
+        super().__init__()
+        if pool_type not in pooling.__all__:
+            raise KeyError(
+                f"MODEL.HEADS.POOL_LAYER must be one of {', '.join(pooling.__all__)},"
+                f" got {pool_type!r}{nearest(pool_type, pooling.__all__)}"
+            )
+        self.pool_layer = getattr(pooling, pool_type)()
+        neck: list[nn.Module] = []
+        if embedding_dim > 0:
+            neck.append(nn.Conv2d(feat_dim, embedding_dim, 1, 1, bias=False))
+        self.num_features = embedding_dim or feat_dim
+        if with_bnneck:
+            neck.append(get_norm(norm_type, self.num_features, bias_freeze=True))
+        self.bottleneck = nn.Sequential(*neck)
+        self.bottleneck.apply(weights_init_kaiming)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Keywords from ``MODEL.BACKBONE.FEAT_DIM`` and ``MODEL.HEADS.*``."""
+        return {
+            "feat_dim": cfg.MODEL.BACKBONE.FEAT_DIM,
+            "embedding_dim": cfg.MODEL.HEADS.EMBEDDING_DIM,
+            "pool_type": cfg.MODEL.HEADS.POOL_LAYER,
+            "with_bnneck": cfg.MODEL.HEADS.WITH_BNNECK,
+            "norm_type": cfg.MODEL.HEADS.NORM,
+        }
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, feat_dim, H, W) map -> (B, D) unit rows."""
+        neck = self.bottleneck(self.pool_layer(features))[..., 0, 0]
+        # Lengths in float32, also under autocast: half precision loses small channels.
+        return F.normalize(neck.float())
