@@ -1,0 +1,69 @@
+# make demo and make test work from a bare checkout; each installs first what is missing.
+#   PYTHON   the Python (3.10 to 3.13) that a new environment is made with
+#   VENV     the environment: made if it is not there, installed into if it is
+#   EXTRAS   what is installed beside the library, e.g. EXTRAS=test,infomap
+#   ARGS     passed on to the program that the target runs
+#   BENCH    the benchmarks that make bench runs
+
+PYTHON ?= python3
+VENV ?= .venv
+EXTRAS ?= test
+ARGS ?=
+BENCH ?= benchmarks/label_engine.py
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --quiet --disable-pip-version-check
+FASTREID := fastreid==1.4.0
+# Stamps: a step is done again only when a file that it depends on has changed.
+REQUIRED := $(VENV)/.unreid-required
+INSTALLED := $(VENV)/.unreid-installed-$(EXTRAS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help:
+	@echo "make install   environment in $(VENV), requirements, unreid and its kernels"
+	@echo "make demo      draw a small data set, train on it without labels, print before and after"
+	@echo "make test      all tests"
+	@echo "make lint      ruff and mypy"
+	@echo "make bench     the benchmarks behind the README's claims"
+	@echo "make clean     remove what was built; $(VENV) and runs/ stay"
+
+install: $(INSTALLED)
+
+$(PY):
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 14) \
+	  else "unreid needs Python 3.10 to 3.13, found %d.%d; name another: make PYTHON=..." % v)'
+	@echo "making $(VENV) with $$("$(PYTHON)" --version)"
+	@"$(PYTHON)" -m venv "$(VENV)"
+
+# fastreid pins torch 1.13.1, so it comes without its dependencies; requirements.txt has them.
+$(REQUIRED): requirements.txt | $(PY)
+	@echo "installing requirements.txt and $(FASTREID) into $(VENV) (the first time: minutes)"
+	@$(PIP) install -r requirements.txt
+	@$(PIP) install --no-deps $(FASTREID)
+	@touch "$@"
+
+$(INSTALLED): $(REQUIRED) pyproject.toml setup.py $(wildcard unreid/kernels/*.pyx unreid/kernels/*.pxd)
+	@echo "installing unreid[$(EXTRAS)] and building its kernels"
+	@$(PIP) install -e ".[$(EXTRAS)]"
+	@touch "$@"
+
+demo: install
+	@$(PY) tools/demo.py $(ARGS)
+
+test: install
+	@$(PY) -m pytest $(ARGS)
+
+lint: install
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+bench: install
+	@set -e; for script in $(BENCH); do $(PY) "$$script" $(ARGS); done
+
+clean:
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -f unreid/kernels/*.so unreid/kernels/*.c unreid/kernels/*.cpp
+	@rm -f "$(VENV)"/.unreid-installed-*
+	@find unreid projects tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
