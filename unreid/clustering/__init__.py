@@ -1,10 +1,13 @@
 """Labels from distances, from a kNN graph, or from features by merging: pure functions.
 
-Each function here has the name of its module: write ``from unreid.clustering.map_equation
-import codelength`` for what else a module offers.
+Where a function has the name of its module, the package's attribute is the function: write
+``from unreid.clustering.map_equation import codelength`` for what else a module offers.
 """
 
+from unreid.clustering.agglomerative import agglomerative
+from unreid.clustering.dbscan import dbscan
 from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
+from unreid.clustering.partition import centroids, compact
 
-__all__ = ["infomap", "map_equation"]
+__all__ = ["agglomerative", "centroids", "compact", "dbscan", "infomap", "map_equation"]

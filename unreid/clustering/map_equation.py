@@ -19,12 +19,7 @@ import numpy as np
 
 from unreid.checks import check_integer
 from unreid.clustering.link_flow import Level, aggregate, knn_links, leaf_level, link_flow
-from unreid.kernels.plain_map_equation import move_nodes as plain_move_nodes
-
-try:
-    from unreid.kernels.map_equation import move_nodes
-except ImportError:
-    move_nodes = plain_move_nodes
+from unreid.kernels import kernel, map_equation_twin
 
 #: Bits that a single move must gain, and the share of the codelength that a round must.
 SMALLEST_GAIN = 1e-10
@@ -127,6 +122,7 @@ def _settle(
     level: Level, modules: np.ndarray, rng: np.random.Generator, within: np.ndarray | None = None
 ) -> tuple[np.ndarray, int]:
     """Sweep over the nodes in random order until none moves; (n,) numbered modules, and C."""
+    move_nodes = (kernel("map_equation") or map_equation_twin).move_nodes
     n = len(level)
     modules = modules.astype(np.int32)
     start = aggregate(level, modules, n)
