@@ -36,6 +36,7 @@ class OptionalBuild(build_ext):
         try:
             super().build_extension(ext)
         except Exception as error:  # any compiler failure ends in the numpy twin
+            ext.optional = True  # or copying the result into the source tree would miss it
             sys.stderr.write(f"unreid: {ext.name} not built ({error}); numpy takes its place\n")
 
 
@@ -55,7 +56,6 @@ extensions = [
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         extra_compile_args=optimise + openmp,
         extra_link_args=openmp,
-        optional=True,  # an editable install copies the result, and must not miss it
     )
     for path in sorted(Path("unreid/kernels").glob("*.pyx"))
 ]

@@ -1,0 +1,232 @@
+"""What is installed is what is imported, and what is tracked says nothing of one machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.import_rules import ROOT, imports, project_packages, sources
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest needs it there
+    import tomli as tomllib
+
+#: Where the module's name is not the package's.
+DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
+#: Comes by a line of its own, without its dependencies.
+APART = "fastreid"
+
+
+def requirement_lines() -> list[str]:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def declared() -> dict[str, Requirement]:
+    found = [Requirement(line.partition("#")[0]) for line in requirement_lines()]
+    return {r.name.lower(): r for r in found}
+
+
+def pyproject() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def tracked() -> list[Path]:
+    """The tracked text files; those of the folder itself where there is no git."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
+def undeclared(path: str, source: str, known: set[str], extras: set[str]) -> list[str]:
+    """Imports of what no requirement brings; an extra's may only be imported inside a function."""
+    missing = []
+    ours = {"unreid", APART, *project_packages()} | set(sys.stdlib_module_names)
+    for found in imports(path, source):
+        name = DISTRIBUTION.get(found.library, found.library).lower()
+        if found.library in ours or name in known or (name in extras and not found.at_top):
+            continue
+        missing.append(f"{path}:{found.line}: {found.library}")
+    return missing
+
+
+def extras() -> set[str]:
+    optional = pyproject()["project"]["optional-dependencies"]
+    return {
+        Requirement(r).name for name, group in optional.items() for r in group if name != "test"
+    }
+
+
+@pytest.mark.parametrize("path", sources("unreid", "projects", "tools"), ids=str)
+def test_every_direct_import__is_a_requirement(path: Path) -> None:
+    assert undeclared(str(path), (ROOT / path).read_text(), set(declared()), extras()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["import pandas", "def f():\n    from cv2 import imread", "import infomap", "import pytest"],
+)
+def test_planted_import_without_requirement__is_found(source: str) -> None:
+    assert len(undeclared("unreid/a.py", source, set(declared()), extras())) == 1
+
+
+def test_import_of_an_extra_inside_a_function__is_let_through() -> None:
+    source = "import os, PIL.Image, yaml\ndef f():\n    import infomap"
+    assert undeclared("unreid/a.py", source, set(declared()), extras()) == []
+
+
+def test_every_requirement__has_a_lower_bound_and_a_reason() -> None:
+    for line in requirement_lines():
+        requirement, _, reason = line.partition("#")
+        operators = {s.operator for s in Requirement(requirement).specifier}
+        assert operators == {">="}, line
+        assert len(reason.split()) >= 3, f"no reason beside: {line}"
+
+
+def test_requirements__leave_fastreid_and_its_torch_out() -> None:
+    assert APART not in declared()
+    assert declared()["torch"].specifier.contains("2.4.0")
+    assert not declared()["torch"].specifier.contains("1.13.1")
+
+
+def test_makefile__installs_fastreid_without_its_dependencies_and_tests_as_the_readme() -> None:
+    recipe = (ROOT / "Makefile").read_text()
+    assert "FASTREID := fastreid==1.4.0" in recipe
+    assert "install --no-deps $(FASTREID)" in recipe
+    assert "$(PY) -m pytest" in recipe
+    planned = subprocess.run(
+        ["make", "-n", "test", "VENV=absent"], cwd=ROOT, capture_output=True, text=True
+    )
+    commands = planned.stdout.splitlines()
+    assert planned.returncode == 0 and not (ROOT / "absent").exists()
+    assert commands[-1].strip() == "absent/bin/python -m pytest"
+    assert any("install --no-deps fastreid==1.4.0" in command for command in commands)
+
+
+def test_extras__hold_what_is_optional() -> None:
+    optional = pyproject()["project"]["optional-dependencies"]
+    assert {"infomap", "faiss-gpu", "test"} <= set(optional)
+    assert "infomap" not in declared() and "faiss-gpu" not in declared()
+
+
+def test_python_versions__are_those_promised() -> None:
+    wanted = Requirement(f"x{pyproject()['project']['requires-python']}").specifier
+    for version in ("3.10.0", "3.11.9", "3.12.1", "3.13.9"):
+        assert wanted.contains(version)
+    assert not wanted.contains("3.9.18") and not wanted.contains("3.14.0")
+
+
+@pytest.mark.parametrize("path", sources("unreid", "projects", "tools"), ids=str)
+def test_source__parses_on_the_oldest_python(path: Path) -> None:
+    ast.parse((ROOT / path).read_text(), feature_version=(3, 10))
+
+
+def test_licence__is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text and "Version 2.0, January 2004" in text
+    assert pyproject()["project"]["license"] == "Apache-2.0"
+    assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text()
+
+
+#: A home, a scratch folder of one machine, or where packages are fetched from.
+MACHINE = re.compile(
+    r"/(?:work|tmp|root|mnt|scratch|home/\w+|Users/\w+)/\w|--(?:extra-)?index-url|find-links"
+    r"|https?://(?!pypi\.org\b)[\w.-]*(?:pypi|simple/)|(?:INDEX|PROXY)_URL"
+)
+
+
+def test_tracked_files__name_no_machine_and_no_registry() -> None:
+    binary = {".png", ".jpg", ".gif", ".npz", ".pth", ".ico"}
+    found = []
+    for path in tracked():
+        if path == Path(__file__).resolve() or path.suffix in binary:
+            continue
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+            if MACHINE.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "bad"),
+    [
+        *[(f"cd /{folder}/data", True) for folder in ("work", "tmp", "root", "home/someone")],
+        ("pip install --index-url https://mirror.example/simple x", True),
+        ("pip install x -f https://pypi.example.org/a", True),
+        ("see https://arxiv.org/abs/2103.11568 and https://pypi.org/project/fastreid", False),
+        ("data under ../shared/data, results in runs/demo", False),
+    ],
+)
+def test_planted_machine_path__is_found(line: str, bad: bool) -> None:
+    assert bool(MACHINE.search(line)) == bad
+
+
+@pytest.fixture
+def tiny_checkout(tmp_path: Path) -> Path:
+    """setup.py beside one small kernel."""
+    kernels = tmp_path / "unreid" / "kernels"
+    kernels.mkdir(parents=True)
+    (kernels / "tiny.pyx").write_text("def twice(double x):\n    return 2 * x\n")
+    for package in (kernels, kernels.parent):
+        (package / "__init__.py").write_text("")
+    for name in ("setup.py", "pyproject.toml", "requirements.txt", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "README.md").write_text("# unreid\n")
+    return tmp_path
+
+
+def build_editable(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What ``pip install -e .`` asks of setup.py, without installing the result."""
+    code = "from setuptools import build_meta; print(build_meta.build_editable('dist'))"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_setup__builds_a_kernel_in_place_and_requires_what_is_listed(tiny_checkout: Path) -> None:
+    if not shutil.which(os.environ.get("CC", "cc")):
+        pytest.skip("no C compiler")
+    done = build_editable(tiny_checkout)
+    assert done.returncode == 0, done.stderr
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    assert (tiny_checkout / f"unreid/kernels/tiny{suffix}").is_file()
+    code = "from unreid.kernels.tiny import twice; assert twice(4) == 8"
+    subprocess.run([sys.executable, "-c", code], cwd=tiny_checkout, check=True)
+
+    with zipfile.ZipFile(tiny_checkout / "dist" / done.stdout.split()[-1]) as wheel:
+        (metadata,) = [name for name in wheel.namelist() if name.endswith("/METADATA")]
+        lines = wheel.read(metadata).decode().splitlines()
+    required = [line.partition(": ")[2] for line in lines if line.startswith("Requires-Dist")]
+    plain = {Requirement(r).name.lower() for r in required if "extra ==" not in r}
+    assert plain == set(declared())
+
+
+def test_setup__without_a_compiler_goes_on_and_says_so(tiny_checkout: Path) -> None:
+    done = build_editable(tiny_checkout, CC=shutil.which("false") or "false")
+    assert done.returncode == 0, done.stderr
+    assert "unreid.kernels.tiny not built" in done.stderr and "numpy takes" in done.stderr
+    assert not list(tiny_checkout.rglob("tiny*.so"))
+
+
+def test_version__is_one() -> None:
+    import unreid
+
+    assert pyproject()["project"]["version"] == unreid.__version__
+    assert f"version: {unreid.__version__}" in (ROOT / "CITATION.cff").read_text()
