@@ -41,6 +41,9 @@ class FeatureBank:
     camids: np.ndarray
 
     def __post_init__(self) -> None:
+        if not isinstance(self.features, np.ndarray):
+            found = type(self.features).__name__
+            raise TypeError(f"FeatureBank.features must be a numpy array, got {found}")
         check_features("FeatureBank.features", self.features)
         if self.features.dtype != np.float32:
             raise TypeError(f"FeatureBank.features must be float32, got {self.features.dtype}")
@@ -93,11 +96,12 @@ class PseudoLabels:
             raise TypeError(f"PseudoLabels.labels must be int64, got {labels.dtype}")
         if labels.min() < NOISE:
             raise ValueError(f"PseudoLabels.labels must be >= -1, got {labels.min()}")
-        counts = np.bincount(labels[labels >= 0]) if (labels >= 0).any() else np.zeros(0, int)
-        if (counts == 0).any():
-            gap = int(np.flatnonzero(counts == 0)[0])
+        # Not by counting up to the largest id, which may be any number here.
+        used, counts = np.unique(labels[labels >= 0], return_counts=True)
+        gaps = np.flatnonzero(used != np.arange(len(used)))
+        if gaps.size:
             raise ValueError(
-                f"PseudoLabels.labels must use every id of 0..{len(counts) - 1}, but {gap} is"
+                f"PseudoLabels.labels must use every id of 0..{used[-1]}, but {gaps[0]} is"
                 " unused; see unreid.clustering.partition.compact"
             )
         for name, other in self.intermediate.items():
@@ -107,7 +111,7 @@ class PseudoLabels:
                     f" got {np.shape(other)}"
                 )
         object.__setattr__(self, "labels", _frozen(labels))
-        object.__setattr__(self, "_sizes", counts)
+        object.__setattr__(self, "_sizes", _frozen(counts))
 
     def __len__(self) -> int:
         return len(self.labels)
