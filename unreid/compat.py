@@ -43,6 +43,8 @@ def apply() -> None:
     # data/build.py, evaluation/testing.py: ``from collections import Mapping``, gone in 3.10.
     if not hasattr(collections, "Mapping"):
         collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
+    # Its kernels are not compiled in site-packages; ours rank instead, so the advice misleads.
+    warnings.filterwarnings("ignore", message="Cython .*evaluation", category=UserWarning)
     # resnet.py and others import gdown inside the function that downloads ImageNet weights, and
     # do not declare it; most of their addresses are plain ones that torch.hub can fetch.
     if importlib.util.find_spec("gdown") is None and "gdown" not in sys.modules:

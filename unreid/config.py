@@ -17,6 +17,10 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 
+# Imported for what they register.
+import unreid.data.samplers
+import unreid.modeling.memory_reid
+import unreid.modeling.neck_head  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
 from unreid.projects import Project, load_project
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
@@ -47,6 +51,8 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.BAD_IMAGE = "error"
     # Score the pseudo labels against the ids when the set has them. Never trains on them.
     cfg.UNSUP.LOG_LABEL_QUALITY = True
+    # Cameras of the training set; filled in when it is read, never set by hand.
+    cfg.UNSUP.NUM_CAMERAS = 0
     # Evaluate the start weights before training ("before" in results.json).
     cfg.UNSUP.EVAL_BEFORE = True
     # k-reciprocal Jaccard distance: neighbours, and neighbours of the query expansion.

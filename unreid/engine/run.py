@@ -18,7 +18,6 @@ from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.engine.checkpoint import AtomicCheckpointer
-from unreid.engine.label_hook import Quality
 from unreid.engine.results import RunResults
 from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
 from unreid.evaluation.label_quality import label_quality
@@ -28,16 +27,26 @@ from unreid.registry import LABELER_REGISTRY
 logger = logging.getLogger("fastreid.unreid.run")
 
 
-def quality_function(cfg: Any, images: UnlabelledImages, pids: np.ndarray | None) -> Quality | None:
-    """A closure that scores labels against ids it does not give away, or None."""
-    if pids is None or not cfg.UNSUP.LOG_LABEL_QUALITY:
-        return None
+class LabelScorer:
+    """Scores labels against ids that it does not give away.
 
-    def quality(labels: np.ndarray) -> Mapping[str, float]:
-        scores = label_quality(labels, pids, images.camids).as_dict()
+    Args:
+        pids: (N,) int64 ids of the training list.
+        camids: (N,) int64 cameras.
+    """
+
+    def __init__(self, pids: np.ndarray, camids: np.ndarray) -> None:
+        self._pids = pids
+        self._camids = camids
+
+    def __call__(self, labels: np.ndarray) -> Mapping[str, float]:
+        """Pairwise precision, recall, F, ARI, NMI, purity by name, for (N,) labels."""
+        scores = label_quality(labels, self._pids, self._camids).as_dict()
         return {k: float(v) for k, v in scores.items() if not k.startswith("num_")}
 
-    return quality
+    def subset(self, indices: np.ndarray) -> LabelScorer:
+        """A scorer of the images at ``indices``."""
+        return LabelScorer(self._pids[indices], self._camids[indices])
 
 
 def set_aside_earlier_run(folder: str) -> str | None:
@@ -87,6 +96,15 @@ def _changed_settings(cfg: Any) -> list[str]:
             if k in earlier and earlier[k] != v and k != "MODEL.DEVICE"]
 
 
+def with_cameras(cfg: Any, num_cameras: int) -> Any:
+    """The config with the number of cameras of the training set filled in."""
+    clone = cfg.clone()
+    clone.defrost()
+    clone.UNSUP.NUM_CAMERAS = num_cameras
+    clone.freeze()
+    return clone
+
+
 def evaluate_only(cfg: Any) -> dict[str, Any]:
     """Score ``MODEL.WEIGHTS`` (or the start weights) on ``DATASETS.TESTS``."""
     model = UnsupervisedTrainer.build_model(cfg)
@@ -107,7 +125,9 @@ def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
     images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE)
     for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
         build_test_loader(cfg, name)
-    quality = quality_function(cfg, images, pids)
+    cfg = with_cameras(cfg, len(images.cameras))
+    scored = pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY
+    quality = LabelScorer(pids, images.camids) if scored else None
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     if hasattr(labeler_class, "check_images"):
         labeler_class.check_images(cfg, images)

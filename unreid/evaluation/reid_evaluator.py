@@ -22,7 +22,6 @@ from fastreid.utils.compute_dist import build_dist
 from sklearn.metrics import roc_curve
 
 from unreid.evaluation.rank import evaluate_rank
-from unreid.evaluation.rerank import jaccard_query_gallery
 from unreid.graph.centering import camera_means, subtract_means
 
 logger = logging.getLogger("fastreid.unreid.evaluation")
@@ -83,6 +82,7 @@ class UnsupervisedEvaluator(ReidEvaluator):
             query, gallery = aqe(query, gallery, test.AQE.QE_TIME, test.AQE.QE_K, test.AQE.ALPHA)
         dist = build_dist(query, gallery, test.METRIC)
         if test.RERANK.ENABLED:
+            from unreid.evaluation.rerank import jaccard_query_gallery
             weight = test.RERANK.LAMBDA
             if test.METRIC == "cosine":
                 query, gallery = F.normalize(query), F.normalize(gallery)

@@ -1,0 +1,123 @@
+"""The keys of CALR, with the paper's symbols.
+
+[0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
+    https://arxiv.org/abs/2403.16450
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+from fastreid.config import CfgNode
+
+from unreid.checks import check_choice, check_integer, check_number
+from unreid.config import check_batch
+
+#: How images are clustered across cameras.
+CLUSTERS = ("map_equation", "infomap", "dbscan", "agglomerative")
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Declare ``cfg.CALR``."""
+    cfg.CALR = CfgNode()
+    # File of local labels of an earlier run; "" runs stage 1.
+    cfg.CALR.LOCAL_LABELS = ""
+
+    # Stage 1, intra-camera: a network per camera [0, Sec. III-B].
+    cfg.CALR.INTRA = CfgNode()
+    cfg.CALR.INTRA.EPOCHS = 20
+    cfg.CALR.INTRA.ITERS_PER_EPOCH = 100
+    cfg.CALR.INTRA.IMS_PER_BATCH = 64
+    cfg.CALR.INTRA.NUM_INSTANCE = 4
+    cfg.CALR.INTRA.STEPS = [20]
+    # "jaccard": average linkage on the Jaccard distance, as released; "sse": exact average
+    # linkage on features with the SSE regulariser (no N_c x N_c matrix).
+    cfg.CALR.INTRA.CLUSTER = "jaccard"
+    # K_c, at most N_c // 3; 0 means N_c // IMAGES_PER_CLUSTER.
+    cfg.CALR.INTRA.NUM_CLUSTERS = 0
+    cfg.CALR.INTRA.IMAGES_PER_CLUSTER = 5
+
+    # Stage 2, inter-camera: the global clustering.
+    cfg.CALR.CLUSTER = "map_equation"
+    cfg.CALR.KNN = CfgNode()
+    # k of the graph, the image itself included, and the least cosine of an edge.
+    cfg.CALR.KNN.K = 15
+    cfg.CALR.KNN.MIN_SIMILARITY = 0.5
+    # Smaller clusters become noise.
+    cfg.CALR.MIN_CLUSTER_SIZE = 5
+    cfg.CALR.DBSCAN = CfgNode()
+    cfg.CALR.DBSCAN.EPS = 0.6
+    cfg.CALR.DBSCAN.MIN_SAMPLES = 4
+    cfg.CALR.AGGLOMERATIVE = CfgNode()
+    # Clusters; 0 means N // IMAGES_PER_CLUSTER. Exact average linkage with WEIGHT times SSE.
+    cfg.CALR.AGGLOMERATIVE.NUM_CLUSTERS = 0
+    cfg.CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER = 12
+    cfg.CALR.AGGLOMERATIVE.WEIGHT = 0.01
+
+    # Refinement of the global labels by the local ones [0, Sec. III-C].
+    cfg.CALR.REFINE = CfgNode()
+    cfg.CALR.REFINE.ENABLED = True
+    # "max": the member with the best node score; "last": the last good one, as released.
+    cfg.CALR.REFINE.PIVOT = "max"
+    # One pivot per camera in each cluster, so that impurities of every camera go.
+    cfg.CALR.REFINE.PIVOTS_PER_CAMERA = False
+    # Share of removals 0.5 (1 + cos(pi e / (3 E))) instead of all of them.
+    cfg.CALR.REFINE.DECAY = False
+
+    # Cluster weights w_k = log(1 + H_k), H_k the entropy of its cameras; from an epoch on.
+    cfg.CALR.WEIGHTS = CfgNode()
+    cfg.CALR.WEIGHTS.ENABLED = True
+    cfg.CALR.WEIGHTS.START_EPOCH = 0
+
+    # Camera alignment by gradient reversal [0, Sec. III-D], in epochs START <= e < END.
+    cfg.CALR.ADVERSARY = CfgNode()
+    cfg.CALR.ADVERSARY.ENABLED = True
+    cfg.CALR.ADVERSARY.START_EPOCH = 0
+    # -1 means to the end.
+    cfg.CALR.ADVERSARY.END_EPOCH = -1
+    # Factor of the reversed gradient, and "constant" or "dann" (grows from 0 to FACTOR).
+    cfg.CALR.ADVERSARY.FACTOR = 1.0
+    cfg.CALR.ADVERSARY.SCHEDULE = "constant"
+    cfg.CALR.ADVERSARY.HIDDEN = 100
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse values out of range.
+
+    Raises:
+        ValueError: names the key, what was found and what was expected.
+        ImportError: ``CALR.CLUSTER infomap`` without the package; names the extra.
+    """
+    calr = cfg.CALR
+    check_choice("CALR.CLUSTER", calr.CLUSTER, CLUSTERS)
+    if calr.CLUSTER == "infomap" and importlib.util.find_spec("infomap") is None:
+        raise ImportError(
+            "CALR.CLUSTER infomap needs the GPL package infomap, which is not installed:"
+            ' pip install "unreid[infomap]", or take CALR.CLUSTER map_equation (ours)'
+        )
+    check_choice("CALR.INTRA.CLUSTER", calr.INTRA.CLUSTER, ("jaccard", "sse"))
+    check_choice("CALR.REFINE.PIVOT", calr.REFINE.PIVOT, ("max", "last"))
+    check_choice("CALR.ADVERSARY.SCHEDULE", calr.ADVERSARY.SCHEDULE, ("constant", "dann"))
+    for key, value, low in (
+        ("CALR.INTRA.EPOCHS", calr.INTRA.EPOCHS, 1),
+        ("CALR.INTRA.ITERS_PER_EPOCH", calr.INTRA.ITERS_PER_EPOCH, 1),
+        ("CALR.INTRA.IMS_PER_BATCH", calr.INTRA.IMS_PER_BATCH, 2),
+        ("CALR.INTRA.NUM_INSTANCE", calr.INTRA.NUM_INSTANCE, 1),
+        ("CALR.INTRA.NUM_CLUSTERS", calr.INTRA.NUM_CLUSTERS, 0),
+        ("CALR.INTRA.IMAGES_PER_CLUSTER", calr.INTRA.IMAGES_PER_CLUSTER, 1),
+        ("CALR.KNN.K", calr.KNN.K, 2),
+        ("CALR.MIN_CLUSTER_SIZE", calr.MIN_CLUSTER_SIZE, 1),
+        ("CALR.DBSCAN.MIN_SAMPLES", calr.DBSCAN.MIN_SAMPLES, 1),
+        ("CALR.AGGLOMERATIVE.NUM_CLUSTERS", calr.AGGLOMERATIVE.NUM_CLUSTERS, 0),
+        ("CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER", calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER, 1),
+        ("CALR.WEIGHTS.START_EPOCH", calr.WEIGHTS.START_EPOCH, 0),
+        ("CALR.ADVERSARY.START_EPOCH", calr.ADVERSARY.START_EPOCH, 0),
+        ("CALR.ADVERSARY.END_EPOCH", calr.ADVERSARY.END_EPOCH, -1),
+        ("CALR.ADVERSARY.HIDDEN", calr.ADVERSARY.HIDDEN, 1),
+    ):
+        check_integer(key, value, low)
+    check_number("CALR.KNN.MIN_SIMILARITY", calr.KNN.MIN_SIMILARITY, 0, 1)
+    check_number("CALR.DBSCAN.EPS", calr.DBSCAN.EPS, 0, 1, open_minimum=True)
+    check_number("CALR.AGGLOMERATIVE.WEIGHT", calr.AGGLOMERATIVE.WEIGHT, 0)
+    check_number("CALR.ADVERSARY.FACTOR", calr.ADVERSARY.FACTOR, 0)
+    check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH")

@@ -1,0 +1,136 @@
+"""Stage 2's labels: cluster across cameras, then refine by the local labels.
+
+[0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
+    https://arxiv.org/abs/2403.16450
+
+Letters: N images, k neighbours.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from calr.intra import local_labels_path, read_local_labels
+from calr.refine import node_scores, refine, removal_share
+
+from unreid.clustering.dbscan import dbscan
+from unreid.clustering.infomap import infomap
+from unreid.clustering.map_equation import map_equation
+from unreid.clustering.partition import compact
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.graph.jaccard import jaccard_distance
+from unreid.graph.knn import knn
+from unreid.registry import LABELER_REGISTRY
+from unreid.structures import FeatureBank, PseudoLabels
+
+
+@LABELER_REGISTRY.register()
+class CALRLabeler:
+    """Global clusters of all images, without what local clusters speak against.
+
+    Args:
+        cfg: ``CALR.*``, ``UNSUP.JACCARD`` and ``UNSUP.SEED`` are read.
+        local_labels: (N,) int64 of stage 1, or None to leave the clusters as they are.
+    """
+
+    def __init__(self, cfg: Any, local_labels: np.ndarray | None) -> None:
+        self.calr = cfg.CALR
+        self.jaccard = cfg.UNSUP.JACCARD
+        self.seed = cfg.UNSUP.SEED
+        self.num_epochs = cfg.SOLVER.MAX_EPOCH
+        self.local_labels = local_labels
+
+    @classmethod
+    def from_config(cls, cfg: Any, images: UnlabelledImages) -> CALRLabeler:
+        """Read the local labels that stage 1 (or ``CALR.LOCAL_LABELS``) left."""
+        if not cfg.CALR.REFINE.ENABLED:
+            return cls(cfg, None)
+        return cls(cfg, read_local_labels(local_labels_path(cfg), images))
+
+    @staticmethod
+    def check_images(cfg: Any, images: UnlabelledImages) -> None:
+        """Refuse a training set that CALR cannot use, before any training.
+
+        Raises:
+            ValueError: one camera only, or local labels of other images.
+        """
+        calr = cfg.CALR
+        switches = {"CALR.REFINE.ENABLED": calr.REFINE.ENABLED,
+                    "CALR.WEIGHTS.ENABLED": calr.WEIGHTS.ENABLED,
+                    "CALR.ADVERSARY.ENABLED": calr.ADVERSARY.ENABLED}
+        on = [key for key, value in switches.items() if value]
+        if on and len(images.cameras) < 2:
+            raise ValueError(
+                f"CALR needs images of two cameras or more, got {len(images.cameras)}"
+                f" ({', '.join(images.cameras)}); with one camera set {' False '.join(on)} False"
+                " (projects/CALR/configs/baseline.yml has them off)"
+            )
+        if calr.REFINE.ENABLED and calr.LOCAL_LABELS:
+            read_local_labels(calr.LOCAL_LABELS, images)
+
+    def describe(self) -> str:
+        """The settings that decide how many clusters there are, for an error."""
+        calr = self.calr
+        words = {
+            "dbscan": f"eps {calr.DBSCAN.EPS}, min_samples {calr.DBSCAN.MIN_SAMPLES}",
+            "agglomerative": f"{calr.AGGLOMERATIVE.NUM_CLUSTERS or 'N / '}"
+            + ("" if calr.AGGLOMERATIVE.NUM_CLUSTERS
+               else f"{calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER}") + " clusters",
+        }
+        graph = f"k {calr.KNN.K}, min similarity {calr.KNN.MIN_SIMILARITY}"
+        return (f"CALR.CLUSTER {calr.CLUSTER} ({words.get(calr.CLUSTER, graph)}),"
+                f" CALR.MIN_CLUSTER_SIZE {calr.MIN_CLUSTER_SIZE}")
+
+    def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
+        """kNN -> global clusters -> refinement [0, Sec. III-B, III-C]."""
+        clock = _Clock()
+        width = max(self.calr.KNN.K, self.jaccard.K1)
+        indices, similarities = knn(bank.features, width)
+        clock.lap("knn")
+        graph = indices[:, : self.calr.KNN.K], similarities[:, : self.calr.KNN.K]
+        raw = self._global_labels(bank.features, (indices, similarities), graph)
+        labels = compact(raw, self.calr.MIN_CLUSTER_SIZE)
+        clock.lap("cluster")
+        if self.local_labels is None:
+            return PseudoLabels(labels, seconds=clock.laps)
+        refine_cfg = self.calr.REFINE
+        scores = node_scores(*graph, self.calr.KNN.MIN_SIMILARITY)
+        refined = refine(
+            labels, self.local_labels, bank.camids, scores,
+            pivot=refine_cfg.PIVOT, per_camera=refine_cfg.PIVOTS_PER_CAMERA,
+            share=removal_share(epoch, self.num_epochs) if refine_cfg.DECAY else 1.0,
+        )
+        removed = int((refined != labels).sum())
+        clock.lap("refine")
+        return PseudoLabels(compact(refined), intermediate={"before_refinement": labels},
+                            seconds=clock.laps, remarks={"refinement removed": str(removed)})
+
+    def _global_labels(self, features: np.ndarray, neighbours: Any, graph: Any) -> np.ndarray:
+        calr = self.calr
+        if calr.CLUSTER == "dbscan":
+            distance = jaccard_distance(features, self.jaccard.K1, self.jaccard.K2,
+                                        neighbours=neighbours, max_distance=calr.DBSCAN.EPS)
+            return dbscan(distance, calr.DBSCAN.EPS, calr.DBSCAN.MIN_SAMPLES)
+        if calr.CLUSTER == "agglomerative":
+            from unreid.clustering.bottom_up import bottom_up
+            wanted = calr.AGGLOMERATIVE.NUM_CLUSTERS
+            wanted = wanted or len(features) // calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER
+            merges = max(len(features) - max(wanted, 2), 0)
+            return bottom_up(features, num_merges=merges, weight=calr.AGGLOMERATIVE.WEIGHT)
+        communities = infomap if calr.CLUSTER == "infomap" else map_equation
+        return communities(*graph, min_similarity=calr.KNN.MIN_SIMILARITY, seed=self.seed)
+
+
+class _Clock:
+    """Wall seconds between laps, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now

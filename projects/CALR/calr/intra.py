@@ -1,0 +1,188 @@
+"""Stage 1: a network per camera gives local labels for every image, once.
+
+[0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
+    https://arxiv.org/abs/2403.16450
+
+Letters: N images, N_c images of a camera, K_c local clusters of a camera.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import time
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from unreid.clustering.agglomerative import agglomerative
+from unreid.clustering.silhouette import silhouette, sphere_silhouette
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine.atomic import save_arrays
+from unreid.engine.extract import extract
+from unreid.engine.trainer import UnsupervisedTrainer
+from unreid.graph.jaccard import jaccard_distance
+from unreid.graph.knn import knn
+from unreid.structures import FeatureBank, PseudoLabels
+
+logger = logging.getLogger("fastreid.unreid.calr")
+
+#: A camera with fewer images has nothing to cluster.
+MIN_IMAGES = 4
+
+
+class IntraCameraLabeler:
+    """K_c local clusters of one camera; remembers those with the best silhouette.
+
+    Every image gets a label. ``jaccard``: average linkage on the k-reciprocal Jaccard distance,
+    silhouette on it. ``sse``: exact average linkage with SSE on the features, silhouette against
+    centroids.
+
+    Args:
+        cfg: ``CALR.INTRA`` and ``UNSUP.JACCARD`` are read.
+        num_images: N_c.
+    """
+
+    def __init__(self, cfg: Any, num_images: int) -> None:
+        intra = cfg.CALR.INTRA
+        self.cluster = intra.CLUSTER
+        self.jaccard = cfg.UNSUP.JACCARD
+        wanted = intra.NUM_CLUSTERS or num_images // intra.IMAGES_PER_CLUSTER
+        # Unlike [0], never more than a third of the images: a camera of 900 images in 600
+        # clusters would be nearly all singletons, which refine nothing.
+        self.num_clusters = max(min(wanted, num_images // 3), 2)
+        self.best_score = -np.inf
+        self.best_labels: np.ndarray | None = None
+
+    def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
+        """Cluster, score, remember."""
+        start = time.perf_counter()
+        if self.cluster == "sse":
+            from unreid.clustering.bottom_up import bottom_up
+            labels = bottom_up(bank.features, num_merges=len(bank) - self.num_clusters)
+            score = sphere_silhouette(bank.features, labels)
+        else:
+            neighbours = knn(bank.features, self.jaccard.K1)
+            # Dense inside one camera, as average linkage needs it.
+            distance = jaccard_distance(bank.features, self.jaccard.K1, self.jaccard.K2,
+                                        neighbours=neighbours)
+            labels = agglomerative(distance, self.num_clusters, "average")
+            score = silhouette(distance, labels)
+        if score > self.best_score:
+            self.best_score, self.best_labels = score, labels
+        return PseudoLabels(labels, seconds={"cluster": time.perf_counter() - start},
+                            remarks={"silhouette": f"{score:.4f}"})
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best labels so far, as plain values."""
+        labels = self.best_labels
+        return {"score": float(self.best_score), "labels": None if labels is None
+                else labels.tolist()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave."""
+        self.best_score = state["score"]
+        labels = state["labels"]
+        self.best_labels = None if labels is None else np.array(labels, dtype=np.int64)
+
+
+def local_labels_path(cfg: Any) -> str:
+    """``CALR.LOCAL_LABELS``, or the file that stage 1 of this run writes."""
+    return cfg.CALR.LOCAL_LABELS or os.path.join(cfg.OUTPUT_DIR, "local_labels.npz")
+
+
+def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
+    """(N,) int64 local labels of exactly these images, in their order.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no file of local labels, or one of other images.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"CALR.LOCAL_LABELS {path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            paths, camids, labels = file["paths"], file["camids"], file["labels"]
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ValueError(f"CALR.LOCAL_LABELS {path}: no file of local labels ({error})") from error
+    ours = images.relative_paths
+    if len(paths) != len(ours):
+        raise ValueError(f"CALR.LOCAL_LABELS {path}: labels of {len(paths)} images, but the"
+                         f" training set has {len(ours)}")
+    for theirs, own in zip(paths.tolist(), ours):
+        if theirs != own:
+            raise ValueError(f"CALR.LOCAL_LABELS {path}: another image list; it has {theirs} where"
+                             f" the training set has {own}")
+    if not np.array_equal(camids, images.camids):
+        raise ValueError(f"CALR.LOCAL_LABELS {path}: the cameras of its images differ")
+    return labels.astype(np.int64)
+
+
+def stage_config(cfg: Any, folder: str) -> Any:
+    """The config of one camera's training."""
+    stage, intra = cfg.clone(), cfg.CALR.INTRA
+    stage.defrost()
+    stage.OUTPUT_DIR = folder
+    stage.MODEL.META_ARCHITECTURE = "MemoryReID"
+    stage.SOLVER.MAX_EPOCH = intra.EPOCHS
+    stage.SOLVER.STEPS = list(intra.STEPS)
+    stage.SOLVER.IMS_PER_BATCH = intra.IMS_PER_BATCH
+    stage.SOLVER.CHECKPOINT_PERIOD = 1
+    stage.DATALOADER.NUM_INSTANCE = intra.NUM_INSTANCE
+    stage.DATALOADER.SAMPLER_TRAIN = "ClusterSampler"
+    stage.UNSUP.ITERS_PER_EPOCH = intra.ITERS_PER_EPOCH
+    stage.UNSUP.CENTER_CAMERAS = False  # one camera has no gap to take out
+    stage.freeze()
+    return stage
+
+
+def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) -> np.ndarray:
+    """Train one camera's network and return its best local labels (N_c,).
+
+    Continues where an earlier process was stopped. The checkpoint goes once the labels stand.
+    """
+    done = os.path.join(folder, "local_labels.npz")
+    if os.path.isfile(done):
+        return read_local_labels(done, images)
+    stage = stage_config(cfg, folder)
+    labeler = IntraCameraLabeler(stage, len(images))
+    trainer = UnsupervisedTrainer(stage, images, labeler, quality=quality, evaluate=False)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+    labeler(extract(stage, trainer.model, images), stage.SOLVER.MAX_EPOCH)
+    labels = labeler.best_labels
+    assert labels is not None
+    save_arrays(done, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
+    for checkpoint in glob.glob(os.path.join(glob.escape(folder), "*.pth")):
+        os.remove(checkpoint)
+    return labels
+
+
+def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
+    """Stage 1 as a whole: one file of local labels for all images [0, Sec. III-B].
+
+    Raises:
+        ValueError: a camera with too few images to cluster.
+    """
+    path = local_labels_path(cfg)
+    if not cfg.CALR.REFINE.ENABLED or os.path.isfile(path):
+        return
+    sizes = np.bincount(images.camids)
+    for camera, size in zip(images.cameras, sizes):
+        if size < MIN_IMAGES:
+            raise ValueError(f"CALR's stage 1 needs {MIN_IMAGES} images of each camera or more,"
+                             f" but {camera} has {size}; leave it out, or set"
+                             " CALR.REFINE.ENABLED False")
+    labels = np.full(len(images), -1, dtype=np.int64)
+    for camera, name in enumerate(images.cameras):
+        own = np.flatnonzero(images.camids == camera)
+        logger.info(f"Stage 1, camera {camera + 1} of {len(images.cameras)}: {name},"
+                    f" {len(own)} images")
+        folder = os.path.join(cfg.OUTPUT_DIR, "intra", name)
+        scorer = quality.subset(own) if quality is not None else None
+        local = label_camera(cfg, images.subset(own), scorer, folder)
+        labels[own] = local + (labels.max() + 1)
+    save_arrays(path, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
+    logger.info(f"Stage 1 done: {labels.max() + 1} local clusters in {path}")

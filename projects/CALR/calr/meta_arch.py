@@ -1,0 +1,101 @@
+"""The network of CALR's second stage: cluster memory, camera-entropy weights, camera adversary.
+
+[0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
+    https://arxiv.org/abs/2403.16450
+
+Letters: B images, D channels, C clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from calr.adversary import CameraAdversary, dann_factor
+from calr.weights import cluster_weights
+from fastreid.config import configurable
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from torch import Tensor
+
+from unreid.losses.cluster_nce import cluster_nce
+from unreid.modeling.memory_reid import MemoryReID
+from unreid.structures import FeatureBank, PseudoLabels
+
+
+@META_ARCH_REGISTRY.register()
+class CALR(MemoryReID):
+    """L = L_inter + L_camera [0, Eq. 12].
+
+    Args:
+        adversary: Camera discriminator, or None to train without alignment.
+        adversary_epochs: (start, end) of the alignment, end excluded, -1 = to the last epoch.
+        adversary_factor: Factor of the reversed gradient.
+        adversary_schedule: ``"constant"`` or ``"dann"``.
+        weights_start: First epoch with entropy weights, or None for never.
+        num_epochs: E, for the schedule.
+        memory_reid: Keywords of :class:`MemoryReID`.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        adversary: CameraAdversary | None,
+        adversary_epochs: tuple[int, int] = (0, -1),
+        adversary_factor: float = 1.0,
+        adversary_schedule: str = "constant",
+        weights_start: int | None = 0,
+        num_epochs: int = 1,
+        **memory_reid: Any,
+    ) -> None:
+        super().__init__(**memory_reid)
+        self.adversary = adversary
+        self.adversary_epochs = adversary_epochs
+        self.adversary_factor = adversary_factor
+        self.adversary_schedule = adversary_schedule
+        self.weights_start = weights_start
+        self.num_epochs = num_epochs
+        self.aligns = False
+        self.factor = adversary_factor
+        self.cluster_weights: Tensor | None = None
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Keywords from ``CALR.*``, ``UNSUP.*`` and ``MODEL.*``."""
+        keywords = MemoryReID.from_config(cfg)
+        adversary = cfg.CALR.ADVERSARY
+        width = keywords["heads"].num_features
+        # Without a training set (--eval-only) the number of cameras is unknown, and not needed.
+        wanted = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
+        return {
+            **keywords,
+            "adversary": CameraAdversary(width, cfg.UNSUP.NUM_CAMERAS, adversary.HIDDEN)
+            if wanted else None,
+            "adversary_epochs": (adversary.START_EPOCH, adversary.END_EPOCH),
+            "adversary_factor": adversary.FACTOR,
+            "adversary_schedule": adversary.SCHEDULE,
+            "weights_start": cfg.CALR.WEIGHTS.START_EPOCH if cfg.CALR.WEIGHTS.ENABLED else None,
+            "num_epochs": cfg.SOLVER.MAX_EPOCH,
+        }
+
+    def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
+        """Reset the memory; set the cluster weights and the alignment of this epoch."""
+        super().on_new_labels(pseudo, bank, epoch)
+        self.cluster_weights = None
+        if self.weights_start is not None and epoch >= self.weights_start:
+            weights = cluster_weights(pseudo.labels, bank.camids)
+            self.cluster_weights = torch.from_numpy(weights).to(self.device)
+        start, end = self.adversary_epochs
+        self.aligns = self.adversary is not None and start <= epoch and (end < 0 or epoch < end)
+        self.factor = self.adversary_factor
+        if self.adversary_schedule == "dann":
+            self.factor *= dann_factor(epoch / self.num_epochs)
+
+    def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """``loss_inter``, weighted InfoNCE [0, Eq. 9], and ``loss_camera`` [0, Eq. 11]."""
+        targets = batch["targets"]
+        logits = self.memory(features, targets)
+        losses = {"loss_inter": cluster_nce(logits, targets, self.cluster_weights)}
+        if self.aligns and self.adversary is not None:
+            losses["loss_camera"] = self.adversary(features, batch["camids"], self.factor)
+        return losses
