@@ -33,6 +33,8 @@ HAIR_COLORS: tuple[Color, ...] = ((28, 24, 22), (70, 46, 32), (132, 94, 56), (17
 TEXTURES = ("plain", "hoops", "bars", "checks", "dots", "yoke", "logo")
 BAGS = ("none", "backpack", "shoulder", "hand")
 SUPERSAMPLING = 3
+#: People are drawn this much wider than they are, to fill a crop as a detector's box does.
+WIDEN = 1.15
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,7 @@ class _Canvas:
         """Pixel of a point given in the picture's plane (body units, before the tilt)."""
         y = y - depth * self.pitch
         return (
-            self.origin[0] + self.unit * (x + (y - 0.5) * self.tilt),
+            self.origin[0] + self.unit * (WIDEN * x + (y - 0.5) * self.tilt),
             self.origin[1] - self.unit * y,
         )
 
@@ -170,7 +172,7 @@ class _Canvas:
         return self.flat(x, joint[1], self.depth(joint))
 
     def disc(self, center: tuple[float, float], rx: float, ry: float, color: Color) -> None:
-        rx, ry = rx * self.unit, ry * self.unit
+        rx, ry = rx * self.unit * WIDEN, ry * self.unit
         x, y = center
         self.ink.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
 
@@ -179,7 +181,7 @@ class _Canvas:
         (ax, ay), (bx, by) = self.project(a), self.project(b)
         length = math.hypot(bx - ax, by - ay)
         if length > 1.0:
-            nx, ny = (ay - by) / length * self.unit, (bx - ax) / length * self.unit
+            nx, ny = (ay - by) / length * self.unit * WIDEN, (bx - ax) / length * self.unit
             self.ink.polygon(
                 (
                     (ax + nx * ra, ay + ny * ra),
@@ -291,6 +293,7 @@ def _torso(canvas: _Canvas, person: Identity, yaw: float) -> None:
     grid_y = (canvas.origin[1] - np.arange(top, low, dtype=np.float32)) / canvas.unit
     center = canvas.origin[0] + canvas.unit * (grid_y - 0.5) * canvas.tilt
     across = (np.arange(left, right, dtype=np.float32)[None] - center[:, None]) / canvas.unit
+    across /= WIDEN
     round_ = half(max(person.shoulders, person.hips)) * 1.05
     azimuth = np.arcsin(np.clip(across / round_, -1.0, 1.0)) - yaw
     azimuth = (azimuth + math.pi) % (2 * math.pi) - math.pi
@@ -369,9 +372,7 @@ def _side_bag(canvas: _Canvas, person: Identity, hand: Joint) -> None:
     box = (px - half, py, px + half, py + canvas.unit * high)
     canvas.ink.rounded_rectangle(box, int(0.012 * canvas.unit), fill=person.bag_color)
     lid = (box[0], box[1], box[2], box[1] + canvas.unit * high * 0.35)
-    canvas.ink.rounded_rectangle(
-        lid, int(0.012 * canvas.unit), fill=_shade(person.bag_color, 0.8)
-    )
+    canvas.ink.rounded_rectangle(lid, int(0.012 * canvas.unit), fill=_shade(person.bag_color, 0.8))
 
 
 def draw_body(person: Identity, view: View, size: tuple[int, int]) -> Image.Image:

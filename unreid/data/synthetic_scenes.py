@@ -18,6 +18,9 @@ Color = tuple[int, int, int]
 
 #: A panorama is this many pictures' heights wide.
 PANORAMA = 5.0
+#: How much of a place's contrast is left behind the people: the rest is haze of this colour.
+CONTRAST = 0.42
+HAZE = (142, 140, 138)
 
 
 class _Wall:
@@ -238,6 +241,7 @@ def draw_scene(name: str, size: tuple[int, int], seed: int) -> Scene:
     wall = _Wall(2 * height, np.random.default_rng([seed, 11]))
     paint(wall)
     panorama = wall.image.reduce(2).filter(ImageFilter.GaussianBlur(height / 160))
+    panorama = Image.blend(Image.new("RGB", panorama.size, HAZE), panorama, CONTRAST)
     front = Image.new("RGBA", (2 * width, 2 * height), (0, 0, 0, 0))
     hide(ImageDraw.Draw(front), 2 * width, 2 * height)
     return Scene(panorama, front.reduce(2))
