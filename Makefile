@@ -30,6 +30,7 @@ help:
 	@echo "make clean     remove what was built; $(VENV) and runs/ stay"
 
 install: $(INSTALLED)
+	@:
 
 $(PY):
 	@"$(PYTHON)" -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 14) \
