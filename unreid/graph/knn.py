@@ -1,8 +1,9 @@
 """The k most similar images of each image: exact in blocks, or approximate through faiss.
 
 [0] Johnson et al., Billion-scale similarity search with GPUs, 2017, arXiv:1702.08734 (faiss).
+[1] Malkov & Yashunin, Hierarchical navigable small world graphs, 2016, arXiv:1603.09320.
 
-Letters: N images, D channels, K neighbours.
+Letters: N images, D channels, K neighbours, B rows of a block, M candidates.
 """
 
 from __future__ import annotations
@@ -13,86 +14,156 @@ import numpy as np
 import torch
 
 from unreid.checks import check_choice, check_features, check_integer
-from unreid.kernels import kernel, knn_twin
+from unreid.graph import triangle
+from unreid.graph.approximate import approximate
+from unreid.kernels import kernel, knn_twin, num_threads
 
 METHODS = ("exact", "ivf", "hnsw")
 #: Rows of a block of the product when nothing is asked for.
 BLOCK_SIZE = 1024
 #: Candidates beyond k that a block keeps at first, before the error bound is looked at.
 SPARE = 16
+#: Added to an image's own score, so that it stays first among its exact duplicates.
+SELF = 4.0
 
 
-def _order(indices: np.ndarray, similarities: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row: descending similarity, ties by index."""
-    order = np.lexsort((indices, -similarities), axis=1)[:, :k]
-    return np.take_along_axis(indices, order, 1), np.take_along_axis(similarities, order, 1)
+def _products(features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Similarities (R, M) float32, summed in double, of rows (R,) with columns (R, M)."""
+    if features.device.type == "cpu":
+        pair_products = (kernel("knn") or knn_twin).pair_products
+        array = features.numpy()
+        lefts = rows.repeat_interleave(columns.shape[1]).numpy()
+        flat = pair_products(array, array, lefts, columns.reshape(-1).numpy(), num_threads())
+        return torch.from_numpy(flat).view(columns.shape)
+    at_once = max(1, 2**24 // (columns.shape[1] * features.shape[1]))
+    parts = [
+        (features[c].double() @ features[r].double().unsqueeze(2)).squeeze(2).float()
+        for r, c in zip(rows.split(at_once), columns.split(at_once))
+    ]
+    return torch.cat(parts)
 
 
-def _rescore(
-    features: np.ndarray, start: int, candidates: np.ndarray
-) -> np.ndarray:
-    """Similarities (B, M) float32 of rows start.. with their candidates; self counts as 2."""
-    pair_products = (kernel("knn") or knn_twin).pair_products
-    rows = np.repeat(np.arange(start, start + len(candidates)), candidates.shape[1])
-    exact = pair_products(features, features, rows, candidates.reshape(-1))
-    exact[rows == candidates.reshape(-1)] += 2.0
-    return exact.reshape(candidates.shape)
+def _best(
+    features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best (R, k) of the candidate columns (R, M): self, then similarity, then index."""
+    columns = columns.sort(dim=1).values
+    scores = _products(features, rows, columns)
+    scores = torch.where(columns == rows[:, None], scores + SELF, scores)
+    order = scores.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return columns.gather(1, order), scores.gather(1, order)
 
 
-def _exact(features: np.ndarray, k: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of rows against all, candidates by the float32 product, rescored in double."""
+def search(
+    features: torch.Tensor, rows: torch.Tensor, k: int, block_size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The plain search, on any device: the rows' float32 products with all, then rescored.
+
+    Args:
+        features: (N, D) float32, unit rows.
+        rows: (R,) int64, the images whose neighbours are wanted.
+        k: <= N. block_size: rows at once.
+
+    Returns:
+        indices (R, k) int64 and similarities (R, k) float32, self first.
+    """
     num, channels = features.shape
-    tensor = torch.from_numpy(features)
-    # Of a float32 sum of D products of unit rows, in any order: |error| <= D u / (1 - D u).
-    bound = 1.1 * channels * 2.0**-24
-    indices = np.empty((num, k), dtype=np.int32)
-    similarities = np.empty((num, k), dtype=np.float32)
-    for start in range(0, num, block_size):
-        product = tensor[start : start + block_size] @ tensor.T
-        rows = torch.arange(len(product))
-        product[rows, rows + start] = 2.0
-        width = min(num, k + SPARE)
+    # Of a float32 sum of D products of unit rows, in any order and twice over for a split one.
+    bound = 4.0 * channels * 2.0**-24 + 1e-6
+    if features.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
+        bound += 2.0**-9
+    width = min(num, k + SPARE)
+    found = torch.empty((len(rows), k), dtype=torch.int64, device=features.device)
+    values = torch.empty((len(rows), k), dtype=torch.float32, device=features.device)
+    for start in range(0, len(rows), block_size):
+        part = rows[start : start + block_size]
+        product = features[part] @ features.T
+        product.scatter_(1, part[:, None], SELF)
         top, candidates = product.topk(width, dim=1)
-        ids = candidates.numpy().astype(np.int32)
-        exact = _rescore(features, start, ids)
-        ids, exact = _order(ids, exact, k)
-        # Whoever was left out lies below the last candidate; further, it cannot enter.
-        unsure = np.flatnonzero(top[:, -1].numpy() + 2 * bound >= exact[:, -1])
-        for row in unsure if width < num else ():
-            wide = np.flatnonzero(product[row].numpy() >= exact[row, -1] - 2 * bound)
-            wide = wide.astype(np.int32)[None]
-            scores = _rescore(features, start + int(row), wide)
-            ids[row], exact[row] = (a[0] for a in _order(wide, scores, k))
-        exact[:, 0] -= 2.0
-        part = slice(start, start + len(ids))
-        indices[part], similarities[part] = ids, exact
+        indices, scores = _best(features, part, candidates, k)
+        if width < num:
+            # Who was left out lies below the last candidate: is that too low to enter?
+            unsure = (top[:, -1] + 2 * bound >= scores[:, -1]).nonzero()[:, 0]
+            for row in unsure:
+                wide = (product[row] >= scores[row, -1] - 2 * bound).nonzero()[:, 0]
+                one = part[row][None]
+                indices[row], scores[row] = (x[0] for x in _best(features, one, wide[None], k))
+        found[start : start + block_size] = indices
+        values[start : start + block_size] = scores
+    values[:, 0] -= SELF
+    return found, values
+
+
+def _own(features: np.ndarray) -> np.ndarray:
+    """Each row's product with itself, (N, 1) float32."""
+    every = np.arange(len(features))
+    pair_products = (kernel("knn") or knn_twin).pair_products
+    return pair_products(features, features, every, every, num_threads())[:, None]
+
+
+def exact(features: np.ndarray, k: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Exact neighbours (N, k) on the CPU: half the matrix by kernels, or the plain search."""
+    tensor = torch.from_numpy(features)
+    kernels = kernel("knn")
+    if kernels is None:
+        found, values = search(tensor, torch.arange(len(features)), k, block_size)
+        values[:, 0] = torch.from_numpy(_own(features))[:, 0]
+        return found.numpy().astype(np.int32), values.numpy()
+    cheap = triangle.cheapen(features)
+    lists = triangle.Lists(kernels, cheap, k - 1)
+    triangle.scan(cheap, block_size, [lists])
+    others, scores, again = lists.finish(features)
+    own_index = np.arange(len(features), dtype=np.int32)[:, None]
+    indices = np.concatenate([own_index, others], axis=1)
+    similarities = np.concatenate([_own(features), scores], axis=1)
+    if again.size:
+        found, values = search(tensor, torch.from_numpy(again), k, block_size)
+        indices[again, 1:], similarities[again, 1:] = found[:, 1:], values[:, 1:]
     return indices, similarities
 
 
 def knn(
-    features: Any, k: int, *, method: str = "exact", block_size: int | None = None
+    features: Any,
+    k: int,
+    *,
+    method: str = "exact",
+    block_size: int | None = None,
+    num_probes: int = 32,
+    seed: int = 0,
 ) -> tuple[Any, Any]:
     """The k nearest images of each, itself first.
 
     Args:
         features: (N, D) float, unit rows; numpy array or tensor on any device.
         k: neighbours including the image itself, >= 1; where N < k, all N are given.
-        method: "exact", or "ivf" / "hnsw" (faiss) for large N.
+        method: "exact", or "ivf" / "hnsw" (faiss, on the CPU) for large N.
         block_size: rows of the product held at once, >= 1; the result does not depend on it.
+        num_probes: lists visited by "ivf", or the beam of "hnsw", >= 1: recall against time.
+        seed: of the k-means of "ivf".
 
     Returns:
         indices (N, min(k, N)) int32 and similarities float32, of the kind of ``features``:
-        self first (even among exact duplicates), then descending cosine, ties by index. A
-        similarity is the inner product summed in double and rounded to float32.
+        self first (even among exact duplicates), then descending similarity, ties by index. A
+        similarity is the inner product summed in double and rounded to float32. The same for
+        any block size and number of threads ("hnsw" is built by one thread for that reason).
     """
     check_features("features", features)
     k = min(check_integer("k", k, 1), features.shape[0])
     check_choice("method", method, METHODS)
-    block_size = check_integer("block_size", block_size or BLOCK_SIZE, 1)
+    block_size = BLOCK_SIZE if block_size is None else check_integer("block_size", block_size, 1)
+    num_probes = check_integer("num_probes", num_probes, 1)
     is_tensor = isinstance(features, torch.Tensor)
+    if is_tensor and method == "exact" and features.device.type != "cpu":
+        tensor = features.detach().float()
+        rows = torch.arange(len(tensor), device=tensor.device)
+        found, values = search(tensor, rows, k, block_size)
+        return found.int(), values
     array = features.detach().float().cpu().numpy() if is_tensor else features
     array = np.ascontiguousarray(array, dtype=np.float32)
-    indices, similarities = _exact(array, k, block_size)
+    if method == "exact":
+        indices, similarities = exact(array, k, block_size)
+    else:
+        indices, similarities = approximate(array, k, method, num_probes, seed)
     if is_tensor:
         device = features.device
         return torch.from_numpy(indices).to(device), torch.from_numpy(similarities).to(device)

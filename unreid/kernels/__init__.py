@@ -11,6 +11,8 @@ import importlib
 import os
 from types import ModuleType
 
+import torch
+
 
 def kernel(name: str) -> ModuleType | None:
     """The compiled module ``unreid.kernels.<name>``, or None when its twin must do the work."""
@@ -20,3 +22,8 @@ def kernel(name: str) -> ModuleType | None:
         return importlib.import_module(f"unreid.kernels.{name}")
     except ImportError:
         return None
+
+
+def num_threads() -> int:
+    """Threads a kernel may use: torch's number, so that one setting rules both."""
+    return max(1, torch.get_num_threads())

@@ -7,26 +7,30 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Pairs scored together: bounds the gathered rows to about 64 MB at 2048 channels.
-PAIRS_AT_ONCE = 2048
+#: Pairs scored together: bounds the gathered rows to about 50 MB at 2048 channels.
+PAIRS_AT_ONCE = 1024
+#: Partial sums of an inner product, added up from the first to the last.
+LANES = 16
 
 
 def pair_products(
-    left: np.ndarray, right: np.ndarray, rows: np.ndarray, columns: np.ndarray
+    left: np.ndarray, right: np.ndarray, rows: np.ndarray, columns: np.ndarray, threads: int = 1
 ) -> np.ndarray:
     """Inner products of ``left[rows[p]]`` and ``right[columns[p]]``, summed in double.
 
     Args:
         left, right: (N, D), (N', D) float32.
         rows, columns: (P,) integers.
+        threads: ignored here.
 
     Returns:
-        (P,) float32.
+        (P,) float32, to the bit those of the kernel: the same sixteen lanes in the same order.
     """
     products = np.empty(len(rows), dtype=np.float32)
+    padding = ((0, 0), (0, -left.shape[1] % LANES))
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        products[part] = np.einsum(
-            "pd,pd->p", left[rows[part]], right[columns[part]], dtype=np.float64
-        )
+        product = left[rows[part]].astype(np.float64) * right[columns[part]]
+        lanes = np.pad(product, padding).reshape(len(product), -1, LANES)
+        products[part] = lanes.cumsum(axis=1)[:, -1].cumsum(axis=1)[:, -1]
     return products

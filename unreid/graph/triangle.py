@@ -1,0 +1,161 @@
+"""Exact neighbours from a cheap product of half the matrix.
+
+The matrix of similarities is symmetric, so only blocks on and above the diagonal are formed, in
+the cheapest format whose error is bounded well enough. With x = x' + d (x' the stored row) the
+error of a product is |<x, y> - <x', y'>| <= |d_x| |y| + |x'| |d_y|, and |d| is measured, not
+assumed. Every image within twice the bound of the k-th best is scored again in double; a value
+found outside its bound sends its row to the plain search, so the result never hangs on it.
+
+Letters: N images, D channels, K neighbours, B rows of a block, M candidates of a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
+import torch
+
+from unreid.kernels import num_threads
+
+#: Widest error bound of a similarity for which int8 is worth its shorter product.
+INT8_BOUND = 0.04
+#: Rows converted together.
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Cheap:
+    """Features in a cheap format.
+
+    Attributes:
+        rows: (N, D) int8, bfloat16 or float32.
+        scales: (N,) float32; row i stands for ``scales[i] * rows[i]``.
+        slack: (N,) float32: twice the bound of the error of any product of row i.
+        precision: bits a product is rounded to when stored, 0 for none.
+        product: what multiplies two blocks, ``product(a, b.T, out=...)``.
+    """
+
+    rows: torch.Tensor
+    scales: np.ndarray
+    slack: np.ndarray
+    precision: int
+    product: Callable[..., torch.Tensor]
+
+
+def _has(name: str) -> bool:
+    """Whether this processor has a feature, as far as this torch can tell."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get(name, False))
+
+
+def formats() -> list[str]:
+    """The formats whose product is fast here, cheapest first."""
+    found = ["float32"]
+    if _has("avx512_bf16") or _has("amx_bf16"):
+        found.insert(0, "bfloat16")
+    if hasattr(torch, "_int_mm") and (_has("avx512_vnni") or _has("amx_int8")):
+        found.insert(0, "int8")
+    return found
+
+
+def _convert(features: np.ndarray, name: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+    """Rows in the format, their scales (N,), and the length of what the format lost (N,)."""
+    num = len(features)
+    scales, lost = np.ones(num, dtype=np.float32), np.zeros(num)
+    if name == "float32":
+        return torch.from_numpy(features), scales, lost
+    rows = torch.empty(features.shape, dtype=getattr(torch, name))
+    for start in range(0, num, ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        block = torch.from_numpy(features[part])
+        if name == "int8":
+            scale = block.abs().amax(1, keepdim=True) / 127.0
+            scales[part] = scale[:, 0].numpy()
+            block_rows = (block / scale).round_()
+            rows[part] = block_rows.to(torch.int8)
+            lost[part] = (block - block_rows * scale).norm(dim=1).numpy()
+        else:
+            rows[part] = block.to(rows.dtype)
+            lost[part] = (block - rows[part].float()).norm(dim=1).numpy()
+    return rows, scales, lost
+
+
+def cheapen(features: np.ndarray, name: str | None = None) -> Cheap:
+    """The features in the format ``name``, or in the cheapest that is fast and close enough.
+
+    Args:
+        features: (N, D) float32, rows of length 1 (to a thousandth).
+        name: "int8", "bfloat16" or "float32"; None chooses.
+    """
+    names = [name] if name else formats()
+    for candidate in names:
+        rows, scales, lost = _convert(features, candidate)
+        longest = 1.01 + lost.max()
+        # A float32 sum of D products, in any order and twice over for a split one.
+        summing = 4.0 * features.shape[1] * 2.0**-24 * longest**2
+        bound = longest * (lost + lost.max()) * 1.001 + summing + 1e-6
+        if candidate != "int8" or name or bound.max() <= INT8_BOUND:
+            break
+    slack = (2.0 * bound).astype(np.float32)
+    product = torch._int_mm if candidate == "int8" else torch.mm
+    return Cheap(rows, scales, slack, 8 if candidate == "bfloat16" else 0, product)
+
+
+class Lists:
+    """For each image the candidates for its nearest (sign 1) or farthest (sign -1) images."""
+
+    def __init__(self, kernels: ModuleType, cheap: Cheap, wanted: int, sign: float = 1.0) -> None:
+        num = len(cheap.rows)
+        capacity = max(1, min(num, max(256, 6 * wanted)))
+        self.kernels, self.cheap, self.wanted, self.sign = kernels, cheap, wanted, sign
+        self.lists = (
+            np.empty((num, capacity), dtype=np.int32),
+            np.empty((num, capacity), dtype=np.float32),
+            np.zeros(num, dtype=np.int32),
+            np.full(num, min(capacity, wanted + 32), dtype=np.int32),
+            np.full(num, -np.inf, dtype=np.float32),
+            cheap.slack,
+        )
+
+    def offer(self, block: np.ndarray, row: int, column: int) -> None:
+        """Offer a block of cheap products that begins at (row, column)."""
+        self.kernels.offer(
+            block,
+            row,
+            column,
+            self.cheap.scales,
+            self.sign,
+            *self.lists,
+            self.wanted,
+            self.cheap.precision,
+            num_threads(),
+        )
+
+    def finish(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Indices and similarities (N, wanted), and the rows (F,) that must be searched anew."""
+        indices, scores, trusted = self.kernels.finish(
+            features, self.sign, *self.lists, self.wanted, self.cheap.precision, num_threads()
+        )
+        return indices, self.sign * scores, np.flatnonzero(trusted == 0)
+
+
+def scan(cheap: Cheap, block_size: int, lists: list[Lists]) -> None:
+    """Form the blocks on and above the diagonal once, and offer each to all lists."""
+    num, kind = len(cheap.rows), torch.int32 if cheap.rows.dtype == torch.int8 else cheap.rows.dtype
+    whole = torch.empty((min(block_size, num), min(block_size, num)), dtype=kind)
+    for row in range(0, num, block_size):
+        left = cheap.rows[row : row + block_size]
+        for column in range(row, num, block_size):
+            right = cheap.rows[column : column + block_size]
+            fits = (len(left), len(right)) == whole.shape
+            block = whole if fits else torch.empty((len(left), len(right)), dtype=kind)
+            cheap.product(left, right.T, out=block)
+            if block.dtype == torch.bfloat16:
+                values = block.view(torch.int16).numpy().view(np.uint16)
+            else:
+                values = block.numpy()
+            for each in lists:
+                each.offer(values, row, column)
