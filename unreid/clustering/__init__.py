@@ -5,9 +5,18 @@ Where a function has the name of its module, the package's attribute is the func
 """
 
 from unreid.clustering.agglomerative import agglomerative
+from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.dbscan import dbscan
 from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
 from unreid.clustering.partition import centroids, compact
 
-__all__ = ["agglomerative", "centroids", "compact", "dbscan", "infomap", "map_equation"]
+__all__ = [
+    "agglomerative",
+    "bottom_up",
+    "centroids",
+    "compact",
+    "dbscan",
+    "infomap",
+    "map_equation",
+]

@@ -1,0 +1,100 @@
+"""Bottom-up merging written slowly from the formulas, over lists of members."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+
+def sse(points: np.ndarray) -> float:
+    """Sum of squared distances to the mean."""
+    return float(((points - points.mean(axis=0)) ** 2).sum())
+
+
+def distance(
+    x: np.ndarray, a: list[int], b: list[int], linkage: str, regularizer: str, weight: float
+) -> float:
+    """D(A, B) from all pairs of members."""
+
+    def mean_pairs(p: np.ndarray, q: np.ndarray) -> float:
+        return float(np.mean([((u - v) ** 2).sum() for u in p for v in q]))
+
+    p, q, both = x[a], x[b], x[a + b]
+    if linkage == "average":
+        base = mean_pairs(p, q)
+    elif linkage == "minimum":
+        base = min(float(((u - v) ** 2).sum()) for u in p for v in q)
+    elif linkage == "energy":
+        base = 2 * mean_pairs(p, q) - mean_pairs(p, p) - mean_pairs(q, q)
+    elif linkage == "ward":
+        base = sse(both) - sse(p) - sse(q)
+    else:
+        m, n = p.mean(axis=0), q.mean(axis=0)
+        lengths = np.linalg.norm(m), np.linalg.norm(n)
+        # 2 - 2 cos as a difference of unit vectors, so that equal points are at 0 exactly.
+        base = float(((m / lengths[0] - n / lengths[1]) ** 2).sum()) if min(lengths) else 2.0
+    extra = {
+        "none": 0.0,
+        "sse": sse(p) + sse(q),
+        "size": float(len(a) + len(b)),
+        "dispersion": mean_pairs(p, p) + mean_pairs(q, q),
+        "sse_union": sse(both),
+        "sse_increase": sse(both) - sse(p) - sse(q),
+    }[regularizer]
+    return base + weight * extra
+
+
+def groups_of(labels: np.ndarray) -> dict[int, list[int]]:
+    """Members of each cluster; its id is its rank by first appearance."""
+    groups: dict[int, list[int]] = {}
+    for i, label in enumerate(labels):
+        if label >= 0:
+            groups.setdefault(int(label), []).append(i)
+    return dict(enumerate(groups.values()))
+
+
+def exact_labels(
+    x: np.ndarray, labels: np.ndarray, merges: int, rule: tuple[str, str, float]
+) -> np.ndarray:
+    """The nearest two clusters merge, one pair at a time; a union keeps the larger id."""
+    groups = groups_of(labels)
+    for _ in range(merges):
+        pairs = itertools.combinations(sorted(groups), 2)
+        low, high = min(pairs, key=lambda p: (distance(x, groups[p[0]], groups[p[1]], *rule), p))
+        groups[high] = groups.pop(low) + groups[high]
+    return from_groups(groups, len(x))
+
+
+def pass_labels(
+    x: np.ndarray, labels: np.ndarray, merges: int, passes: int, rule: tuple[str, str, float]
+) -> np.ndarray:
+    """All pairs once per pass, ascending; unions until ``merges`` joined something."""
+    for _ in range(passes):
+        groups = groups_of(labels)
+        pairs = sorted(
+            (distance(x, groups[i], groups[j], *rule), i, j)
+            for i, j in itertools.combinations(sorted(groups), 2)
+        )
+        member = {c: c for c in groups}
+        left = merges
+        for _, i, j in pairs:
+            if left and member[i] != member[j]:
+                old = member[j]
+                for c in member:
+                    if member[c] == old:
+                        member[c] = member[i]
+                left -= 1
+        joined: dict[int, list[int]] = {}
+        for c, root in member.items():
+            joined.setdefault(root, []).extend(groups[c])
+        labels = from_groups(joined, len(x))
+    return labels
+
+
+def from_groups(groups: dict[int, list[int]], count: int) -> np.ndarray:
+    """Labels by first appearance, -1 for those in no group."""
+    labels = np.full(count, -1, np.int64)
+    for new, members in enumerate(sorted(groups.values(), key=min)):
+        labels[members] = new
+    return labels

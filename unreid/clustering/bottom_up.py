@@ -1,0 +1,190 @@
+"""Bottom-up merging of clusters by a regularised distance: SphereCluster and its family.
+
+[0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification, 2022,
+    https://doi.org/10.1145/3501404
+[1] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
+    2019, https://doi.org/10.1609/aaai.v33i01.33018738
+[2] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
+
+Letters: N images, D channels, C clusters, M merges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from unreid.checks import check_choice, check_features, check_integer
+from unreid.clustering.exact_rounds import merges_in_rounds
+from unreid.clustering.greedy import greedy_merges
+from unreid.clustering.linkage import Clusters, Rule
+from unreid.clustering.minimum_rounds import minimum_merges_in_rounds
+from unreid.clustering.partition import check_labels, compact
+from unreid.clustering.passes import pass_unions
+from unreid.kernels import kernel
+
+UPDATES = ("exact", "pass")
+
+
+def bottom_up(
+    features: Any,
+    *,
+    num_merges: int,
+    passes: int = 1,
+    linkage: str = "average",
+    regularizer: str = "sse",
+    weight: float = 0.01,
+    update: str = "exact",
+    labels: ArrayLike | None = None,
+    sphere: bool = True,
+) -> np.ndarray:
+    """Labels after ``passes * num_merges`` merges of the nearest clusters.
+
+    ``update="exact"`` renews the distances after every merge and keeps the first
+    ``passes * num_merges`` merges of the tree. ``"pass"`` is that of [1]: in each pass all
+    distances once, then unions of pairs in ascending order, chains allowed, until
+    ``num_merges`` of them joined something.
+
+    Equal distances go to the pair with the smaller id, then to the smaller of the other ids.
+    At the start a cluster's id is its rank by first appearance; an exact union keeps the larger
+    id of its two, and a pass ends with renumbering by first appearance.
+
+    Args:
+        features: (N, D) floating, numpy or torch; unit rows unless ``sphere`` is False.
+        num_merges: merges per pass, >= 0.
+        passes: >= 1.
+        linkage, regularizer, weight: as in ``unreid.clustering.linkage``; weight >= 0.
+        update: "exact" or "pass".
+        labels: (N,) integers to start from, negative: noise, which stays noise and takes no
+            part; every image for itself when None.
+        sphere: False takes features of any length (the ablation of the sphere feature [0]).
+
+    Returns:
+        (N,) int64, -1 where ``labels`` had noise, else 0..C-1 by first appearance.
+
+    Raises:
+        ValueError, TypeError: an argument out of its range, or more merges than there are
+            clusters less one.
+    """
+    check_choice("update", update, UPDATES)
+    num_merges = check_integer("num_merges", num_merges, 0)
+    total = num_merges * check_integer("passes", passes, 1)
+    rule = Rule(linkage, regularizer, weight)
+    array, start = _prepare(features, labels, sphere)
+    count = _count(array, start)
+    if total > max(count - 1, 0):
+        raise ValueError(
+            f"passes * num_merges must be <= {max(count - 1, 0)}, one less than the clusters"
+            f" at the start, got {passes} * {num_merges}"
+        )
+    if total == 0:
+        return np.arange(len(array)) if start is None else start
+    if update == "exact":
+        merges, _ = _tree(array, start, rule, total)
+        return cut_tree(merges, total, len(array), labels=start)
+    current = np.arange(len(array)) if start is None else start
+    for _ in range(passes):
+        current = compact(pass_unions(array, current, rule, num_merges))
+    return current
+
+
+def merge_tree(
+    features: Any,
+    *,
+    linkage: str = "average",
+    regularizer: str = "sse",
+    weight: float = 0.01,
+    labels: ArrayLike | None = None,
+    sphere: bool = True,
+    num_merges: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tree of exact merging, to cut at many numbers of clusters with ``cut_tree``.
+
+    Args:
+        features, linkage, regularizer, weight, labels, sphere: as for ``bottom_up``.
+        num_merges: stop after so many merges; None goes on to one cluster.
+
+    Returns:
+        (M, 2) int64: merge t joins nodes of ids merges[t, 0] < merges[t, 1] to the node C + t,
+        where C is the number of clusters at the start, numbered by first appearance (scipy's
+        convention); and (M,) float64 the distances at which they merged, never falling for
+        reducible rules (``Rule.reducible``).
+    """
+    rule = Rule(linkage, regularizer, weight)
+    array, start = _prepare(features, labels, sphere)
+    most = max(_count(array, start) - 1, 0)
+    wanted = most if num_merges is None else check_integer("num_merges", num_merges, 0, most)
+    if wanted == 0:
+        return np.zeros((0, 2), np.int64), np.zeros(0)
+    return _tree(array, start, rule, wanted)
+
+
+def cut_tree(
+    merges: np.ndarray, num_merges: int, num_images: int, *, labels: ArrayLike | None = None
+) -> np.ndarray:
+    """Labels after the first merges of a tree.
+
+    Args:
+        merges: (M, 2) of ``merge_tree``.
+        num_merges: in [0, M].
+        num_images: N.
+        labels: (N,) the labels that the tree started from, if any.
+
+    Returns:
+        (N,) int64 labels 0..C-1 by first appearance, -1 where ``labels`` are negative.
+    """
+    check_integer("num_merges", num_merges, 0, len(merges))
+    start = np.arange(num_images) if labels is None else compact(check_labels("labels", labels))
+    if len(start) != num_images:
+        raise ValueError(f"labels must have shape ({num_images},), got {start.shape}")
+    count = int(start.max(initial=-1)) + 1
+    parent = np.arange(count + num_merges)
+    parent[merges[:num_merges].ravel()] = np.repeat(np.arange(count, len(parent)), 2)
+    # Parents come after their children, so each halving of the paths reaches further.
+    while (parent != parent[parent]).any():
+        parent = parent[parent]
+    return compact(np.where(start >= 0, parent[start] if count else start, -1))
+
+
+def _prepare(
+    features: Any, labels: ArrayLike | None, sphere: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The features as float32 or float64 rows in numpy, the labels numbered."""
+    check_features("features", features, unit=sphere)
+    if not isinstance(features, np.ndarray):
+        features = features.detach().float().cpu().numpy()
+    if features.dtype not in (np.float32, np.float64):
+        features = features.astype(np.float32)
+    start = None if labels is None else compact(check_labels("labels", labels, len(features)))
+    return np.ascontiguousarray(features), start
+
+
+def _count(features: np.ndarray, start: np.ndarray | None) -> int:
+    return len(features) if start is None else int(start.max(initial=-1)) + 1
+
+
+def _tree(
+    features: np.ndarray, start: np.ndarray | None, rule: Rule, num_merges: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first merges, by the fastest route that is exact for the rule."""
+    clusters = Clusters.of(features, start)
+    owner = np.arange(len(features)) if start is None else start
+    if kernel("merging") is None or not rule.reducible or rule.regularizer == "sse_union":
+        pairs, heights = greedy_merges(clusters, rule, num_merges, features, owner)
+    elif rule.linkage == "minimum":
+        pairs, heights = minimum_merges_in_rounds(clusters, rule, num_merges, features, owner)
+    else:
+        pairs, heights = merges_in_rounds(clusters, rule, num_merges)
+    return _nodes(pairs, _count(features, start)), heights
+
+
+def _nodes(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Pairs of slots, the larger of which is the union's, as pairs of nodes of a tree."""
+    node = np.arange(count)
+    merges = np.empty_like(pairs)
+    for step, (low, high) in enumerate(pairs.tolist()):
+        merges[step] = sorted((node[low], node[high]))
+        node[high] = count + step
+    return merges

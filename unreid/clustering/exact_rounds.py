@@ -1,0 +1,166 @@
+"""Merging all mutual nearest neighbours at once: the tree of one-at-a-time merging, sooner.
+
+For reducible rules [0] mutual nearest neighbours stay so until they merge. Beyond that, almost
+no distance is ever computed twice: each cluster keeps its T nearest others and a bound for the
+rest; both survive merges, because a union is no nearer to a third cluster than its parts were,
+and the union's own list follows from theirs by the Lance-Williams recurrence [1]. A row of
+distances is renewed only when its bound can no longer decide.
+
+[0] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
+[1] Lance, Williams: A general theory of classificatory sorting strategies, 1967
+
+Letters: C clusters, D channels, T entries of a list, M merges.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from unreid.clustering.linkage import Clusters, Rule
+from unreid.kernels import kernel, num_threads
+
+LIST_LENGTH = 32
+BLOCK_ROWS = 1024
+BLOCK_COLUMNS = 4096
+#: Rows renewed at once: this share of those that wait, and at least so many.
+RENEWED_SHARE = 0.25
+RENEWED_ROWS = 256
+
+
+class Merging:
+    """The state of one run of ``merges_in_rounds``."""
+
+    def __init__(self, clusters: Clusters, rule: Rule, num_merges: int) -> None:
+        module: Any = kernel("merging")
+        self.clusters, self.num_merges = clusters, num_merges
+        self.count, channels = clusters.means.shape
+        scale = float(clusters.lengths.max() ** 2)
+        # Far above rounding in double, far below any difference that matters.
+        self.slack = 1e-13 * (scale + 0.01 * rule.weight * self.count * max(scale, 1.0))
+        by = rule.weight
+        self.lists = module.Lists(
+            clusters.means, clusters.sizes, clusters.sse,
+            min(LIST_LENGTH, max(self.count - 1, 1)),
+            1.0 + (2 * by if rule.regularizer == "dispersion" else 0.0),
+            by if rule.regularizer == "sse" else 0.0,
+            by if rule.regularizer == "size" else 0.0,
+            0.0 if rule.linkage == "average"
+            else 1.0 + (by if rule.regularizer == "sse_increase" else 0.0),
+            self.slack, num_threads(),
+        )  # fmt: skip
+        self.error = (channels + 32) * 2.0**-24
+        self.active = np.arange(self.count, dtype=np.int32)
+        self.pairs: list[np.ndarray] = []
+        self.heights: list[np.ndarray] = []
+        self.height = np.zeros(self.count)  # of the cluster in each slot
+        self.num_done = 0
+        self.limit = np.inf
+
+    def note(self, low: np.ndarray, high: np.ndarray, heights: np.ndarray) -> None:
+        """Write down merges; rounding aside, none is lower than those it builds on."""
+        heights = np.maximum(heights, np.maximum(self.height[low], self.height[high]))
+        self.height[high] = heights
+        self.pairs.append(np.column_stack([low, high]).astype(np.int64))
+        self.heights.append(heights)
+        self.num_done += len(low)
+        gone = np.zeros(self.count, bool)
+        gone[low] = True
+        self.active = self.active[~gone[self.active]]
+        if self.num_done >= self.num_merges:
+            known = np.concatenate(self.heights)
+            self.limit = float(np.partition(known, self.num_merges - 1)[self.num_merges - 1])
+
+    def merge_equal(self) -> None:
+        """Merge clusters at distance zero, in the order of their ids.
+
+        As mutual nearest neighbours they would go one pair per round, since ties go by id.
+        """
+        means = self.clusters.means
+        probe = means @ np.cos(np.arange(1, means.shape[1] + 1))
+        order = np.lexsort((np.arange(self.count), probe))
+        suspects = order[:-1][probe[order[:-1]] == probe[order[1:]]]
+        if not len(suspects):
+            return
+        groups: dict[bytes, int] = {}
+        members = np.flatnonzero(np.isin(probe, probe[suspects]) & (self.clusters.sse == 0))
+        for slot in members.tolist():
+            key = (means[slot] + 0.0).tobytes()  # -0.0 equals 0.0
+            before = groups.get(key)
+            groups[key] = slot
+            if before is not None:
+                pair = np.array([before], np.int32), np.array([slot], np.int32)
+                self.lists.merge(*pair)
+                self.note(*pair, np.zeros(1))
+
+    def fill(self, rows: np.ndarray, both: bool) -> None:
+        """Renew the lists of some rows; ``both``: of all, each product used twice."""
+        means = self.clusters.means
+        squares = np.einsum("ij,ij->i", means, means) * (1 - self.error)
+        self.lists.reset(rows)
+        active = self.active
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = rows[start : start + BLOCK_ROWS]
+            left = torch.from_numpy(means[part].astype(np.float32))
+            for first in range(start if both else 0, len(active), BLOCK_COLUMNS):
+                columns = active[first : first + BLOCK_COLUMNS]
+                right = torch.from_numpy(means[columns].astype(np.float32))
+                self.lists.offer((left @ right.T).numpy(), part, columns, squares, both)
+        self.lists.seal(rows)
+
+    def round(self) -> bool:
+        """Merge the mutual nearest neighbours there are, or renew rows; False: all is done."""
+        arrays = self.lists.arrays
+        active = self.active
+        if len(active) < 2:
+            return False
+        self.lists.resolve(active)
+        nearest, sure, best = arrays["nearest"], arrays["sure"], arrays["best"]
+        others = nearest[active]
+        mutual = sure[active] & (others > active) & (best[active] <= self.limit)
+        mutual[mutual] = (nearest[others[mutual]] == active[mutual]) & sure[others[mutual]]
+        if mutual.any():
+            low, high = active[mutual], others[mutual]
+            heights = best[low].copy()
+            self.lists.merge(low, high)
+            self.note(low, high, heights)
+            return True
+        lower = np.minimum(best[active], arrays["bound"][active])
+        waiting = ~sure[active] & (lower <= self.limit)
+        if not waiting.any():
+            return False
+        rows, lower = active[waiting], lower[waiting]
+        chosen = max(RENEWED_ROWS, int(RENEWED_SHARE * len(rows)))
+        rows = np.sort(rows[np.argsort(lower, kind="stable")[:chosen]])
+        self.fill(rows, False)
+        self.lists.resolve(rows)
+        # Within rounding of one another: only exact distances to all can tell.
+        tied = rows[~sure[rows]]
+        if len(tied):
+            self.lists.scan(tied, active)
+        return True
+
+
+def merges_in_rounds(
+    clusters: Clusters, rule: Rule, num_merges: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``num_merges`` merges that come first, for reducible rules on means.
+
+    Args:
+        clusters: changed in place.
+        rule: average with none, sse, size or dispersion; ward with none or sse_increase.
+
+    Returns:
+        As ``greedy_merges``: (M, 2) int64 slots (smaller, larger) and (M,) float64 distances.
+    """
+    merging = Merging(clusters, rule, num_merges)
+    if rule.regularizer != "size" or rule.weight == 0:
+        merging.merge_equal()
+    merging.fill(merging.active, True)
+    while merging.round():
+        pass
+    pairs, heights = np.concatenate(merging.pairs), np.concatenate(merging.heights)
+    order = np.lexsort((pairs[:, 1], pairs[:, 0], heights))[:num_merges]
+    return pairs[order], heights[order]

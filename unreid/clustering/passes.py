@@ -1,0 +1,197 @@
+"""The merge pass of BUC and HCT: all distances once, unions in ascending order, chains allowed.
+
+The unions that such a pass makes are the lightest edges of a minimum spanning tree [1] of the
+complete graph of clusters. So blocks of distances stream by, only edges below the heaviest one
+still needed are kept, and each block is folded into a forest: memory linear in C.
+
+[0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
+    2019, https://doi.org/10.1609/aaai.v33i01.33018738
+[1] Kruskal: On the shortest spanning subtree of a graph, 1956
+
+Letters: N images, D channels, C clusters, P points (images for ``minimum``, else clusters).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from unreid.clustering.linkage import Clusters, Rule
+from unreid.kernels import kernel, merging_twin, num_threads
+
+BLOCK_ROWS = 1024
+BLOCK_COLUMNS = 4096
+#: Points whose neighbours are looked at to guess how far a pass will reach.
+SAMPLE = 256
+#: Edges that wait before they are folded into the forest.
+WAITING = 2**18
+
+
+class Forest:
+    """The lightest ``num_merges`` edges of a minimum spanning tree of the edges seen so far."""
+
+    def __init__(self, count: int, num_merges: int, limit: float) -> None:
+        self.count, self.num_merges = count, num_merges
+        self.low = self.high = np.zeros(0, np.int64)
+        self.values = np.zeros(0)
+        self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.num_waiting = 0
+        #: No edge above this can still be among them.
+        self.limit = limit
+
+    def offer(self, i: np.ndarray, j: np.ndarray, values: np.ndarray) -> None:
+        """Take edges i - j (clusters, i != j) into account."""
+        keep = values <= self.limit
+        self.waiting.append((np.minimum(i, j)[keep], np.maximum(i, j)[keep], values[keep]))
+        self.num_waiting += int(keep.sum())
+        if self.num_waiting >= WAITING:
+            self.fold()
+
+    def fold(self) -> None:
+        """Reduce all edges seen to the forest."""
+        parts = [(self.low, self.high, self.values), *self.waiting]
+        low, high, values = (np.concatenate(column) for column in zip(*parts))
+        order = np.lexsort((high, low, values))
+        low, high, values = low[order], high[order], values[order]
+        spanning = (kernel("merging") or merging_twin).spanning
+        kept = spanning(low, high, self.count, self.num_merges)
+        self.low, self.high, self.values = low[kept], high[kept], values[kept]
+        self.waiting, self.num_waiting = [], 0
+        if len(kept) == self.num_merges:
+            self.limit = min(self.limit, float(self.values[-1]))
+
+
+def pass_unions(
+    features: np.ndarray, labels: np.ndarray, rule: Rule, num_merges: int
+) -> np.ndarray:
+    """One pass: labels whose ``num_merges`` nearest unions carry one id.
+
+    Args:
+        features: (N, D) floating.
+        labels: (N,) 0..C-1 with no id unused, or -1: takes no part.
+        num_merges: in [1, C-1].
+
+    Returns:
+        (N,) int64, ids with gaps.
+    """
+    clusters = Clusters.of(features, labels)
+    low, high, _ = nearest_edges(features, labels, clusters, rule, num_merges)
+    graph = coo_array((np.ones(len(low)), (low, high)), shape=(len(clusters), len(clusters)))
+    _, found = connected_components(graph, directed=False)
+    return np.where(labels >= 0, found[labels], -1).astype(np.int64)
+
+
+def nearest_edges(
+    features: np.ndarray, labels: np.ndarray, clusters: Clusters, rule: Rule, num_merges: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first ``num_merges`` unions of a pass: (low, high, distance), ascending.
+
+    Args:
+        features, labels: as for ``pass_unions``; clusters: theirs.
+    """
+    if rule.linkage == "minimum":
+        images = np.flatnonzero(labels >= 0)
+        points, owner = features[images].astype(np.float64), labels[images]
+    else:
+        points, owner = clusters.means, np.arange(len(clusters))
+    stream = Stream(points, owner, clusters, rule)
+    for limit in stream.limits(num_merges):
+        forest = Forest(len(clusters), num_merges, limit)
+        stream.run(forest)
+        if len(forest.low) == num_merges:
+            break
+    return forest.low, forest.high, forest.values
+
+
+class Stream:
+    """All distances between points of different clusters, in blocks of a triangle.
+
+    A float32 product less its largest possible rounding error picks the edges that may
+    matter; those are computed from the differences in double.
+    """
+
+    def __init__(
+        self, points: np.ndarray, owner: np.ndarray, clusters: Clusters, rule: Rule
+    ) -> None:
+        self.points, self.owner, self.clusters, self.rule = points, owner, clusters, rule
+        self.single = points.astype(np.float32)
+        self.module: Any = kernel("merging") or merging_twin
+        error = (points.shape[1] + 32) * 2.0**-24
+        self.squares = np.einsum("ij,ij->i", points, points) * (1 - error)
+        own = rule.own(clusters.sizes, clusters.sse)
+        #: Where D = slope e + part_i + part_j, the kernel compares without temporaries.
+        self.slope = {"average": 1.0, "energy": 2.0, "minimum": 1.0}.get(rule.linkage, 0.0)
+        if rule.regularizer in ("sse_union", "sse_increase") and rule.weight > 0:
+            self.slope = 0.0
+        if rule.linkage == "average":
+            own = own + clusters.sse / clusters.sizes
+        self.part = self.slope * self.squares + own[owner]
+
+    def limits(self, num_merges: int) -> list[float]:
+        """Guesses, rising, of the distance of the last union; the last of them is infinite.
+
+        From the nearest neighbours of some points: two points whose nearest neighbour lies
+        within the limit make at least one union.
+        """
+        count = len(self.points)
+        some = np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64)
+        bound = self._bound(some, np.arange(count), self._product(some, np.arange(count)))
+        bound[self.owner[some, None] == self.owner] = np.inf
+        near = np.sort(bound, axis=1)[:, : max(1, min(16, count - 1))]
+        share = min(1.0, 2.5 * num_merges / len(self.clusters))
+        return [float(np.quantile(near[:, 0], share)), float(near[:, -1].max()), np.inf]
+
+    def run(self, forest: Forest) -> None:
+        """Offer a forest every edge within its limit."""
+        count = len(self.points)
+        for start in range(0, count, BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, count))
+            for left in range(start, count, BLOCK_COLUMNS):
+                columns = np.arange(left, min(left + BLOCK_COLUMNS, count))
+                # A hair more, for bounds and distances are rounded differently.
+                i, j = self._below(rows, columns, forest.limit * (1 + 1e-12))
+                upper = (i < j) & (self.owner[i] != self.owner[j])
+                i, j = i[upper], j[upper]
+                for part in range(0, len(i), WAITING):
+                    a, b = i[part : part + WAITING], j[part : part + WAITING]
+                    forest.offer(self.owner[a], self.owner[b], self._exact(a, b))
+        forest.fold()
+
+    def _product(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        right = self.single[columns[0] : columns[-1] + 1]
+        return (torch.from_numpy(self.single[rows]) @ torch.from_numpy(right).T).numpy()
+
+    def _below(
+        self, rows: np.ndarray, columns: np.ndarray, limit: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        product = self._product(rows, columns)
+        if self.slope:
+            i, j = self.module.below(
+                product, self.part[rows], self.part[columns], self.slope, limit
+            )
+        else:
+            i, j = np.nonzero(self._bound(rows, columns, product) <= limit)
+        return rows[i], columns[j]
+
+    def _bound(self, rows: np.ndarray, columns: np.ndarray, product: np.ndarray) -> np.ndarray:
+        """(R, K) no more than D."""
+        squared = self.squares[rows, None] + self.squares[columns] - 2 * product
+        np.maximum(squared, 0, out=squared)
+        a, b = self.owner[rows][:, None], self.owner[columns][None]
+        if self.rule.linkage == "minimum":
+            return self.rule.distance(np.zeros(1), self.clusters, a, b, squared)
+        return self.rule.distance(squared, self.clusters, a, b)
+
+    def _exact(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """D of pairs of points, (P,) float64."""
+        squared = self.module.squared_pairs(self.points, i, j, num_threads())
+        a, b = self.owner[i], self.owner[j]
+        if self.rule.linkage != "minimum":
+            return self.rule.distance(squared, self.clusters, a, b)
+        means = self.clusters.means
+        apart = self.module.squared_pairs(means, a, b, num_threads())
+        return self.rule.distance(apart, self.clusters, a, b, squared)

@@ -1,0 +1,91 @@
+"""The twin of ``merging.pyx`` in numpy: what every route of merging needs of it.
+
+The rest of that kernel only makes exact merging fast; without it ``greedy_merges`` builds the
+same tree one merge at a time.
+
+Letters: C clusters, D channels, P pairs, E edges.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+BLOCK_ROWS = 1024
+
+
+def squared_distances(
+    points: np.ndarray, point: np.ndarray, ids: np.ndarray, num_threads: int = 1
+) -> np.ndarray:
+    """||points[id] - point||^2 for each id, from the differences.
+
+    Differences cancel nothing, so equal points are at distance 0 exactly.
+
+    Args:
+        points: (C, D) float64; point: (D,) float64; ids: (P,) int64 rows of ``points``.
+        num_threads: of no influence on the result.
+
+    Returns:
+        (P,) float64.
+    """
+    apart = np.empty(len(ids))
+    for start in range(0, len(ids), BLOCK_ROWS):
+        part = points[ids[start : start + BLOCK_ROWS]] - point
+        apart[start : start + BLOCK_ROWS] = (part * part).sum(axis=1)
+    return apart
+
+
+def squared_pairs(
+    points: np.ndarray, a: np.ndarray, b: np.ndarray, num_threads: int = 1
+) -> np.ndarray:
+    """||points[a] - points[b]||^2 for each pair, (P,) float64, from the differences."""
+    apart = np.empty(len(a))
+    for start in range(0, len(a), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        part = points[a[rows]] - points[b[rows]]
+        apart[rows] = (part * part).sum(axis=1)
+    return apart
+
+
+def below(
+    product: np.ndarray,
+    row_part: np.ndarray,
+    column_part: np.ndarray,
+    factor: float,
+    limit: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where row_part + column_part - 2 factor product <= limit: (P,) rows and columns, int64.
+
+    Args:
+        product: (R, K) float32; row_part: (R,) and column_part: (K,) float64.
+    """
+    gap = (limit - row_part)[:, None]
+    i, j = np.nonzero(column_part - (2 * factor) * product.astype(np.float64) <= gap)
+    return i, j
+
+
+def spanning(low: np.ndarray, high: np.ndarray, count: int, most: int) -> np.ndarray:
+    """The first ``most`` edges, in the order given, that close no ring.
+
+    Args:
+        low, high: (E,) int64 ends in [0, count).
+
+    Returns:
+        (at most ``most``,) int64 positions of edges.
+    """
+    root = list(range(count))
+
+    def find(node: int) -> int:
+        while root[node] != node:
+            root[node] = root[root[node]]
+            node = root[node]
+        return node
+
+    kept: list[int] = []
+    for edge, (i, j) in enumerate(zip(low.tolist(), high.tolist())):
+        if len(kept) == most:
+            break
+        a, b = find(i), find(j)
+        if a != b:
+            root[a] = b
+            kept.append(edge)
+    return np.array(kept, dtype=np.int64)
