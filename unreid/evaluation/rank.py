@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from unreid.checks import check_choice, check_features, check_integer
-from unreid.kernels import kernel, ranking_twin
+from unreid.kernels import kernel, num_threads, ranking_twin
 
 #: Random single-shot galleries averaged by the CUHK03 protocol [2].
 SHOTS = 10
@@ -78,6 +78,7 @@ class _Truth:
             mine - mine[0],
             self.removed[gone[0] : gone[-1]],
             gone - gone[0],
+            num_threads(),
         )
 
 

@@ -18,7 +18,7 @@ from scipy import sparse
 
 from unreid.checks import check_features, check_integer, check_number
 from unreid.graph.knn import knn
-from unreid.kernels import jaccard_twin, kernel, knn_twin
+from unreid.kernels import jaccard_twin, kernel, knn_twin, num_threads
 
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -51,16 +51,18 @@ def encode(features: np.ndarray, indices: np.ndarray, k1: int, k2: int) -> Csr:
     Returns:
         CSR (N, N) with sorted columns, rows that sum to 1.
     """
+    threads = num_threads()
     sets = kernel("jaccard") or jaccard_twin
-    indptr, columns = sets.expand(indices, k1, half_width(k1))
+    indptr, columns = sets.expand(indices, k1, half_width(k1), threads)
     rows = np.repeat(np.arange(len(indices)), np.diff(indptr))
-    products = (kernel("knn") or knn_twin).pair_products(features, features, rows, columns)
+    pair_products = (kernel("knn") or knn_twin).pair_products
+    products = pair_products(features, features, rows, columns, threads)
     # exp(-(2 - 2 cos)): the constant cancels in the normalisation, but keeps exp small.
     values = normalise_rows(indptr, np.exp(2.0 * products - 2.0))
     k2 = min(k2, indices.shape[1])
     if k2 == 1:
         return indptr, columns, values
-    return sets.mean_rows(indptr, columns, values, np.ascontiguousarray(indices[:, :k2]))
+    return sets.mean_rows(indptr, columns, values, np.ascontiguousarray(indices[:, :k2]), threads)
 
 
 def check_neighbours(neighbours: tuple[Any, Any], num: int, k: int) -> np.ndarray:
@@ -108,5 +110,5 @@ def jaccard_distance(
     array = np.ascontiguousarray(_array(features), dtype=np.float32)
     encoded = encode(array, np.ascontiguousarray(indices), k1, k2)
     rows = (kernel("jaccard") or jaccard_twin).jaccard_rows
-    indptr, columns, values = rows(*encoded, num, 0, limit)
+    indptr, columns, values = rows(*encoded, num, 0, limit, num_threads())
     return sparse.csr_array((values, columns, indptr), shape=(num, num))

@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
+#: Sums of minima are taken in whole parts of this, so that they are exact.
+UNITS = 2.0**30
+
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -19,12 +22,15 @@ def _links(indices: np.ndarray, width: int) -> sparse.csr_array:
     return sparse.csr_array((ones, columns, np.arange(0, num * width + 1, width)), shape=(num, num))
 
 
-def expand(indices: np.ndarray, width: int, half_width: int) -> tuple[np.ndarray, np.ndarray]:
+def expand(
+    indices: np.ndarray, width: int, half_width: int, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """k-reciprocal sets, widened by the halves that lie in them to more than two thirds.
 
     Args:
         indices: (N, K) int32 neighbours, self first.
         width, half_width: columns that make the set and the half set (clipped to K).
+        threads: ignored here.
 
     Returns:
         indptr (N + 1,) int64 and sorted columns (E,) int32.
@@ -44,13 +50,18 @@ def expand(indices: np.ndarray, width: int, half_width: int) -> tuple[np.ndarray
 
 
 def mean_rows(
-    indptr: np.ndarray, columns: np.ndarray, values: np.ndarray, neighbours: np.ndarray
+    indptr: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    neighbours: np.ndarray,
+    threads: int = 1,
 ) -> Csr:
     """Replace each row of a sparse matrix by the mean over the rows of its neighbours.
 
     Args:
         indptr, columns, values: CSR (N, N), values float32.
         neighbours: (N, k2) int32.
+        threads: ignored here.
 
     Returns:
         CSR with sorted columns: indptr (N + 1,) int64, columns int32, values float32.
@@ -73,6 +84,7 @@ def jaccard_rows(
     num_rows: int,
     first_column: int,
     max_distance: float,
+    threads: int = 1,
 ) -> Csr:
     """Jaccard distances of rows that sum to one: 1 - s / (2 - s), s the sum of the minima.
 
@@ -81,24 +93,25 @@ def jaccard_rows(
         num_rows: rows wanted, from 0.
         first_column: columns before it are left out.
         max_distance: entries above it are left out, and so are those of exactly 1.
+        threads: ignored here.
 
     Returns:
         CSR of shape (num_rows, N) with sorted columns and 0 on the diagonal.
     """
     num = len(indptr) - 1
-    matrix = sparse.csr_array((values, columns, indptr), shape=(num, num))
+    amounts = np.maximum(np.rint(values.astype(np.float64) * UNITS), 1.0).astype(np.int64)
+    matrix = sparse.csr_array((amounts, columns, indptr), shape=(num, num))
     inverted = matrix.tocsc()
     pointers, parts, data = [0], [], []
     for i in range(num_rows):
         mine = slice(indptr[i], indptr[i + 1])
         lists = [slice(inverted.indptr[c], inverted.indptr[c + 1]) for c in columns[mine]]
-        who = np.concatenate([inverted.indices[s] for s in lists] or [np.zeros(0, np.int32)])
-        minima = [np.minimum(v, inverted.data[s]) for v, s in zip(values[mine], lists)]
+        who = np.concatenate([inverted.indices[s] for s in lists])
+        minima = [np.minimum(v, inverted.data[s]) for v, s in zip(amounts[mine], lists)]
         found, place = np.unique(who, return_inverse=True)
-        shared = np.bincount(
-            place, np.concatenate(minima or [np.zeros(0)]).astype(np.float64), len(found)
-        )
-        distance = np.maximum(0.0, 1.0 - shared / (2.0 - shared)).astype(np.float32)
+        # Whole numbers far below 2^53: exact in double, in any order.
+        shared = np.bincount(place, np.concatenate(minima), len(found)) / UNITS
+        distance = np.maximum(0.0, (1.0 - shared / (2.0 - shared)).astype(np.float32))
         distance[found == i] = 0.0
         keep = (distance < 1.0) & (distance <= max_distance) & (found >= first_column)
         parts.append(found[keep].astype(np.int32))

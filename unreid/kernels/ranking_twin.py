@@ -14,6 +14,7 @@ def match_ranks(
     match_ends: np.ndarray,
     removed: np.ndarray,
     removed_ends: np.ndarray,
+    threads: int = 1,
 ) -> np.ndarray:
     """The rank of every match: how many kept gallery images come before it.
 
@@ -24,6 +25,7 @@ def match_ranks(
         matches: (R,) int64 gallery indices, those of query 0 first, ...
         match_ends: (Q + 1,) int64; query q owns ``matches[match_ends[q]:match_ends[q + 1]]``.
         removed, removed_ends: likewise, the gallery images that query q leaves out.
+        threads: ignored here.
 
     Returns:
         (R,) int64 ranks from 0, in the order of ``matches``.

@@ -1,0 +1,67 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The rank of each match by counting who comes before it.
+
+Letters: Q queries, G gallery images, R matches of all queries together.
+"""
+
+from cython.parallel cimport prange
+
+import numpy as np
+
+
+cdef long long _before(const float *row, Py_ssize_t num, Py_ssize_t match, const long long *gone,
+                       Py_ssize_t num_gone) noexcept nogil:
+    """Images closer than the match, or as close and earlier, without those that are gone."""
+    cdef float own = row[match]
+    cdef Py_ssize_t g
+    cdef int closer = 0
+    cdef long long kept
+    for g in range(match):
+        closer += row[g] <= own
+    for g in range(match + 1, num):
+        closer += row[g] < own
+    kept = closer
+    for g in range(num_gone):
+        kept -= row[gone[g]] < own or (row[gone[g]] == own and gone[g] < match)
+    return kept
+
+
+cdef void _rank_query(const float *row, Py_ssize_t num, const long long *matches,
+                      Py_ssize_t num_matches, const long long *gone, Py_ssize_t num_gone,
+                      long long *out) noexcept nogil:
+    cdef Py_ssize_t r
+    for r in range(num_matches):
+        out[r] = _before(row, num, matches[r], gone, num_gone)
+
+
+def match_ranks(const float[:, ::1] distances, const long long[::1] matches,
+                const long long[::1] match_ends, const long long[::1] removed,
+                const long long[::1] removed_ends, int threads=1):
+    """The rank of every match: how many kept gallery images come before it.
+
+    Image g comes before match p when it is closer, or as close with g < p.
+
+    Args:
+        distances: (Q, G) float32.
+        matches: (R,) int64 gallery indices, those of query 0 first, ...
+        match_ends: (Q + 1,) int64; query q owns ``matches[match_ends[q]:match_ends[q + 1]]``.
+        removed, removed_ends: likewise, the gallery images that query q leaves out.
+        threads: OpenMP threads; the result does not depend on it.
+
+    Returns:
+        (R,) int64 ranks from 0, in the order of ``matches``.
+    """
+    cdef Py_ssize_t q, queries = distances.shape[0], num = distances.shape[1]
+    ranks = np.empty(matches.shape[0], dtype=np.int64)
+    cdef long long[::1] out = ranks
+    cdef const long long *gone = NULL
+    if matches.shape[0] == 0:
+        return ranks
+    if removed.shape[0]:
+        gone = &removed[0]
+    for q in prange(queries, nogil=True, num_threads=threads, schedule="dynamic", chunksize=16):
+        if match_ends[q + 1] > match_ends[q]:
+            _rank_query(&distances[q, 0], num, &matches[match_ends[q]],
+                        match_ends[q + 1] - match_ends[q], gone + removed_ends[q],
+                        removed_ends[q + 1] - removed_ends[q], &out[match_ends[q]])
+    return ranks
