@@ -242,7 +242,7 @@ def draw_contact_sheet(
     *,
     num_cameras: int = MAX_CAMERAS,
     views: int = 2,
-    size: tuple[int, int] = (80, 160),
+    size: tuple[int, int] = (72, 144),
     seed: int = 0,
     margin: int = 3,
 ) -> Image.Image:

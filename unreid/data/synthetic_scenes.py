@@ -19,7 +19,7 @@ Color = tuple[int, int, int]
 #: A panorama is this many pictures' heights wide.
 PANORAMA = 5.0
 #: How much of a place's contrast is left behind the people: the rest is haze of this colour.
-CONTRAST = 0.42
+CONTRAST = 0.34
 HAZE = (142, 140, 138)
 
 
@@ -190,10 +190,13 @@ def _railing(ink: ImageDraw.ImageDraw, w: int, h: int) -> None:
 
 
 def _bonnet(ink: ImageDraw.ImageDraw, w: int, h: int) -> None:
-    ink.rounded_rectangle((-w * 0.2, h * 0.72, w * 1.2, h * 1.2), int(h * 0.06),
-                          fill=(178, 182, 188, 255))  # fmt: skip
-    ink.ellipse((w * 0.1, h * 0.78, w * 0.35, h * 0.85), fill=(236, 236, 220, 255))
-    ink.rectangle((w * 0.45, h * 0.82, w * 0.95, h * 0.85), fill=(70, 74, 80, 255))
+    paint, dark = (168, 60, 52, 255), (46, 48, 54, 255)
+    for x in (0.14, 0.7):
+        ink.rounded_rectangle((w * x, h * 0.9, w * (x + 0.16), h * 1.1), 4, fill=dark)
+    ink.rounded_rectangle((w * 0.06, h * 0.76, w * 0.94, h * 0.95), int(h * 0.05), fill=paint)
+    ink.rectangle((w * 0.34, h * 0.83, w * 0.66, h * 0.89), fill=dark)
+    for x in (0.12, 0.72):
+        ink.ellipse((w * x, h * 0.82, w * (x + 0.16), h * 0.88), fill=(236, 236, 216, 255))
 
 
 def _column(ink: ImageDraw.ImageDraw, w: int, h: int) -> None:
