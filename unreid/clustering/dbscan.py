@@ -26,7 +26,7 @@ def check_distance(name: str, distance: np.ndarray | sparse.sparray | sparse.spm
         raise TypeError(f"{name} must be a matrix (N, N), got {type(distance).__name__}")
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
         raise ValueError(f"{name} must have shape (N, N) with N >= 1, got {tuple(shape)}")
-    values = distance.data if sparse.issparse(distance) else np.asarray(distance)
+    values = np.asarray(distance.data if sparse.issparse(distance) else distance)
     # The minimum is NaN if anything is, and needs no mask as large as the matrix.
     if values.size and np.isnan(values.min()):
         raise ValueError(f"{name} must be numbers, but holds NaN")

@@ -135,7 +135,7 @@ def evaluate_rank(
     use_metric_cuhk03: bool = False,
     use_cython: bool = True,
     generator: np.random.Generator | None = None,
-) -> tuple[np.ndarray, Any, Any] | tuple[np.ndarray, float]:
+) -> tuple[Any, ...]:
     """Drop-in for ``fastreid.evaluation.rank.evaluate_rank``, without its argsort.
 
     Args:

@@ -10,6 +10,7 @@ Letters: N images, D channels, K neighbours, E entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ import torch
 from scipy import sparse
 
 from unreid.checks import check_features, check_integer, check_number
-from unreid.graph.knn import knn
-from unreid.kernels import jaccard_twin, kernel, knn_twin, num_threads
+from unreid.graph.knn import knn, pair_similarities
+from unreid.kernels import jaccard_twin, kernel, num_threads
 
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -39,30 +40,47 @@ def normalise_rows(indptr: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (weights / np.repeat(sums, np.diff(indptr))).astype(np.float32)
 
 
-def encode(features: np.ndarray, indices: np.ndarray, k1: int, k2: int) -> Csr:
+def cosine_weights(rows: np.ndarray, products: np.ndarray) -> np.ndarray:
+    """exp(-(2 - 2 cos)): the constant cancels when a row is normalised, but keeps exp small."""
+    return np.exp(2.0 * products - 2.0)
+
+
+def encode(
+    features: np.ndarray,
+    indices: np.ndarray,
+    k1: int,
+    k2: int,
+    weights: Callable[[np.ndarray, np.ndarray], np.ndarray] = cosine_weights,
+) -> Csr:
     """Each image as a sparse distribution over its k-reciprocal neighbours (eq. 5-7 of [0]).
 
     Args:
         features: (N, D) float32 unit rows.
-        indices: (N, K) int32 neighbours, self first.
-        k1: columns in a set; k2: columns averaged by the query expansion (1: none); both are
-            clipped to K.
+        indices: (N, K) int32 neighbours, self first; all K make a k-reciprocal set.
+        k1: what the half set is half of; k2: columns averaged by the query expansion (1: none;
+            clipped to K).
+        weights: of pairs, from their rows (E,) and inner products (E,).
 
     Returns:
         CSR (N, N) with sorted columns, rows that sum to 1.
     """
     threads = num_threads()
     sets = kernel("jaccard") or jaccard_twin
-    indptr, columns = sets.expand(indices, k1, half_width(k1), threads)
+    indptr, columns = sets.expand(indices, indices.shape[1], half_width(k1), threads)
     rows = np.repeat(np.arange(len(indices)), np.diff(indptr))
-    pair_products = (kernel("knn") or knn_twin).pair_products
-    products = pair_products(features, features, rows, columns, threads)
-    # exp(-(2 - 2 cos)): the constant cancels in the normalisation, but keeps exp small.
-    values = normalise_rows(indptr, np.exp(2.0 * products - 2.0))
+    products = pair_similarities(features, rows, columns)
+    values = normalise_rows(indptr, weights(rows, products))
     k2 = min(k2, indices.shape[1])
     if k2 == 1:
         return indptr, columns, values
     return sets.mean_rows(indptr, columns, values, np.ascontiguousarray(indices[:, :k2]), threads)
+
+
+def distances(encoded: Csr, num_rows: int, first_column: int, max_distance: float) -> Csr:
+    """Jaccard distances below 1 (and <= ``max_distance``) of the first rows with the columns
+    from ``first_column`` on, as indptr, columns, values (eq. 10 of [0])."""
+    rows = (kernel("jaccard") or jaccard_twin).jaccard_rows
+    return rows(*encoded, num_rows, first_column, max_distance, num_threads())
 
 
 def check_neighbours(neighbours: tuple[Any, Any], num: int, k: int) -> np.ndarray:
@@ -109,6 +127,5 @@ def jaccard_distance(
     indices = check_neighbours(neighbours, num, width)[:, :width]
     array = np.ascontiguousarray(_array(features), dtype=np.float32)
     encoded = encode(array, np.ascontiguousarray(indices), k1, k2)
-    rows = (kernel("jaccard") or jaccard_twin).jaccard_rows
-    indptr, columns, values = rows(*encoded, num, 0, limit, num_threads())
+    indptr, columns, values = distances(encoded, num, 0, limit)
     return sparse.csr_array((values, columns, indptr), shape=(num, num))

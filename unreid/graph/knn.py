@@ -94,32 +94,54 @@ def search(
     return found, values
 
 
-def _own(features: np.ndarray) -> np.ndarray:
-    """Each row's product with itself, (N, 1) float32."""
-    every = np.arange(len(features))
+def pair_similarities(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Inner products (P,) float32 of rows and columns (P,), summed in double."""
     pair_products = (kernel("knn") or knn_twin).pair_products
-    return pair_products(features, features, every, every, num_threads())[:, None]
+    return pair_products(features, features, rows, columns, num_threads())
 
 
 def exact(features: np.ndarray, k: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Exact neighbours (N, k) on the CPU: half the matrix by kernels, or the plain search."""
-    tensor = torch.from_numpy(features)
+    return _exact(features, k, block_size, False)[:2]
+
+
+def exact_and_farthest(
+    features: np.ndarray, k: int, block_size: int = BLOCK_SIZE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``exact``, and the smallest similarity (N,) of each row, in one pass over the matrix."""
+    indices, similarities, farthest = _exact(features, k, block_size, True)
+    return indices, similarities, pair_similarities(features, indices[:, 0], farthest)
+
+
+def _exact(
+    features: np.ndarray, k: int, block_size: int, far: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Neighbours (N, k), and with ``far`` the farthest image of each (N,), else an empty one."""
+    tensor, every = torch.from_numpy(features), np.arange(len(features), dtype=np.int32)
     kernels = kernel("knn")
     if kernels is None:
-        found, values = search(tensor, torch.arange(len(features)), k, block_size)
-        values[:, 0] = torch.from_numpy(_own(features))[:, 0]
-        return found.numpy().astype(np.int32), values.numpy()
+        found, values = search(tensor, torch.from_numpy(every).long(), k, block_size)
+        indices, similarities = found.numpy().astype(np.int32), values.numpy()
+        similarities[:, 0] = pair_similarities(features, every, every)
+        least = [(t @ tensor.T).argmin(1).numpy() for t in tensor.split(block_size) if far]
+        return indices, similarities, np.concatenate(least) if far else every[:0]
     cheap = triangle.cheapen(features)
-    lists = triangle.Lists(kernels, cheap, k - 1)
-    triangle.scan(cheap, block_size, [lists])
-    others, scores, again = lists.finish(features)
-    own_index = np.arange(len(features), dtype=np.int32)[:, None]
-    indices = np.concatenate([own_index, others], axis=1)
-    similarities = np.concatenate([_own(features), scores], axis=1)
+    near = triangle.Lists(kernels, cheap, k - 1)
+    wide = triangle.Lists(kernels, cheap, int(far and len(features) > 1), -1.0)
+    triangle.scan(cheap, block_size, [near, wide] if far else [near])
+    others, scores, again = near.finish(features)
+    indices = np.concatenate([every[:, None], others], axis=1)
+    own = pair_similarities(features, every, every)[:, None]
+    similarities = np.concatenate([own, scores], axis=1)
     if again.size:
         found, values = search(tensor, torch.from_numpy(again), k, block_size)
         indices[again, 1:], similarities[again, 1:] = found[:, 1:], values[:, 1:]
-    return indices, similarities
+    if not (far and len(features) > 1):
+        return indices, similarities, every if far else every[:0]
+    farthest, _, again = wide.finish(features)
+    for part in np.split(again, range(block_size, len(again), block_size)) if again.size else ():
+        farthest[part, 0] = (tensor[part] @ tensor.T).argmin(1).numpy()
+    return indices, similarities, farthest[:, 0]
 
 
 def knn(

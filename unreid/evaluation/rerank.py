@@ -1,0 +1,114 @@
+"""k-reciprocal re-ranking at test, from sparse encodings: nothing of size (Q + G) x (Q + G).
+
+[0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
+    arXiv:1701.08398.
+
+Letters: Q queries, G gallery images, N = Q + G, D channels, E entries.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+
+from unreid.checks import check_features, check_integer, check_number
+from unreid.graph.jaccard import Csr, distances, encode
+from unreid.graph.knn import exact_and_farthest, knn
+
+
+def _stacked(query_features: Any, gallery_features: Any) -> tuple[np.ndarray, int]:
+    """Queries above gallery, (N, D) float32 unit rows, and Q."""
+    parts = []
+    for name, values in (
+        ("query_features", query_features),
+        ("gallery_features", gallery_features),
+    ):
+        check_features(name, values)
+        on_cpu = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+        parts.append(np.asarray(on_cpu, dtype=np.float32))
+    if parts[0].shape[1] != parts[1].shape[1]:
+        raise ValueError(
+            f"gallery_features must have {parts[0].shape[1]} channels as query_features has, got"
+            f" {parts[1].shape[1]}"
+        )
+    return np.concatenate(parts), len(parts[0])
+
+
+def _blend(final: np.ndarray, jaccard: Csr, first_column: int, share: float) -> None:
+    """Add ``share`` times the Jaccard distance to (Q, G) ``final``; an absent entry is 1."""
+    indptr, columns, values = jaccard
+    final += np.float32(share)
+    for i, (start, stop) in enumerate(pairwise(indptr)):
+        final[i, columns[start:stop] - first_column] += share * (values[start:stop] - 1.0)
+
+
+def k_reciprocal_rerank(
+    query_features: Any,
+    gallery_features: Any,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> np.ndarray:
+    """The distances of ``fastreid.evaluation.rerank.re_ranking`` on cosine distances.
+
+    That routine squares the distance d = 1 - cos, divides each image's by its largest, encodes
+    sets of k1 + 1 neighbours with weights exp(-d^2 / max d^2), and mixes the Jaccard distance
+    with the divided squares (eq. 12 of [0]). Squared Euclidean distances of unit rows are
+    2 - 2 cos, so they give the same.
+
+    Args:
+        query_features: (Q, D) float, unit rows; gallery_features: (G, D) likewise.
+        k1, k2: >= 1, clipped to what there is.
+        lambda_value: share of the original distance, 0..1.
+
+    Returns:
+        (Q, G) float32. Memory: this, N k1 for the neighbours, and the sparse encodings.
+    """
+    features, num_queries = _stacked(query_features, gallery_features)
+    k1, k2 = check_integer("k1", k1, 1), check_integer("k2", k2, 1)
+    share = check_number("lambda_value", lambda_value, 0.0, 1.0)
+    indices, _, least = exact_and_farthest(features, min(k1 + 1, len(features)))
+    # All images the same: every distance is zero, whatever it is divided by.
+    largest = np.maximum((1.0 - least.astype(np.float64)) ** 2, np.finfo(np.float32).tiny)
+
+    def weights(rows: np.ndarray, products: np.ndarray) -> np.ndarray:
+        return np.exp(-((1.0 - products.astype(np.float64)) ** 2) / largest[rows])
+
+    encoded = encode(features, indices, k1, k2, weights)
+    jaccard = distances(encoded, num_queries, num_queries, 1.0)
+    tensor = torch.from_numpy(features)
+    final = (tensor[:num_queries] @ tensor[num_queries:].T).numpy()
+    np.subtract(1.0, final, out=final)
+    np.square(final, out=final)
+    final *= (share / largest[:num_queries, None]).astype(np.float32)
+    _blend(final, jaccard, num_queries, 1.0 - share)
+    return final
+
+
+def jaccard_query_gallery(
+    query_features: Any, gallery_features: Any, k1: int = 20, k2: int = 6
+) -> np.ndarray:
+    """The Jaccard distance that fast-reid's evaluator mixes in for ``TEST.RERANK``.
+
+    Unlike ``k_reciprocal_rerank`` it takes k1 neighbours with the image itself among them, and
+    weights exp(-(2 - 2 cos)): the distance used in training, of queries and gallery together.
+    fast-reid then ranks by ``jaccard * (1 - LAMBDA) + distmat * LAMBDA``.
+
+    Args:
+        query_features: (Q, D) float, unit rows; gallery_features: (G, D) likewise (fast-reid
+            normalises them before this when ``TEST.METRIC`` is "cosine").
+        k1, k2: as ``TEST.RERANK.K1`` and ``.K2``, >= 1, clipped to what there is.
+
+    Returns:
+        (Q, G) float32, 0..1.
+    """
+    features, num_queries = _stacked(query_features, gallery_features)
+    k1, k2 = check_integer("k1", k1, 1), check_integer("k2", k2, 1)
+    indices = knn(features, k1)[0]
+    jaccard = distances(encode(features, indices, k1, k2), num_queries, num_queries, 1.0)
+    final = np.zeros((num_queries, len(features) - num_queries), dtype=np.float32)
+    _blend(final, jaccard, num_queries, 1.0)
+    return final
