@@ -19,8 +19,8 @@ from pathlib import Path
 # Run from a checkout that was not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import unreid  # noqa: E402,F401  (before fastreid: makes it importable)
-from unreid.checks import nearest  # noqa: E402
+import unreid  # noqa: F401  (before fastreid: makes it importable)
+from unreid.checks import nearest
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -45,6 +45,8 @@ def apply() -> None:
         collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
     # Its kernels are not compiled in site-packages; ours rank instead, so the advice misleads.
     warnings.filterwarnings("ignore", message="Cython .*evaluation", category=UserWarning)
+    # data/transforms/functional.py, once in every worker of every loader.
+    warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
     # resnet.py and others import gdown inside the function that downloads ImageNet weights, and
     # do not declare it; most of their addresses are plain ones that torch.hub can fetch.
     if importlib.util.find_spec("gdown") is None and "gdown" not in sys.modules:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 from fastreid.data.data_utils import read_image
 from PIL import Image
 from torch.utils.data import Dataset
@@ -57,7 +58,7 @@ class ImageDataset(Dataset):
     """
 
     def __init__(
-        self, paths: Sequence[str], transform: Any, **fields: Sequence[int]
+        self, paths: Sequence[str], transform: Any, **fields: Sequence[int] | np.ndarray
     ) -> None:
         self.paths = paths
         self.transform = transform

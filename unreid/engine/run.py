@@ -16,7 +16,7 @@ from fastreid.utils.env import seed_all_rng
 
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
-from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.data.unlabelled import load_training_images
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.results import RunResults
 from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
@@ -126,8 +126,9 @@ def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
     for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
         build_test_loader(cfg, name)
     cfg = with_cameras(cfg, len(images.cameras))
-    scored = pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY
-    quality = LabelScorer(pids, images.camids) if scored else None
+    quality = None
+    if pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY:
+        quality = LabelScorer(pids, images.camids)
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     if hasattr(labeler_class, "check_images"):
         labeler_class.check_images(cfg, images)

@@ -28,6 +28,11 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         group_size: Images per group, >= 2.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, norm: nn.BatchNorm2d, group_size: int) -> None:
         super().__init__(
             norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats
@@ -66,8 +71,9 @@ def use_ghost_norm(module: nn.Module, group_size: int) -> int:
     """
     replaced = 0
     for name, child in module.named_children():
-        plain = isinstance(child, nn.BatchNorm2d) and not isinstance(child, GhostBatchNorm2d)
-        if plain and child.track_running_stats:
+        if isinstance(child, GhostBatchNorm2d):
+            continue
+        if isinstance(child, nn.BatchNorm2d) and child.track_running_stats:
             setattr(module, name, GhostBatchNorm2d(child, group_size))
             replaced += 1
         else:

@@ -12,9 +12,9 @@ import time
 from typing import Any
 
 import numpy as np
+
 from calr.intra import local_labels_path, read_local_labels
 from calr.refine import node_scores, refine, removal_share
-
 from unreid.clustering.dbscan import dbscan
 from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation

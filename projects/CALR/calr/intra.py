@@ -176,9 +176,9 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
                              f" but {camera} has {size}; leave it out, or set"
                              " CALR.REFINE.ENABLED False")
     labels = np.full(len(images), -1, dtype=np.int64)
-    for camera, name in enumerate(images.cameras):
-        own = np.flatnonzero(images.camids == camera)
-        logger.info(f"Stage 1, camera {camera + 1} of {len(images.cameras)}: {name},"
+    for number, name in enumerate(images.cameras):
+        own = np.flatnonzero(images.camids == number)
+        logger.info(f"Stage 1, camera {number + 1} of {len(images.cameras)}: {name},"
                     f" {len(own)} images")
         folder = os.path.join(cfg.OUTPUT_DIR, "intra", name)
         scorer = quality.subset(own) if quality is not None else None

@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from calr.adversary import CameraAdversary, dann_factor
-from calr.weights import cluster_weights
 from fastreid.config import configurable
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from torch import Tensor
 
+from calr.adversary import CameraAdversary, dann_factor
+from calr.weights import cluster_weights
 from unreid.losses.cluster_nce import cluster_nce
 from unreid.modeling.memory_reid import MemoryReID
 from unreid.structures import FeatureBank, PseudoLabels
