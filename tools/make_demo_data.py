@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if options.contact_sheet is not None:
             sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
-            sheet.save(options.contact_sheet, quality=80)
+            sheet.save(options.contact_sheet, quality=78)
             print(f"{options.contact_sheet}: {sheet.width} x {sheet.height} pixels")
     except (ValueError, FileExistsError) as error:
         print(f"make_demo_data.py: {error}", file=sys.stderr)

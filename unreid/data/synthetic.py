@@ -29,7 +29,8 @@ from unreid.data.synthetic_cameras import (
     next_view,
     sample_track,
 )
-from unreid.data.synthetic_figures import Identity, View, sample_identity
+from unreid.data.synthetic_figures import View
+from unreid.data.synthetic_people import Identity, sample_identity
 
 __all__ = [
     "FOLDER",
@@ -45,7 +46,7 @@ __all__ = [
 FOLDER = "Market-1501-v15.09.15"
 MANIFEST = "synthetic.json"
 #: Raised whenever the pixels of a seed change, so that an older set is drawn anew.
-VERSION = 1
+VERSION = 2
 #: Market-1501's ids end here, and fast-reid checks it.
 MAX_IDS = 1501
 BURST = 3
@@ -152,6 +153,8 @@ def _checked(
     num_train_ids: Any, num_test_ids: Any, num_cameras: Any, images_per_id: Any, size: Any,
     seed: Any,
 ) -> dict[str, Any]:  # fmt: skip
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise ValueError(f"size must be (width, height), got {size!r}")
     wanted = {
         "version": VERSION,
         "num_train_ids": check_integer("num_train_ids", num_train_ids, 1, MAX_IDS - 1),

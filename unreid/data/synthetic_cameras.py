@@ -16,7 +16,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageFilter
 
-from unreid.data.synthetic_figures import Identity, View, draw_body
+from unreid.checks import check_integer
+from unreid.data.synthetic_figures import View, draw_body
+from unreid.data.synthetic_people import Identity
 from unreid.data.synthetic_scenes import PANORAMA, Scene, draw_scene
 
 FRONT, SIDE, BACK = 0.0, math.pi / 2, math.pi
@@ -81,7 +83,7 @@ MAX_CAMERAS = len(_CAMERAS)
 
 def make_camera(index: int, seed: int = 0) -> Camera:
     """Camera ``index`` (from 0, below ``MAX_CAMERAS``); ``seed`` moves its gains a little."""
-    camera = _CAMERAS[index]
+    camera = _CAMERAS[check_integer("index", index, 0, MAX_CAMERAS - 1)]
     rng = np.random.default_rng([seed, 7, index])
     r, g, b = (gain * rng.uniform(0.985, 1.015) for gain in camera.gains)
     return replace(camera, gains=(r, g, b), seed=seed)

@@ -1,4 +1,4 @@
-"""Drawn people: an identity's lasting looks, its passing pose, and the ink that joins the two.
+"""Drawn figures: a passing pose and framing, and the ink that gives it a person's looks.
 
 A figure is a handful of joints in three dimensions (x to the viewer's right of a person seen from
 the front, y up, z forward; a standing person is one unit high), turned by the view's yaw and
@@ -17,59 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-Color = tuple[int, int, int]
+from unreid.data.synthetic_people import Color, Identity
+
 Joint = tuple[float, float, float]
 
-# Few colours, worn by many: the colour alone must not give a person away.
-UPPER_COLORS: tuple[Color, ...] = (
-    (38, 38, 42), (222, 220, 214), (128, 130, 134), (36, 48, 92), (168, 40, 44),
-    (58, 104, 168), (48, 96, 66), (206, 176, 82), (200, 132, 150), (176, 152, 120),
-)  # fmt: skip
-LOWER_COLORS: tuple[Color, ...] = (
-    (36, 36, 40), (44, 56, 92), (104, 128, 164), (112, 112, 116), (160, 142, 112), (206, 202, 194),
-)  # fmt: skip
-SKIN_COLORS: tuple[Color, ...] = ((236, 200, 172), (214, 166, 132), (166, 116, 84), (104, 70, 52))
-HAIR_COLORS: tuple[Color, ...] = ((28, 24, 22), (70, 46, 32), (132, 94, 56), (176, 172, 166))
-TEXTURES = ("plain", "hoops", "bars", "checks", "dots", "yoke", "logo")
-BAGS = ("none", "backpack", "shoulder", "hand")
 SUPERSAMPLING = 3
 #: People are drawn this much wider than they are, to fill a crop as a detector's box does.
 WIDEN = 1.15
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What stays the same about one person, whoever looks.
-
-    Lengths are shares of a body height; ``frequency`` counts pattern periods over the torso and
-    ``phase`` is in radians; ``side`` is +1 or -1, the side that a bag hangs on.
-    """
-
-    height: float
-    shoulders: float
-    waist: float
-    hips: float
-    depth: float
-    legs: float
-    limb: float
-    skin: Color
-    hair: Color
-    hair_length: float
-    hat: Color | None
-    upper: Color
-    second: Color
-    texture: str
-    frequency: float
-    phase: float
-    long_sleeves: bool
-    open_jacket: bool
-    hem: float
-    lower: Color
-    lower_kind: str
-    shoes: Color
-    bag: str
-    bag_color: Color
-    side: int
 
 
 @dataclass(frozen=True)
@@ -95,48 +49,6 @@ class View:
     light: float
     occluder: int
     cover: float
-
-
-def _near(color: Color, rng: np.random.Generator, spread: int = 7) -> Color:
-    r, g, b = np.clip(np.asarray(color) + rng.integers(-spread, spread + 1, 3), 0, 255)
-    return int(r), int(g), int(b)
-
-
-def _pick(colors: tuple[Color, ...], rng: np.random.Generator) -> Color:
-    return _near(colors[int(rng.integers(len(colors)))], rng)
-
-
-def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draw one person's lasting looks from ``rng``."""
-    texture = TEXTURES[int(rng.choice(len(TEXTURES), p=(0.22, 0.16, 0.11, 0.13, 0.11, 0.13, 0.14)))]
-    build = rng.uniform(0.86, 1.2)
-    return Identity(
-        height=rng.uniform(0.9, 1.02),
-        shoulders=0.112 * build * rng.uniform(0.94, 1.06),
-        waist=0.086 * build * rng.uniform(0.9, 1.15),
-        hips=0.094 * build * rng.uniform(0.92, 1.12),
-        depth=0.068 * build * rng.uniform(0.9, 1.15),
-        legs=rng.uniform(0.45, 0.52),
-        limb=build * rng.uniform(0.9, 1.12),
-        skin=_pick(SKIN_COLORS, rng),
-        hair=_pick(HAIR_COLORS, rng),
-        hair_length=float(rng.choice((0.0, 0.35, 0.6, 1.0), p=(0.08, 0.42, 0.2, 0.3))),
-        hat=_pick(UPPER_COLORS, rng) if rng.random() < 0.18 else None,
-        upper=_pick(UPPER_COLORS, rng),
-        second=_pick(UPPER_COLORS, rng),
-        texture=texture,
-        frequency=float(rng.choice((3.0, 4.5, 6.0, 8.0))),
-        phase=rng.uniform(0.0, 2 * math.pi),
-        long_sleeves=bool(rng.random() < 0.55),
-        open_jacket=bool(rng.random() < 0.2),
-        hem=float(rng.choice((0.0, 0.03, 0.14), p=(0.5, 0.35, 0.15))),
-        lower=_pick(LOWER_COLORS, rng),
-        lower_kind=str(rng.choice(("trousers", "shorts", "skirt"), p=(0.6, 0.2, 0.2))),
-        shoes=_near(((40, 38, 40), (214, 212, 208), (150, 60, 52))[int(rng.integers(3))], rng),
-        bag=str(rng.choice(BAGS, p=(0.34, 0.28, 0.22, 0.16))),
-        bag_color=_pick(UPPER_COLORS, rng),
-        side=int(rng.choice((-1, 1))),
-    )
 
 
 def _shade(color: Color, factor: float) -> Color:
@@ -203,9 +115,7 @@ def _swing(start: Joint, angle: float, length: float) -> Joint:
     )
 
 
-def _leg(canvas: _Canvas, person: Identity, view: View, side: int) -> float:
-    """Draw one leg; return its depth-independent swing so that the arm can oppose it."""
-    angle = side * view.stride * math.sin(view.gait)
+def _leg(canvas: _Canvas, person: Identity, view: View, angle: float, side: int) -> None:
     bend = max(0.0, -side * math.cos(view.gait)) * view.stride * 1.3 + 0.04
     hip = (side * person.hips * 0.5, person.legs, 0.0)
     knee = _swing(hip, angle, (person.legs - 0.035) * 0.52)
@@ -221,7 +131,6 @@ def _leg(canvas: _Canvas, person: Identity, view: View, side: int) -> float:
     bare = person.lower_kind == "skirt"
     canvas.capsule(hip, knee, 0.05 * thick, 0.039 * thick,
                    _shade(person.skin if bare else person.lower, dim))  # fmt: skip
-    return angle
 
 
 def _arm(canvas: _Canvas, person: Identity, angle: float, side: int) -> Joint:
@@ -402,7 +311,7 @@ def draw_body(person: Identity, view: View, size: tuple[int, int]) -> Image.Imag
         if person.bag in ("hand", "shoulder") and person.side == far:
             _side_bag(canvas, person, hands[far])
     for side in (far, near):
-        _leg(canvas, person, view, side)
+        _leg(canvas, person, view, angles[side], side)
     if person.lower_kind == "skirt":
         _skirt(canvas, person, view)
     _torso(canvas, person, view.yaw)

@@ -1,0 +1,475 @@
+"""The synthetic set: its layout, its determinism, and how hard it is.
+
+Letters: N images, D channels, Q queries, G gallery images.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unreid.data import synthetic
+from unreid.data.synthetic import (
+    FOLDER,
+    draw_contact_sheet,
+    draw_dataset,
+    draw_figure,
+    make_camera,
+    make_identity,
+    next_view,
+    sample_track,
+)
+from unreid.data.synthetic_cameras import MAX_CAMERAS
+
+NAME = re.compile(r"^(\d{4})_c([1-6])s(\d+)_(\d{6})_(\d{2})\.jpg$")
+TINY: dict[str, Any] = {
+    "num_train_ids": 8,
+    "num_test_ids": 4,
+    "num_cameras": 3,
+    "images_per_id": 6,
+}
+
+
+def names(root: Path, folder: str) -> list[tuple[int, int, int]]:
+    """(pid, camera, sequence) of every picture in ``folder``, sorted by name."""
+    found = []
+    for path in sorted((root / FOLDER / folder).iterdir()):
+        match = NAME.match(path.name)
+        assert match, path.name
+        found.append((int(match[1]), int(match[2]), int(match[3])))
+    return found
+
+
+def bytes_of(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*.jpg"))}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tiny")
+    draw_dataset(root, **TINY)
+    return root
+
+
+# ---------------------------------------------------------------- layout
+
+
+def test_layout__is_market_1501s_own(tiny: Path) -> None:
+    folders = {p.name for p in (tiny / FOLDER).iterdir() if p.is_dir()}
+    assert folders == {"bounding_box_train", "query", "bounding_box_test"}
+    for folder in folders:
+        assert names(tiny, folder)
+
+
+def test_layout__is_read_by_fastreid(tiny: Path) -> None:
+    datasets = pytest.importorskip("fastreid.data.datasets")
+    market = datasets.DATASET_REGISTRY.get("Market1501")(root=str(tiny))
+    assert len(market.train) == 8 * 6
+    assert len(market.query) + len(market.gallery) == 4 * 6
+    assert {item[2] for item in market.query} <= {0, 1, 2}
+    assert {item[1] for item in market.query} == {9, 10, 11, 12}
+
+
+def test_summary__counts_what_was_written(tmp_path: Path) -> None:
+    summary = draw_dataset(tmp_path, **TINY)
+    assert summary.drawn
+    assert summary.num_train_images == len(names(tmp_path, "bounding_box_train")) == 48
+    assert summary.num_query_images == len(names(tmp_path, "query"))
+    assert summary.num_gallery_images == len(names(tmp_path, "bounding_box_test"))
+    assert (summary.num_train_ids, summary.num_test_ids, summary.num_cameras) == (8, 4, 3)
+
+
+def test_ids__of_training_and_test_are_disjoint_and_start_at_one(tiny: Path) -> None:
+    train = {pid for pid, _, _ in names(tiny, "bounding_box_train")}
+    test = {pid for f in ("query", "bounding_box_test") for pid, _, _ in names(tiny, f)}
+    assert train == set(range(1, 9))
+    assert test == set(range(9, 13))
+
+
+def test_query__is_one_picture_of_each_id_and_camera(tiny: Path) -> None:
+    queries = Counter((pid, cam) for pid, cam, _ in names(tiny, "query"))
+    gallery = {(pid, cam) for pid, cam, _ in names(tiny, "bounding_box_test")}
+    assert set(queries.values()) == {1}
+    assert set(queries) == gallery
+
+
+def test_query__has_a_match_under_another_camera(tiny: Path) -> None:
+    gallery = names(tiny, "bounding_box_test")
+    for pid, cam, _ in names(tiny, "query"):
+        assert any(p == pid and c != cam for p, c, _ in gallery)
+
+
+@pytest.mark.parametrize("images_per_id", [4, 5, 12, 17])
+@pytest.mark.parametrize("num_cameras", [2, 3, 6])
+def test_visits__are_two_cameras_or_more_with_two_images_or_more(
+    num_cameras: int, images_per_id: int
+) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        visits = synthetic._visits(num_cameras, images_per_id, rng)
+        cameras = [camera for camera, _ in visits]
+        assert 2 <= len(set(cameras)) == len(cameras)
+        assert all(0 <= camera < num_cameras for camera in cameras)
+        assert min(images for _, images in visits) >= 2
+        assert sum(images for _, images in visits) == images_per_id
+
+
+def test_bursts__are_consecutive_frames_of_one_walk() -> None:
+    walks = synthetic._walks(make_camera(0), 7, np.random.default_rng(0))
+    assert len(walks) == 7
+    by_sequence: dict[int, list[Any]] = {}
+    for sequence, frame, view in walks:
+        by_sequence.setdefault(sequence, []).append((frame, view))
+    assert len(by_sequence) == 2
+    for frames in by_sequence.values():
+        assert np.all(np.diff([frame for frame, _ in frames]) == 12)
+        # One heading in a burst: front, side and back are 90 degrees apart, the jitter is not.
+        assert np.ptp([view.yaw for _, view in frames]) < 1.2
+
+
+def test_pictures__have_the_size_that_was_asked_for(tmp_path: Path) -> None:
+    draw_dataset(
+        tmp_path, num_train_ids=1, num_test_ids=1, num_cameras=2, images_per_id=4, size=(32, 96)
+    )
+    for path in tmp_path.rglob("*.jpg"):
+        with Image.open(path) as picture:
+            assert (picture.size, picture.mode) == ((32, 96), "RGB")
+
+
+# ---------------------------------------------------------------- determinism
+
+
+def test_same_seed__same_bytes(tiny: Path, tmp_path: Path) -> None:
+    draw_dataset(tmp_path, **TINY)
+    assert bytes_of(tmp_path) == bytes_of(tiny)
+
+
+def test_other_seed__other_pictures(tiny: Path, tmp_path: Path) -> None:
+    draw_dataset(tmp_path, **TINY, seed=1)
+    assert not set(bytes_of(tmp_path).values()) & set(bytes_of(tiny).values())
+
+
+def test_global_random_state__is_neither_read_nor_moved(tmp_path: Path) -> None:
+    np.random.seed(5)  # noqa: NPY002 - the legacy state is what is being watched
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    draw_dataset(tmp_path, num_train_ids=1, num_test_ids=1, num_cameras=2, images_per_id=4)
+    assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
+
+
+def test_person__looks_the_same_in_a_larger_set() -> None:
+    assert make_identity(7) == make_identity(7)
+    assert make_identity(7) != make_identity(8)
+    assert make_identity(7) != make_identity(7, seed=1)
+
+
+# ---------------------------------------------------------------- drawing once, whole or not at all
+
+
+def test_same_set__is_not_drawn_again(tiny: Path) -> None:
+    stamps = {p: p.stat().st_mtime_ns for p in tiny.rglob("*.jpg")}
+    summary = draw_dataset(tiny, **TINY)
+    assert not summary.drawn
+    assert summary.num_train_images == 48
+    assert stamps == {p: p.stat().st_mtime_ns for p in tiny.rglob("*.jpg")}
+
+
+def test_set_that_lost_a_picture__is_drawn_again(tmp_path: Path) -> None:
+    draw_dataset(tmp_path, **TINY)
+    whole = bytes_of(tmp_path)
+    next((tmp_path / FOLDER / "query").iterdir()).unlink()
+    assert draw_dataset(tmp_path, **TINY).drawn
+    assert bytes_of(tmp_path) == whole
+
+
+def test_other_parameters__replace_the_set(tmp_path: Path) -> None:
+    draw_dataset(tmp_path, **TINY)
+    assert draw_dataset(tmp_path, **{**TINY, "num_train_ids": 2}).drawn
+    assert {pid for pid, _, _ in names(tmp_path, "bounding_box_train")} == {1, 2}
+    assert [p.name for p in tmp_path.iterdir()] == [FOLDER]
+
+
+def test_other_version__replaces_the_set(tmp_path: Path) -> None:
+    draw_dataset(tmp_path, **TINY)
+    manifest = tmp_path / FOLDER / "synthetic.json"
+    content = json.loads(manifest.read_text())
+    content["wanted"]["version"] -= 1
+    manifest.write_text(json.dumps(content))
+    assert draw_dataset(tmp_path, **TINY).drawn
+
+
+def _fail_after(pictures: int, error: type[BaseException]) -> Callable[..., Image.Image]:
+    drawn = 0
+
+    def draw(*args: Any) -> Image.Image:
+        nonlocal drawn
+        drawn += 1
+        if drawn > pictures:
+            raise error
+        return draw_figure(*args)
+
+    return draw
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_interrupted_draw__leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    monkeypatch.setattr(synthetic, "draw_figure", _fail_after(20, error))
+    with pytest.raises(error):
+        draw_dataset(tmp_path, **TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_redraw__keeps_the_old_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_dataset(tmp_path, **TINY)
+    old = bytes_of(tmp_path)
+    monkeypatch.setattr(synthetic, "draw_figure", _fail_after(20, KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        draw_dataset(tmp_path, **TINY, seed=3)
+    assert bytes_of(tmp_path) == old
+    assert [p.name for p in tmp_path.iterdir()] == [FOLDER]
+
+
+def test_a_data_set_not_drawn_here__is_left_alone(tmp_path: Path) -> None:
+    real = tmp_path / FOLDER / "query" / "0001_c1s1_000001_00.jpg"
+    real.parent.mkdir(parents=True)
+    real.write_bytes(b"a picture of the real set")
+    with pytest.raises(FileExistsError, match="was not drawn here"):
+        draw_dataset(tmp_path, **TINY)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == [real]
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"num_train_ids": 0}, "num_train_ids must be an integer >= 1"),
+        ({"num_test_ids": 0}, "num_test_ids must be an integer >= 1"),
+        ({"num_train_ids": 1000, "num_test_ids": 600}, "num_train_ids + num_test_ids must be"),
+        ({"num_cameras": 1}, "num_cameras must be an integer >= 2 and <= 6, got 1"),
+        ({"num_cameras": 7}, "num_cameras must be an integer >= 2 and <= 6, got 7"),
+        ({"images_per_id": 3}, "images_per_id must be an integer >= 4"),
+        ({"images_per_id": 6.0}, "images_per_id must be an integer"),
+        ({"size": (8, 128)}, "size[0] (width) must be an integer >= 16"),
+        ({"size": (64, 20)}, "size[1] (height) must be an integer >= 32"),
+        ({"size": (64,)}, "size must be (width, height)"),
+        ({"seed": -1}, "seed must be an integer >= 0"),
+    ],
+)
+def test_argument_out_of_range__is_refused_before_drawing(
+    tmp_path: Path, wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        draw_dataset(tmp_path / "new", **{**TINY, **wrong})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_camera_that_does_not_exist__is_refused() -> None:
+    with pytest.raises(ValueError, match="index must be an integer >= 0 and <= 5, got 6"):
+        make_camera(MAX_CAMERAS)
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+def picture(pid: int = 3, camera: int = 0, yaw: float = 0.0, **changes: Any) -> np.ndarray:
+    """A picture (128, 64, 3) without noise or object in front, in a fixed pose."""
+    eye = replace(make_camera(camera), noise=0.0)
+    rng = np.random.default_rng(0)
+    view = replace(next_view(eye, sample_track(eye, rng), 0, rng), yaw=yaw, occluder=-1)
+    drawn = draw_figure(make_identity(pid), eye, replace(view, **changes), rng)
+    return np.asarray(drawn, np.float64)
+
+
+def test_draw_figure__front_differs_from_back() -> None:
+    assert np.abs(picture(yaw=0.0) - picture(yaw=np.pi)).max() > 40
+
+
+def test_draw_figure__object_in_front_hides() -> None:
+    assert np.abs(picture() - picture(occluder=0, cover=0.0)).mean() > 5
+
+
+@pytest.mark.parametrize("camera", range(1, MAX_CAMERAS))
+def test_draw_figure__each_camera_changes_the_picture(camera: int) -> None:
+    assert np.abs(picture(camera=0) - picture(camera=camera)).mean() > 5
+
+
+@pytest.mark.parametrize("pid", range(1, 25))
+def test_draw_figure__draws_every_sort_of_person_from_everywhere(pid: int) -> None:
+    pictures = [picture(pid=pid, yaw=yaw) for yaw in np.arange(-3.0, 3.5, 1.0)]
+    # The person stands in the middle: it is what differs between two people, not the place.
+    other = picture(pid=pid + 1, yaw=-3.0)
+    assert np.abs(pictures[0] - other)[30:100, 20:44].mean() > np.abs(pictures[0] - other).mean()
+    assert np.isfinite(pictures).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"shift": (5.0, 0.0)}, {"shift": (0.0, -5.0)}, {"scale": 0.05}, {"scale": 6.0}],
+    ids=["beside", "above", "very far", "very near"],
+)
+def test_draw_figure__crop_that_misses_the_person_is_still_a_picture(
+    changes: dict[str, Any],
+) -> None:
+    assert picture(**changes).shape == (128, 64, 3)
+
+
+def test_contact_sheet__has_a_row_per_person_and_columns_per_camera() -> None:
+    sheet = draw_contact_sheet([1, 2], num_cameras=3, views=2, size=(20, 40), margin=1)
+    assert sheet.size == (3 * (2 * 21 + 1) - 2, 2 * 41 - 1)
+
+
+# ---------------------------------------------------------------- hardness
+
+
+def mean_average_precision(
+    features: np.ndarray, queries: int, pids: np.ndarray, camids: np.ndarray
+) -> float:
+    """Market-1501's protocol by its words: drop the query's own id under its own camera."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    precisions = []
+    for q in range(queries):
+        ranked = sorted(
+            (-float(unit[q] @ unit[g]), g)
+            for g in range(queries, len(unit))
+            if not (pids[g] == pids[q] and camids[g] == camids[q])
+        )
+        hits, found = [], 0
+        for rank, (_, g) in enumerate(ranked, start=1):
+            if pids[g] == pids[q]:
+                found += 1
+                hits.append(found / rank)
+        precisions.append(np.mean(hits))
+    return 100 * float(np.mean(precisions))
+
+
+Split = tuple[np.ndarray, int, np.ndarray, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """Pictures (N, H, W, 3) with the queries first, Q, pids (N,), camids (N,)."""
+    root = tmp_path_factory.mktemp("hardness")
+    draw_dataset(root, num_train_ids=1, num_test_ids=40, images_per_id=10)
+    people = names(root, "query") + names(root, "bounding_box_test")
+    paths = sorted((root / FOLDER / "query").iterdir())
+    queries = len(paths)
+    paths += sorted((root / FOLDER / "bounding_box_test").iterdir())
+    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
+    return pictures, queries, np.array([p for p, _, _ in people]), np.array(
+        [c for _, c, _ in people]
+    )  # fmt: skip
+
+
+def untrained(pictures: np.ndarray, seed: int) -> np.ndarray:
+    """Features (N, 512) of a ResNet-18 with random weights."""
+    models = pytest.importorskip("torchvision").models
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = models.resnet18(weights=None)
+    network.fc = torch.nn.Identity()
+    network.eval()
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    with torch.no_grad():
+        return torch.cat([network(part) for part in images.split(100)]).numpy()
+
+
+def histogram(pictures: np.ndarray, space: str, stripes: int) -> np.ndarray:
+    """Root histograms (N, stripes * 512) of 8 x 8 x 8 colours in horizontal stripes."""
+    rows = []
+    for one in pictures:
+        pixels = np.asarray(Image.fromarray(one).convert(space)) // 32
+        for stripe in np.array_split(pixels.astype(np.int64), stripes):
+            code = stripe[..., 0] * 64 + stripe[..., 1] * 8 + stripe[..., 2]
+            rows.append(np.sqrt(np.bincount(code.ravel(), minlength=512) / code.size))
+    return np.asarray(rows).reshape(len(pictures), -1)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_hardness__untrained_network_is_below_35_but_not_blind(split: Split, seed: int) -> None:
+    pictures, queries, pids, camids = split
+    features = untrained(pictures, seed)
+    assert 10 < mean_average_precision(features, queries, pids, camids) < 35
+    # What unsupervised training starts from: a burst holds together within its camera, while
+    # across cameras the nearest picture is mostly somebody else's.
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    near = unit @ unit.T
+    np.fill_diagonal(near, -2.0)
+    same = camids[:, None] == camids[None]
+    within = np.where(same, near, -2.0).argmax(axis=1)
+    across = np.where(same, -2.0, near).argmax(axis=1)
+    assert np.mean(pids[within] == pids) > 0.8
+    assert np.mean(pids[across] == pids) < 0.65
+
+
+@pytest.mark.parametrize("stripes", [1, 3, 6])
+@pytest.mark.parametrize("space", ["RGB", "HSV"])
+def test_hardness__colour_histogram_is_below_60(split: Split, space: str, stripes: int) -> None:
+    pictures, queries, pids, camids = split
+    features = histogram(pictures, space, stripes)
+    assert mean_average_precision(features, queries, pids, camids) < 60
+
+
+def test_hardness__histogram_is_below_60_even_with_each_cameras_mean_removed(
+    split: Split,
+) -> None:
+    pictures, queries, pids, camids = split
+    features = histogram(pictures, "HSV", 3)
+    for camera in np.unique(camids):
+        features[camids == camera] -= features[camids == camera].mean(axis=0)
+    assert mean_average_precision(features, queries, pids, camids) < 60
+
+
+# ---------------------------------------------------------------- the tool
+
+
+def load_tool() -> Any:
+    path = Path(__file__).resolve().parents[3] / "tools" / "make_demo_data.py"
+    spec = importlib.util.spec_from_file_location("make_demo_data", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tool__draws_what_the_function_draws(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--out", str(tmp_path), "--identities", "8", "4", "--cameras", "3"]
+    assert load_tool().main([*arguments, "--images-per-identity", "6"]) == 0
+    assert "48 pictures of 8 people" in capsys.readouterr().out
+    assert bytes_of(tmp_path) == bytes_of(tiny)
+
+
+def test_tool__contact_sheet_is_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "sheet.jpg"
+    assert load_tool().main(["--contact-sheet", str(path), "--cameras", "2"]) == 0
+    with Image.open(path) as sheet:
+        assert sheet.width > 200
+
+
+def test_tool__says_in_one_line_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_tool().main(["--out", str(tmp_path), "--cameras", "9"]) == 2
+    assert "num_cameras must be an integer >= 2 and <= 6, got 9" in capsys.readouterr().err
+
+
+def test_tool__without_anything_to_do_is_an_error() -> None:
+    with pytest.raises(SystemExit):
+        load_tool().main([])
