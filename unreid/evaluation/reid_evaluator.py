@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from fastreid.utils.compute_dist import build_dist
 from sklearn.metrics import roc_curve
 
 from unreid.evaluation.rank import evaluate_rank
+from unreid.evaluation.rerank import jaccard_query_gallery
 from unreid.graph.centering import camera_means, subtract_means
 
 logger = logging.getLogger("fastreid.unreid.evaluation")
@@ -50,7 +51,8 @@ class UnsupervisedEvaluator(ReidEvaluator):
         if self.cfg.TEST.CENTER_CAMERAS:
             features = self._centred(features, camids)
         dist = self._distances(features[:split], features[split:])
-        cmc, average_precisions, inverse_penalties = evaluate_rank(dist, *ids)
+        # The market protocol gives three; the cuhk03 one, which is not asked for, two.
+        cmc, average_precisions, inverse_penalties = cast(Any, evaluate_rank(dist, *ids))
         mean_ap, mean_inp = np.mean(average_precisions), np.mean(inverse_penalties)
         results = OrderedDict((f"Rank-{r}", float(cmc[r - 1]) * 100) for r in (1, 5, 10))
         results["mAP"] = float(mean_ap) * 100
@@ -82,11 +84,10 @@ class UnsupervisedEvaluator(ReidEvaluator):
             query, gallery = aqe(query, gallery, test.AQE.QE_TIME, test.AQE.QE_K, test.AQE.ALPHA)
         dist = build_dist(query, gallery, test.METRIC)
         if test.RERANK.ENABLED:
-            from unreid.evaluation.rerank import jaccard_query_gallery
             weight = test.RERANK.LAMBDA
-            if test.METRIC == "cosine":
-                query, gallery = F.normalize(query), F.normalize(gallery)
-            jaccard = jaccard_query_gallery(query.numpy(), gallery.numpy(), test.RERANK.K1,
-                                            test.RERANK.K2)
+            # Neighbours by angle, also where TEST.METRIC is euclidean: features are unit rows.
+            jaccard = jaccard_query_gallery(F.normalize(query).numpy(),
+                                            F.normalize(gallery).numpy(),
+                                            test.RERANK.K1, test.RERANK.K2)
             dist = jaccard * (1 - weight) + dist * weight
         return np.asarray(dist, dtype=np.float32)

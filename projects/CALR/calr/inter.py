@@ -15,6 +15,7 @@ import numpy as np
 
 from calr.intra import local_labels_path, read_local_labels
 from calr.refine import node_scores, refine, removal_share
+from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.dbscan import dbscan
 from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
@@ -114,7 +115,6 @@ class CALRLabeler:
                                         neighbours=neighbours, max_distance=calr.DBSCAN.EPS)
             return dbscan(distance, calr.DBSCAN.EPS, calr.DBSCAN.MIN_SAMPLES)
         if calr.CLUSTER == "agglomerative":
-            from unreid.clustering.bottom_up import bottom_up
             wanted = calr.AGGLOMERATIVE.NUM_CLUSTERS
             wanted = wanted or len(features) // calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER
             merges = max(len(features) - max(wanted, 2), 0)

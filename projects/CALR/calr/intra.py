@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from unreid.clustering.agglomerative import agglomerative
+from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.silhouette import silhouette, sphere_silhouette
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
@@ -60,7 +61,6 @@ class IntraCameraLabeler:
         """Cluster, score, remember."""
         start = time.perf_counter()
         if self.cluster == "sse":
-            from unreid.clustering.bottom_up import bottom_up
             labels = bottom_up(bank.features, num_merges=len(bank) - self.num_clusters)
             score = sphere_silhouette(bank.features, labels)
         else:
