@@ -41,6 +41,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         self.weight, self.bias = norm.weight, norm.bias
         assert norm.running_mean is not None and norm.running_var is not None
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        assert norm.num_batches_tracked is not None
         self.num_batches_tracked = norm.num_batches_tracked
 
     def forward(self, input: Tensor) -> Tensor:
