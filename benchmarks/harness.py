@@ -87,6 +87,7 @@ class Row:
         remark: ``remark(digest) -> str``: a fact about ours (recall, ARI), for the table.
         repeats: processes per contender.
         skip: names of contenders to leave out at full size because they cannot run (memory).
+        unavailable: why the row cannot run here (a package or data is missing), or None.
     """
 
     name: str
@@ -102,6 +103,7 @@ class Row:
     remark: Callable[[Any], str] | None = None
     repeats: int = 3
     skip: Sequence[str] = ()
+    unavailable: Callable[[], str | None] = lambda: None
 
 
 @dataclass
@@ -109,6 +111,7 @@ class Measured:
     """What the processes of one contender reported."""
 
     seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
     mebibytes: list[float] = field(default_factory=list)
     digest: Any = None
     error: str | None = None
@@ -117,6 +120,11 @@ class Measured:
     def time(self) -> float:
         """Median wall seconds."""
         return statistics.median(self.seconds)
+
+    @property
+    def cpu(self) -> float:
+        """Median processor seconds of all threads: what a busy machine does not stretch."""
+        return statistics.median(self.cpu_seconds)
 
     @property
     def peak(self) -> float:
@@ -165,12 +173,13 @@ def _child(module: str, row_name: str, contender: str, quick: bool, out: str) ->
     gc.collect()
     was_reset = _reset_peak()
     before = max(0, _status("VmRSS"))
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = run(inputs)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     peak = _peak_above(before, was_reset)
     report = {
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
         "mebibytes": peak / MEBIBYTE,
         "digest": row.digest(inputs, result),
     }
@@ -201,6 +210,7 @@ def measure(
                 return measured
             report = pickle.loads(out.read_bytes())
             measured.seconds.append(report["seconds"])
+            measured.cpu_seconds.append(report["cpu_seconds"])
             measured.mebibytes.append(report["mebibytes"])
             measured.digest = report["digest"]
     return measured
