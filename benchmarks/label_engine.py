@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.harness import Floor, Measured, Row, Target, machine, measure
 
 MODULES = ("benchmarks.rows_graph", "benchmarks.rows_clustering")
-HEADER = (
-    "| step | size | who | seconds | CPU seconds | peak MiB above input | ours against it | target | floor |"
-    " remarks |\n|---|---|---|---|---|---|---|---|---|---|"
-)
+COLUMNS = (
+    "step", "size", "who", "seconds", "CPU seconds", "peak MiB above input", "ours against it",
+    "target", "floor", "remarks",
+)  # fmt: skip
 
 
 def rows() -> list[tuple[str, Row]]:
@@ -125,7 +125,7 @@ def main() -> None:
         f"{speed['name']}; {given.threads} threads; float32 product"
         f" {speed['flops'] / 1e9:.0f} GFLOP/s, copy {speed['bandwidth'] / 1e9:.1f} GB/s\n"
     )
-    print(HEADER, flush=True)
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
     for module, row in every:
         if (given.only and row.name not in given.only) or (given.quick and not row.quick_size):
             continue

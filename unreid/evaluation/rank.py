@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from unreid.checks import check_choice, check_features, check_integer
-from unreid.kernels import kernel, num_threads, ranking_twin
+from unreid.kernels import borrow, kernel, num_threads, ranking_twin
 
 #: Random single-shot galleries averaged by the CUHK03 protocol [2].
 SHOTS = 10
@@ -213,7 +213,7 @@ def evaluate_features(
     max_rank = check_integer("max_rank", max_rank, 1)
     block_size = check_integer("block_size", block_size, 1)
     query, gallery = (
-        torch.as_tensor(f).detach().to("cpu", torch.float32)
+        (f.detach() if isinstance(f, torch.Tensor) else borrow(f)).to("cpu", torch.float32)
         for f in (query_features, gallery_features)
     )
     truth = _Truth(

@@ -17,6 +17,7 @@ import torch
 from unreid.checks import check_features, check_integer, check_number
 from unreid.graph.jaccard import Csr, distances, encode
 from unreid.graph.knn import exact_and_farthest, knn
+from unreid.kernels import borrow
 
 
 def _stacked(query_features: Any, gallery_features: Any) -> tuple[np.ndarray, int]:
@@ -79,7 +80,7 @@ def k_reciprocal_rerank(
 
     encoded = encode(features, indices, k1, k2, weights)
     jaccard = distances(encoded, num_queries, num_queries, 1.0)
-    tensor = torch.from_numpy(features)
+    tensor = borrow(features)
     final = (tensor[:num_queries] @ tensor[num_queries:].T).numpy()
     np.subtract(1.0, final, out=final)
     np.square(final, out=final)

@@ -16,7 +16,7 @@ import torch
 from unreid.checks import check_choice, check_features, check_integer
 from unreid.graph import triangle
 from unreid.graph.approximate import approximate
-from unreid.kernels import kernel, knn_twin, num_threads
+from unreid.kernels import borrow, kernel, knn_twin, num_threads
 
 METHODS = ("exact", "ivf", "hnsw")
 #: Rows of a block of the product when nothing is asked for.
@@ -117,7 +117,7 @@ def _exact(
     features: np.ndarray, k: int, block_size: int, far: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neighbours (N, k), and with ``far`` the farthest image of each (N,), else an empty one."""
-    tensor, every = torch.from_numpy(features), np.arange(len(features), dtype=np.int32)
+    tensor, every = borrow(features), np.arange(len(features), dtype=np.int32)
     kernels = kernel("knn")
     if kernels is None:
         found, values = search(tensor, torch.from_numpy(every).long(), k, block_size)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unreid.kernels import num_threads
+from unreid.kernels import borrow, num_threads
 
 #: Widest error bound of a similarity for which int8 is worth its shorter product.
 INT8_BOUND = 0.04
@@ -67,11 +67,11 @@ def _convert(features: np.ndarray, name: str) -> tuple[torch.Tensor, np.ndarray,
     num = len(features)
     scales, lost = np.ones(num, dtype=np.float32), np.zeros(num)
     if name == "float32":
-        return torch.from_numpy(features), scales, lost
+        return borrow(features), scales, lost
     rows = torch.empty(features.shape, dtype=getattr(torch, name))
     for start in range(0, num, ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        block = torch.from_numpy(features[part])
+        block = borrow(features[part])
         if name == "int8":
             scale = block.abs().amax(1, keepdim=True) / 127.0
             scales[part] = scale[:, 0].numpy()

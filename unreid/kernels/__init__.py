@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from types import ModuleType
 
+import numpy as np
 import torch
 
 
@@ -27,3 +29,13 @@ def kernel(name: str) -> ModuleType | None:
 def num_threads() -> int:
     """Threads a kernel may use: torch's number, so that one setting rules both."""
     return max(1, torch.get_num_threads())
+
+
+def borrow(array: np.ndarray) -> torch.Tensor:
+    """A tensor on the memory of an array, for reading only.
+
+    torch warns of arrays that are read-only, as a bank's features are; who borrows does not write.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.from_numpy(array)

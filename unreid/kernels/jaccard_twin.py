@@ -102,7 +102,7 @@ def jaccard_rows(
     amounts = np.maximum(np.rint(values.astype(np.float64) * UNITS), 1.0).astype(np.int64)
     matrix = sparse.csr_array((amounts, columns, indptr), shape=(num, num))
     inverted = matrix.tocsc()
-    pointers, parts, data = [0], [], []
+    pointers, parts, data = [0], [np.zeros(0, np.int32)], [np.zeros(0, np.float32)]
     for i in range(num_rows):
         mine = slice(indptr[i], indptr[i + 1])
         lists = [slice(inverted.indptr[c], inverted.indptr[c + 1]) for c in columns[mine]]

@@ -1,0 +1,104 @@
+"""Sparse re-ranking equals fast-reid's dense one, and the distance its evaluator mixes in."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unreid.graph import oracle
+from unreid.evaluation.rerank import jaccard_query_gallery, k_reciprocal_rerank
+from unreid.graph import knn
+
+
+def cosine_distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    return (1 - left.astype(np.float64) @ right.T.astype(np.float64)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("k1", "k2", "share"), [(20, 6, 0.3), (20, 1, 0.3), (7, 3, 0.0), (5, 2, 1.0), (15, 8, 0.5)]
+)
+@pytest.mark.parametrize("squared_euclidean", [False, True])
+def test_equals_fast_reids_re_ranking(
+    rng: np.random.Generator, load_fastreid, k1: int, k2: int, share: float,
+    squared_euclidean: bool,
+) -> None:  # fmt: skip
+    features = oracle.unit(rng, 160, 24)
+    query, gallery = features[:30], features[30:]
+    scale = 2.0 if squared_euclidean else 1.0
+    pairs = ((query, gallery), (query, query), (gallery, gallery))
+    given = [scale * cosine_distance(*pair) for pair in pairs]
+    wanted = load_fastreid("rerank").re_ranking(*given, k1, k2, share)
+    found = k_reciprocal_rerank(query, gallery, k1, k2, share)
+    assert found.shape == (30, 130) and found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    best = np.argsort(found, axis=1)[:, 0]
+    assert (wanted[np.arange(30), best] <= wanted.min(axis=1) + 1e-5).all()
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (6, 1), (200, 300)])
+def test_jaccard_query_gallery_is_a_block_of_the_training_distance(
+    rng: np.random.Generator, k1: int, k2: int
+) -> None:
+    features = oracle.unit(rng, 110, 16, copies=6)
+    wanted = oracle.jaccard(features, knn(features, k1)[0], k1, k2)[:25, 25:]
+    found = jaccard_query_gallery(features[:25], features[25:], k1, k2)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_more_queries_than_gallery(rng: np.random.Generator) -> None:
+    features = oracle.unit(rng, 70, 12)
+    found = jaccard_query_gallery(features[:60], features[60:], 12, 4)
+    wanted = oracle.jaccard(features, knn(features, 12)[0], 12, 4)[:60, 60:]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_k1_and_k2_beyond_the_images(rng: np.random.Generator) -> None:
+    features = oracle.unit(rng, 6, 5)
+    found = k_reciprocal_rerank(features[:2], features[2:], 50, 60)
+    assert found.shape == (2, 4) and np.isfinite(found).all()
+
+
+def test_one_query_and_one_image() -> None:
+    row = np.eye(1, 4, dtype=np.float32)
+    assert k_reciprocal_rerank(row, row) == pytest.approx(0, abs=1e-6)
+    assert jaccard_query_gallery(row, row) == pytest.approx(0, abs=1e-6)
+
+
+def test_identical_images_are_at_no_distance() -> None:
+    rows = np.repeat(np.eye(1, 4, dtype=np.float32), 15, axis=0)
+    np.testing.assert_allclose(k_reciprocal_rerank(rows[:5], rows[5:], 20), 0, atol=1e-6)
+
+
+def test_tensors_and_pure_python_give_the_same(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = oracle.unit(rng, 90, 12)
+    wanted = k_reciprocal_rerank(features[:20], features[20:], 9, 3)
+    tensor = torch.from_numpy(features)
+    assert (k_reciprocal_rerank(tensor[:20], tensor[20:], 9, 3) == wanted).all()
+    monkeypatch.setenv("UNREID_PURE_PYTHON", "1")
+    found = k_reciprocal_rerank(features[:20], features[20:], 9, 3)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_the_input_is_not_modified(rng: np.random.Generator) -> None:
+    features = oracle.unit(rng, 40, 8)
+    before = features.copy()
+    features.setflags(write=False)
+    k_reciprocal_rerank(features[:10], features[10:])
+    jaccard_query_gallery(features[:10], features[10:])
+    assert (features == before).all()
+
+
+def test_bad_arguments_are_refused_by_name(rng: np.random.Generator) -> None:
+    features = oracle.unit(rng, 20, 6)
+    with pytest.raises(ValueError, match="gallery_features must have unit rows"):
+        k_reciprocal_rerank(features[:5], 2 * features[5:])
+    with pytest.raises(ValueError, match="query_features must be finite"):
+        jaccard_query_gallery(features[:5] * np.nan, features[5:])
+    with pytest.raises(ValueError, match="gallery_features must have 6 channels"):
+        k_reciprocal_rerank(features[:5], oracle.unit(rng, 9, 4))
+    with pytest.raises(ValueError, match="lambda_value must be a number"):
+        k_reciprocal_rerank(features[:5], features[5:], lambda_value=1.5)
