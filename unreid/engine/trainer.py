@@ -209,7 +209,9 @@ class UnsupervisedTrainer(DefaultTrainer):
         period = max(1, min(50, self.iters_per_epoch))
         return [
             self.label_hook,
-            hooks.IterationTimer(),
+            # From the first iteration: without a time, fast-reid's printer estimates one, and
+            # divides by zero after an epoch of three iterations or fewer.
+            hooks.IterationTimer(warmup_iter=1),
             hooks.LRScheduler(self.optimizer, self.scheduler),
             hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
             if freeze else None,
