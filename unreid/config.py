@@ -67,8 +67,6 @@ def add_unreid_config(cfg: CfgNode) -> None:
 
     # Images per batch-norm group, on any number of devices; 0: the whole (per-device) batch.
     cfg.MODEL.GHOST_BN = 0
-    # Keep the statistics of the start weights in the backbone's batch norms while training.
-    cfg.MODEL.FREEZE_BN_STATS = False
     # Subtract each camera's mean gallery feature at test; uses the gallery's camera ids.
     cfg.TEST.CENTER_CAMERAS = False
 

@@ -36,8 +36,6 @@ class MemoryReID(nn.Module):
         memory: Cluster centroids and their update.
         pixel_mean, pixel_std: Per channel, in 0..255.
         ghost_bn: Images per batch-norm group; 0 leaves the norms as they are.
-        freeze_stats: Whether the backbone's batch norms keep the statistics of the start weights
-            in training too; their scale and shift are trained all the same.
     """
 
     pixel_mean: Tensor
@@ -53,7 +51,6 @@ class MemoryReID(nn.Module):
         pixel_mean: list[float],
         pixel_std: list[float],
         ghost_bn: int = 0,
-        freeze_stats: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -63,7 +60,6 @@ class MemoryReID(nn.Module):
             use_ghost_norm(self, ghost_bn)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(1, -1, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), False)
-        self.freeze_stats = freeze_stats
         self._last: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -83,22 +79,12 @@ class MemoryReID(nn.Module):
             "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),
             "pixel_std": list(cfg.MODEL.PIXEL_STD),
             "ghost_bn": cfg.MODEL.GHOST_BN,
-            "freeze_stats": cfg.MODEL.FREEZE_BN_STATS,
         }
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.pixel_mean.device
-
-    def train(self, mode: bool = True) -> MemoryReID:
-        """As usual, but for the backbone's batch norms where their statistics are frozen."""
-        super().train(mode)
-        if mode and self.freeze_stats:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
 
     def forward(self, batch: dict[str, Any]) -> Any:
         """Losses by name in training, (B, D) unit features in evaluation.
