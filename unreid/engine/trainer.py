@@ -126,6 +126,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         self.cfg = cfg
         self.labeler = labeler
         self.evaluates = evaluate and len(cfg.DATASETS.TESTS) > 0
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)  # an earlier stage has a folder of its own
         loader = SwappableLoader()
         model = self.build_model(cfg)
         optimizer, wrapper = self.build_optimizer(cfg, model)

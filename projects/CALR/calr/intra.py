@@ -16,6 +16,7 @@ import zipfile
 from typing import Any
 
 import numpy as np
+from fastreid.utils.env import seed_all_rng
 
 from unreid.clustering.agglomerative import agglomerative
 from unreid.clustering.bottom_up import bottom_up
@@ -146,6 +147,9 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     done = os.path.join(folder, "local_labels.npz")
     if os.path.isfile(done):
         return read_local_labels(done, images)
+    # Each camera from the seed, so that its labels do not depend on how many cameras this process
+    # trained before: a resumed run finds the earlier ones done.
+    seed_all_rng(cfg.UNSUP.SEED)
     stage = stage_config(cfg, folder)
     labeler = IntraCameraLabeler(stage, len(images))
     trainer = UnsupervisedTrainer(stage, images, labeler, quality=quality, evaluate=False)
