@@ -123,6 +123,7 @@ class UnsupervisedTrainer(DefaultTrainer):
     ) -> None:
         # DefaultTrainer.__init__ builds fast-reid's own loader and hooks: not called.
         TrainerBase.__init__(self)
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         self.cfg = cfg
         self.labeler = labeler
         self.evaluates = evaluate and len(cfg.DATASETS.TESTS) > 0
@@ -154,12 +155,10 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: Any) -> nn.Module:
-        """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``; its text only for a log
-        at level DEBUG."""
+        """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``."""
         from fastreid.modeling.meta_arch import build_model
 
         model = build_model(cfg)
-        logger.debug(f"Model:\n{model}")
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         logger.info(f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}:"
                     f" {parameters:.2f} M parameters")
