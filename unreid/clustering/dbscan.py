@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
 
 from unreid.checks import check_integer, check_number
-from unreid.structures import NOISE
+from unreid.kernels import dbscan_twin, kernel
 
 #: Rows of a dense distance looked at together: bounds the memory of the comparison.
 ROWS_AT_ONCE = 1024
@@ -32,20 +31,21 @@ def check_distance(name: str, distance: np.ndarray | sparse.sparray | sparse.spm
         raise ValueError(f"{name} must be numbers, but holds NaN")
 
 
-def _within(distance: np.ndarray | sparse.sparray, eps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Row pointers (N + 1,) and columns of the entries <= eps."""
+def _entries(distance: np.ndarray | sparse.sparray, eps: float) -> tuple[np.ndarray, ...]:
+    """Row pointers (N + 1,) int64, columns int32 and values: all of a sparse matrix (shared, not
+    copied, where it is CSR), those <= eps of a dense one."""
     if sparse.issparse(distance):
         csr = sparse.csr_array(distance)
-        near = csr.data <= eps
-        kept = np.concatenate([[0], np.cumsum(near, dtype=np.int64)])
-        return kept[csr.indptr], csr.indices[near]
+        values = csr.data if csr.dtype in (np.float32, np.float64) else csr.data.astype(np.float64)
+        return csr.indptr.astype(np.int64), csr.indices.astype(np.int32, copy=False), values
     dense = np.asarray(distance)
     counts, columns = [np.zeros(1, dtype=np.int64)], []
     for start in range(0, len(dense), ROWS_AT_ONCE):
         rows, cols = np.nonzero(dense[start : start + ROWS_AT_ONCE] <= eps)
         counts.append(np.bincount(rows, minlength=len(dense[start : start + ROWS_AT_ONCE])))
         columns.append(cols.astype(np.int32))
-    return np.cumsum(np.concatenate(counts)), np.concatenate(columns)
+    found = np.concatenate(columns)
+    return np.cumsum(np.concatenate(counts)), found, np.zeros(len(found), dtype=np.float32)
 
 
 def dbscan(
@@ -69,29 +69,5 @@ def dbscan(
     check_distance("distance", distance)
     eps = check_number("eps", eps, 0.0, open_minimum=True)
     min_samples = check_integer("min_samples", min_samples, 1)
-    num = distance.shape[0]
-    indptr, columns = _within(distance, eps)
-    counts = np.diff(indptr)
-    rows = np.repeat(np.arange(num, dtype=np.int32), counts)
-    off_diagonal = rows != columns
-    has_self = np.zeros(num, dtype=bool)
-    has_self[rows[~off_diagonal]] = True
-    core = counts + ~has_self >= min_samples
-
-    labels = np.full(num, NOISE, dtype=np.int64)
-    cores = np.flatnonzero(core)
-    if not cores.size:
-        return labels
-    edges = off_diagonal & core[rows] & core[columns]
-    ones = np.ones(int(edges.sum()), dtype=np.int8)
-    graph = sparse.csr_array((ones, (rows[edges], columns[edges])), shape=(num, num))
-    component = connected_components(graph, directed=False)[1][cores]
-    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
-    labels[cores] = np.argsort(np.argsort(first))[inverse]
-
-    border = core[rows] & ~core[columns]
-    reached = np.full(num, len(first), dtype=np.int64)
-    np.minimum.at(reached, columns[border], labels[rows[border]])
-    joined = reached < len(first)
-    labels[joined] = reached[joined]
-    return labels
+    indptr, columns, values = _entries(distance, eps)
+    return (kernel("dbscan") or dbscan_twin).label(indptr, columns, values, eps, min_samples)

@@ -128,4 +128,7 @@ def jaccard_distance(
     array = np.ascontiguousarray(_array(features), dtype=np.float32)
     encoded = encode(array, np.ascontiguousarray(indices), k1, k2)
     indptr, columns, values = distances(encoded, num, 0, limit)
+    # Pointers as wide as the columns: else scipy widens every column, at twice their memory.
+    if len(columns) <= np.iinfo(np.int32).max:
+        indptr = indptr.astype(np.int32)
     return sparse.csr_array((values, columns, indptr), shape=(num, num))

@@ -12,6 +12,7 @@ from sklearn.cluster import DBSCAN
 from tests.unreid.graph import oracle
 from unreid.clustering.dbscan import dbscan
 from unreid.graph import jaccard_distance
+from unreid.kernels import dbscan_twin
 
 
 def sparsified(distance: np.ndarray) -> sparse.csr_array:
@@ -41,6 +42,10 @@ def test_equals_sklearn__numbers_and_border_points(
     for given_distance in (distance, sparsified(distance), sparse.coo_array(sparsified(distance))):
         found = dbscan(given_distance, eps, min_samples)
         assert found.dtype == np.int64 and (found == wanted).all()
+    csr = sparsified(distance)
+    pointers, columns = csr.indptr.astype(np.int64), csr.indices.astype(np.int32)
+    twin = dbscan_twin.label(pointers, columns, csr.data, eps, min_samples)
+    assert twin.dtype == np.int64 and (twin == wanted).all()
 
 
 def test_equals_sklearn_on_jaccard_distances(rng: np.random.Generator) -> None:
@@ -51,6 +56,17 @@ def test_equals_sklearn_on_jaccard_distances(rng: np.random.Generator) -> None:
     for eps in (0.4, 0.6):
         wanted = by_sklearn(full, eps, 4)
         assert wanted.max() > 2 and (dbscan(distance, eps, 4) == wanted).all()
+        assert (dbscan(full, eps, 4) == wanted).all()
+
+
+def test_pure_python_gives_the_same(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    distance = jaccard_distance(oracle.unit(rng, 200, 16), 12, 4)
+    wanted = dbscan(distance, 0.5, 4)
+    monkeypatch.setenv("UNREID_PURE_PYTHON", "1")
+    assert (dbscan(distance, 0.5, 4) == wanted).all()
+    assert (dbscan(distance.astype(np.float64), 0.5, 4) == wanted).all()
 
 
 def test_max_distance_at_eps_changes_no_label(rng: np.random.Generator) -> None:

@@ -1,0 +1,44 @@
+"""Numpy and scipy twin of the kernel in ``dbscan.pyx``: the same name, arguments and results.
+
+Letters: N images, E entries.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
+
+
+def label(
+    indptr: np.ndarray, columns: np.ndarray, values: np.ndarray, eps: float, min_samples: int
+) -> np.ndarray:
+    """Labels (N,) int64 in the order of each cluster's first core, -1 for noise.
+
+    Args:
+        indptr, columns, values: CSR (N, N), symmetric; an image is within reach of itself
+            whether its diagonal is stored or not.
+        eps: largest distance within reach, compared in the type of ``values``.
+        min_samples: images within reach, itself among them, that make a core.
+    """
+    num = len(indptr) - 1
+    rows = np.repeat(np.arange(num, dtype=np.int32), np.diff(indptr))
+    near = (values <= eps) & (rows != columns)
+    rows, columns = rows[near], columns[near]
+    core = np.bincount(rows, minlength=num) + 1 >= min_samples
+    labels = np.full(num, -1, dtype=np.int64)
+    cores = np.flatnonzero(core)
+    if not cores.size:
+        return labels
+    edges = core[rows] & core[columns]
+    ones = np.ones(int(edges.sum()), dtype=np.int8)
+    graph = sparse.csr_array((ones, (rows[edges], columns[edges])), shape=(num, num))
+    component = connected_components(graph, directed=False)[1][cores]
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    labels[cores] = np.argsort(np.argsort(first))[inverse]
+    border = core[rows] & ~core[columns]
+    reached = np.full(num, len(first), dtype=np.int64)
+    np.minimum.at(reached, columns[border], labels[rows[border]])
+    joined = reached < len(first)
+    labels[joined] = reached[joined]
+    return labels
