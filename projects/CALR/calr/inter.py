@@ -15,7 +15,8 @@ import numpy as np
 
 from calr.intra import local_labels_path, read_local_labels
 from calr.refine import node_scores, refine, removal_share
-from unreid.clustering.bottom_up import bottom_up
+from unreid.clustering.bottom_up import bottom_up, merge_tree
+from unreid.clustering.cut import cut_by_silhouette
 from unreid.clustering.dbscan import dbscan
 from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
@@ -76,9 +77,7 @@ class CALRLabeler:
         calr = self.calr
         words = {
             "dbscan": f"eps {calr.DBSCAN.EPS}, min_samples {calr.DBSCAN.MIN_SAMPLES}",
-            "agglomerative": f"{calr.AGGLOMERATIVE.NUM_CLUSTERS or 'N / '}"
-            + ("" if calr.AGGLOMERATIVE.NUM_CLUSTERS
-               else f"{calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER}") + " clusters",
+            "agglomerative": f"NUM_CLUSTERS {calr.AGGLOMERATIVE.NUM_CLUSTERS}",
         }
         graph = f"k {calr.KNN.K}, min similarity {calr.KNN.MIN_SIMILARITY}"
         return (f"CALR.CLUSTER {calr.CLUSTER} ({words.get(calr.CLUSTER, graph)}),"
@@ -116,9 +115,12 @@ class CALRLabeler:
             return dbscan(distance, calr.DBSCAN.EPS, calr.DBSCAN.MIN_SAMPLES)
         if calr.CLUSTER == "agglomerative":
             wanted = calr.AGGLOMERATIVE.NUM_CLUSTERS
-            wanted = wanted or len(features) // calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER
-            merges = max(len(features) - max(wanted, 2), 0)
-            return bottom_up(features, num_merges=merges, weight=calr.AGGLOMERATIVE.WEIGHT)
+            weight = calr.AGGLOMERATIVE.WEIGHT
+            if wanted:
+                return bottom_up(features, num_merges=max(len(features) - wanted, 0),
+                                 weight=weight)
+            merges, _ = merge_tree(features, weight=weight)
+            return cut_by_silhouette(features, merges)[0]
         communities = infomap if calr.CLUSTER == "infomap" else map_equation
         return communities(*graph, min_similarity=calr.KNN.MIN_SIMILARITY, seed=self.seed)
 

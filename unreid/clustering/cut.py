@@ -1,0 +1,54 @@
+"""Where to cut a merge tree, without any truth: the level with the best silhouette.
+
+Letters: N images, C clusters, D channels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unreid.checks import check_integer, check_number
+from unreid.clustering.bottom_up import cut_tree
+from unreid.clustering.silhouette import sphere_silhouette
+
+
+def cut_by_silhouette(
+    features: np.ndarray,
+    merges: np.ndarray,
+    *,
+    smallest: float = 3.0,
+    largest: float = 40.0,
+    levels: int = 10,
+) -> tuple[np.ndarray, float]:
+    """Labels at the level of the tree whose clusters are most compact for how far apart they are.
+
+    On real features of 12,936 and 5,279 images it lands at 2 to 3.5 times as many clusters as
+    people, where the adjusted Rand index is within a tenth of its best: rather too many clusters
+    than too few. Cost: ``levels`` products (N, D) x (D, C).
+
+    Args:
+        features: (N, D) float32, unit rows, that the tree was made of.
+        merges: (M, 2) of :func:`unreid.clustering.bottom_up.merge_tree` from singletons.
+        smallest, largest: Mean images per cluster at the two ends of the search.
+        levels: Numbers of clusters tried, in a geometric row.
+
+    Returns:
+        (N,) int64 labels, and their :func:`sphere_silhouette`.
+    """
+    check_number("smallest", smallest, 1)
+    check_number("largest", largest, smallest)
+    check_integer("levels", levels, 1)
+    num_images = len(features)
+    counts = np.unique(
+        np.clip(np.geomspace(num_images / largest, num_images / smallest, levels), 2, None)
+        .round().astype(int)
+    )
+    best: tuple[np.ndarray, float] | None = None
+    for count in counts:
+        num_merges = min(max(num_images - int(count), 0), len(merges))
+        labels = cut_tree(merges, num_merges, num_images)
+        score = sphere_silhouette(features, labels)
+        if best is None or score > best[1]:
+            best = labels, score
+    assert best is not None
+    return best
