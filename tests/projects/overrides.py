@@ -1,0 +1,59 @@
+"""What makes any config of any project small enough for a test: one list for all, one for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: A tiny network from scratch, 64x32 pixels, 2 epochs x 2 iterations of 8 = 4 x 2, on a CPU.
+TINY = {
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
+    "MODEL.BACKBONE.DEPTH": "0.1x",
+    "MODEL.BACKBONE.FEAT_DIM": "1280",
+    "MODEL.BACKBONE.PRETRAIN": "False",
+    "INPUT.SIZE_TRAIN": "[64, 32]",
+    "INPUT.SIZE_TEST": "[64, 32]",
+    "DATASETS.NAMES": "('Market1501',)",
+    "DATASETS.TESTS": "('Market1501',)",
+    "DATALOADER.NUM_WORKERS": "0",
+    "DATALOADER.NUM_INSTANCE": "2",
+    "SOLVER.IMS_PER_BATCH": "8",
+    "SOLVER.MAX_EPOCH": "2",
+    "SOLVER.CHECKPOINT_PERIOD": "1",
+    "TEST.EVAL_PERIOD": "0",
+    "TEST.IMS_PER_BATCH": "64",
+    "UNSUP.ITERS_PER_EPOCH": "2",
+    "UNSUP.EVAL_BEFORE": "False",
+}
+
+#: What a network that knows nothing needs to see two clusters or more.
+OF_PROJECT: dict[str, dict[str, str]] = {
+    "CALR": {
+        "CALR.INTRA.EPOCHS": "1",
+        "CALR.INTRA.ITERS_PER_EPOCH": "1",
+        "CALR.INTRA.IMS_PER_BATCH": "4",
+        "CALR.INTRA.NUM_INSTANCE": "2",
+        "CALR.KNN.K": "4",
+        "CALR.MIN_CLUSTER_SIZE": "2",
+    },
+}
+
+
+def config_files() -> list[Path]:
+    """Every yml of every project, relative to the checkout; a ``Base*`` is no config."""
+    found = (ROOT / "projects").glob("*/configs/**/*.yml")
+    return sorted(p.relative_to(ROOT) for p in found if not p.name.startswith("Base"))
+
+
+def project_of(config: Path) -> str:
+    """The project whose folder a config lies in."""
+    return config.parts[1]
+
+
+def tiny_options(config: Path, output: Path | str, **settings: object) -> list[str]:
+    """``KEY VALUE`` pairs; keywords (``SOLVER__MAX_EPOCH=3``) win over the tables above."""
+    pairs = {**TINY, **OF_PROJECT.get(project_of(config), {}), "OUTPUT_DIR": str(output)}
+    pairs.update({key.replace("__", "."): str(value) for key, value in settings.items()})
+    return [word for pair in pairs.items() for word in pair]

@@ -1,0 +1,147 @@
+"""Every project x every config, unasked: loads, labels, trains, is stopped, resumes alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastreid.solver import build_optimizer
+from fastreid.utils.events import EventStorage
+
+import unreid  # noqa: F401  (before fastreid)
+from tests.projects.overrides import ROOT, config_files, project_of
+from tests.projects.tiny_run import (
+    Interrupted,
+    assert_same_labels,
+    assert_same_weights,
+    final_checkpoint,
+    interrupted_at_step,
+    label_files,
+    load_tiny,
+    train_tiny,
+)
+from unreid.config import CfgNode, load_config
+from unreid.engine.checkpoint import unwrap
+from unreid.engine.trainer import UnsupervisedTrainer
+from unreid.projects import discover_projects
+from unreid.registry import LABELER_REGISTRY
+
+CONFIGS = config_files()
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda p: "/".join(p.parts[1:]))
+
+
+def test_configs__are_found_for_every_project() -> None:
+    assert {project_of(p) for p in CONFIGS} == set(discover_projects())
+    assert Path("projects/CALR/configs/small/calr.yml") in CONFIGS
+
+
+def test_configs__write_into_folders_of_their_own() -> None:
+    given = [CfgNode.load_yaml_with_base(str(ROOT / config))["OUTPUT_DIR"] for config in CONFIGS]
+    assert len(set(given)) == len(given)
+
+
+@every_config
+def test_config__loads_as_shipped(config: Path) -> None:
+    # Weights are the user's to give: where a config wants a file of them, it is left out here.
+    cfg, project = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
+    assert project.name == project_of(config) == cfg.PROJECT
+    assert cfg.UNSUP.LABELER in LABELER_REGISTRY
+    assert cfg.is_frozen()
+
+
+@every_config
+def test_config__labels_trains_and_resumes_to_the_same_labels_and_weights(
+    config: Path, synthetic_root: Path, tmp_path: Path
+) -> None:
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    results = train_tiny(config, synthetic_root, whole)
+    assert set(results["after"]) >= {"mAP", "Rank-1", "Rank-5", "mINP"}
+    files = label_files(whole)
+    assert {"labels/epoch_000.npz", "labels/epoch_001.npz"} <= files.keys()
+    for name in ("labels/epoch_000.npz", "labels/epoch_001.npz"):
+        labels = files[name]["labels"]
+        assert len(labels) == len(files[name]["paths"]) == len(files[name]["camids"])
+        assert set(np.unique(labels)) - {-1} == set(range(labels.max() + 1))
+        assert labels.max() >= 1
+
+    # The last of the last epoch's two iterations: one epoch is in a checkpoint, one is lost.
+    total = results_steps(config, synthetic_root, stopped)
+    with pytest.raises(Interrupted), interrupted_at_step(total):
+        train_tiny(config, synthetic_root, stopped)
+    assert not (stopped / "model_final.pth").exists()
+    train_tiny(config, synthetic_root, stopped, resume=True)
+    assert_same_labels(whole, stopped)
+    assert_same_weights(whole, stopped)
+    assert final_checkpoint(stopped)["epoch"] == 1
+
+
+def results_steps(config: Path, root: Path, output: Path) -> int:
+    """Iterations of the whole run, earlier stages included."""
+    cfg, _ = load_tiny(config, output)
+    main = cfg.SOLVER.MAX_EPOCH * cfg.UNSUP.ITERS_PER_EPOCH
+    if project_of(config) == "CALR" and cfg.CALR.REFINE.ENABLED:
+        return main + 3 * cfg.CALR.INTRA.EPOCHS * cfg.CALR.INTRA.ITERS_PER_EPOCH
+    return main
+
+
+def small_but_own(config: Path) -> dict[str, Any]:
+    """Settings that keep the family, norms and pooling of a config's network, and shrink it."""
+    cfg, _ = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
+    if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone":
+        return {}
+    return {"MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.DEPTH": "18x",
+            "MODEL.BACKBONE.FEAT_DIM": 512}
+
+
+@every_config
+def test_one_step__moves_every_trainable_parameter(
+    config: Path, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fast-reid's own optimiser moves none on torch >= 2, and says nothing."""
+    seen: list[UnsupervisedTrainer] = []
+    monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: seen.append(self))
+    settings = {k.replace(".", "__"): v for k, v in small_but_own(config).items()}
+    if project_of(config) == "CALR":
+        # Stage 1 is the same trainer on another model; the adversary waits for no epoch here.
+        settings |= {"CALR__REFINE__ENABLED": False, "CALR__ADVERSARY__START_EPOCH": 0}
+    train_tiny(config, synthetic_root, tmp_path, **settings)
+    trainer = seen[0]
+    trainer.epoch = trainer.iter = 0
+    with EventStorage(0) as trainer.storage:
+        trainer.before_train()
+        trainer.before_epoch()
+        model = unwrap(trainer.model)
+        if getattr(model, "cluster_weights", None) is not None:
+            # A batch of clusters that one camera sees costs nothing, and would move nothing.
+            model.cluster_weights = torch.ones_like(model.cluster_weights)
+        before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        trainer._trainer.iter = 0
+        trainer._trainer.storage = trainer.storage
+        trainer.before_step()
+        trainer.run_step()
+    after = dict(model.named_parameters())
+    assert before
+    assert [n for n, p in before.items() if torch.equal(p, after[n])] == []
+    assert [n for n in before if after[n] not in trainer.optimizer.state] == []
+    if project_of(config) == "CALR" and trainer.cfg.CALR.ADVERSARY.ENABLED:
+        assert any(n.startswith("adversary.") for n in before)
+
+
+def test_flat_buffer_of_fastreid__is_what_the_test_above_catches() -> None:
+    """The stock optimiser on torch >= 2 leaves every parameter where it was."""
+    cfg, _ = load_tiny(CONFIGS[0])
+    model = torch.nn.Linear(3, 1)
+    start = model.weight.detach().clone()
+    optimizer, _wrapper = build_optimizer(cfg, model, contiguous=True)
+    for _ in range(2):
+        loss = model(torch.ones(2, 3)).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert torch.equal(model.weight, start)
+    assert not optimizer.state
+
+

@@ -1,0 +1,104 @@
+"""Runs a config small, in this process, and reads back what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+import unreid  # noqa: F401  (before fastreid)
+from tests.projects.overrides import ROOT, tiny_options
+from unreid.config import load_config
+from unreid.engine import run
+from unreid.engine.trainer import UnsupervisedStep
+
+MARKET = Path("projects/CALR/configs/market.yml")
+BASELINE = Path("projects/CALR/configs/baseline.yml")
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a run early."""
+
+
+def load_tiny(config: Path, output: Path | str = "unused", **settings: object) -> Any:
+    """(cfg, project) of a config made small."""
+    return load_config(str(ROOT / config), tiny_options(config, output, **settings))
+
+
+def train_tiny(
+    config: Path, root: Path, output: Path, *, resume: bool = False, **settings: object
+) -> dict[str, Any]:
+    """Train a config made small on the data set under ``root``; its results."""
+    os.environ["FASTREID_DATASETS"] = str(root)
+    output.mkdir(parents=True, exist_ok=True)
+    cfg, project = load_tiny(config, output, **settings)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # a second one only waits for a network of this size
+    try:
+        return run.train(cfg, project, resume=resume)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def interrupted_at_step(number: int) -> Iterator[None]:
+    """The ``number``-th iteration from here on (from 1) raises :class:`Interrupted` instead."""
+    step, calls = UnsupervisedStep.run_step, 0
+
+    def run_step(self: UnsupervisedStep) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            raise Interrupted
+        step(self)
+
+    with mock.patch.object(UnsupervisedStep, "run_step", run_step):
+        yield
+
+
+def label_files(output: Path) -> dict[str, dict[str, np.ndarray]]:
+    """Every label file under a run's folder, by its path in it, with its arrays."""
+    found = {}
+    for path in sorted(output.rglob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            found[path.relative_to(output).as_posix()] = {k: file[k] for k in file.files}
+    return found
+
+
+def assert_same_labels(one: Path, other: Path) -> None:
+    """Both runs left the same label files, with the same contents to the bit."""
+    first, second = label_files(one), label_files(other)
+    assert first and first.keys() == second.keys()
+    for name in first:
+        assert first[name].keys() == second[name].keys()
+        for key, array in first[name].items():
+            np.testing.assert_array_equal(array, second[name][key], err_msg=f"{name}: {key}")
+
+
+def final_checkpoint(output: Path) -> dict[str, Any]:
+    """The content of ``model_final.pth``."""
+    return torch.load(output / "model_final.pth", weights_only=True)
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """Both runs ended with the same model (memory included) and optimiser state, to the bit."""
+    for part in ("model", "optimizer"):
+        first, second = (_leaves(final_checkpoint(o)[part]) for o in (one, other))
+        assert first.keys() == second.keys()
+        different = [k for k in first if not torch.equal(first[k], second[k])]
+        assert different == []
+
+
+def _leaves(state: Any, prefix: str = "") -> dict[str, torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return {prefix: state}
+    if not isinstance(state, (dict, list)):
+        return {}
+    items = state.items() if isinstance(state, dict) else enumerate(state)
+    return {k: v for name, value in items for k, v in _leaves(value, f"{prefix}/{name}").items()}
