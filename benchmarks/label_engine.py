@@ -120,10 +120,12 @@ def main() -> None:
     if given.list or unknown:
         print("\n".join(names))
         sys.exit(f"no row {', '.join(unknown)}; the rows are above" if unknown else 0)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
     speed = machine(given.threads)
     print(
         f"{speed['name']}; {given.threads} threads; float32 product"
-        f" {speed['flops'] / 1e9:.0f} GFLOP/s, copy {speed['bandwidth'] / 1e9:.1f} GB/s\n"
+        f" {speed['flops'] / 1e9:.0f} GFLOP/s, copy {speed['bandwidth'] / 1e9:.1f} GB/s;"
+        f" load average before {load:.1f}\n"
     )
     print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|", flush=True)
     for module, row in every:

@@ -90,7 +90,7 @@ def search(
                 indices[row], scores[row] = (x[0] for x in _best(features, one, wide[None], k))
         found[start : start + block_size] = indices
         values[start : start + block_size] = scores
-    values[:, 0] -= SELF
+    values[:, 0] = features[rows].double().square().sum(1).float()
     return found, values
 
 
@@ -166,8 +166,9 @@ def knn(
     Returns:
         indices (N, min(k, N)) int32 and similarities float32, of the kind of ``features``:
         self first (even among exact duplicates), then descending similarity, ties by index. A
-        similarity is the inner product summed in double and rounded to float32. The same for
-        any block size and number of threads ("hnsw" is built by one thread for that reason).
+        similarity is the inner product summed in double and rounded to float32. The exact
+        result is the same for any block size and number of threads; the approximate ones repeat
+        themselves on one machine ("hnsw" is built by one thread, and slowly, for that reason).
     """
     check_features("features", features)
     k = min(check_integer("k", k, 1), features.shape[0])
