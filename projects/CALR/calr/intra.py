@@ -106,7 +106,7 @@ def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as file:
             paths, camids, labels = file["paths"], file["camids"], file["labels"]
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"CALR.LOCAL_LABELS {path}: no file of local labels ({error})") from error
     ours = images.relative_paths
     if len(paths) != len(ours):
