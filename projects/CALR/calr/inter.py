@@ -22,8 +22,8 @@ from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
 from unreid.clustering.partition import compact
 from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine.neighbours import find_neighbours
 from unreid.graph.jaccard import jaccard_distance
-from unreid.graph.knn import knn
 from unreid.registry import LABELER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -41,6 +41,7 @@ class CALRLabeler:
         self.calr = cfg.CALR
         self.jaccard = cfg.UNSUP.JACCARD
         self.seed = cfg.UNSUP.SEED
+        self.device = cfg.MODEL.DEVICE
         self.num_epochs = cfg.SOLVER.MAX_EPOCH
         self.local_labels = local_labels
 
@@ -87,7 +88,7 @@ class CALRLabeler:
         """kNN -> global clusters -> refinement [0, Sec. III-B, III-C]."""
         clock = _Clock()
         width = max(self.calr.KNN.K, self.jaccard.K1)
-        indices, similarities = knn(bank.features, width)
+        indices, similarities = find_neighbours(bank, width, self.device)
         clock.lap("knn")
         graph = indices[:, : self.calr.KNN.K], similarities[:, : self.calr.KNN.K]
         raw = self._global_labels(bank.features, (indices, similarities), graph)

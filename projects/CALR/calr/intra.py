@@ -24,9 +24,9 @@ from unreid.clustering.silhouette import silhouette, sphere_silhouette
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
 from unreid.engine.extract import extract
+from unreid.engine.neighbours import find_neighbours
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.graph.jaccard import jaccard_distance
-from unreid.graph.knn import knn
 from unreid.structures import FeatureBank, PseudoLabels
 
 logger = logging.getLogger("fastreid.unreid.calr")
@@ -51,6 +51,7 @@ class IntraCameraLabeler:
         intra = cfg.CALR.INTRA
         self.cluster = intra.CLUSTER
         self.jaccard = cfg.UNSUP.JACCARD
+        self.device = cfg.MODEL.DEVICE
         wanted = intra.NUM_CLUSTERS or num_images // intra.IMAGES_PER_CLUSTER
         # Unlike [0], never more than a third of the images: a camera of 900 images in 600
         # clusters would be nearly all singletons, which refine nothing.
@@ -65,7 +66,7 @@ class IntraCameraLabeler:
             labels = bottom_up(bank.features, num_merges=len(bank) - self.num_clusters)
             score = sphere_silhouette(bank.features, labels)
         else:
-            neighbours = knn(bank.features, self.jaccard.K1)
+            neighbours = find_neighbours(bank, self.jaccard.K1, self.device)
             # Dense inside one camera, as average linkage needs it.
             distance = jaccard_distance(bank.features, self.jaccard.K1, self.jaccard.K2,
                                         neighbours=neighbours)
