@@ -20,7 +20,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm in training over consecutive groups of ``group_size`` images.
 
     A batch is cut into ceil(B / group_size) nearly equal groups of consecutive images, as
-    DataParallel cuts it. The running statistics take one step a batch, towards the mean of the
+    DataParallel cuts it, but never into a group of one, which has no variance. The running statistics take one step a batch, towards the mean of the
     groups' statistics. In evaluation it is plain batch norm.
 
     Args:
@@ -45,7 +45,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         self.num_batches_tracked = norm.num_batches_tracked
 
     def forward(self, input: Tensor) -> Tensor:
-        groups = -(-len(input) // self.group_size)
+        groups = min(-(-len(input) // self.group_size), len(input) // 2)
         if not self.training or groups <= 1:
             return super().forward(input)
         outputs, means, variances = [], [], []

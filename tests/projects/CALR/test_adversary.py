@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from calr.adversary import CameraAdversary, dann_factor, reverse_gradient
 from torch.nn import functional
+
+from calr.adversary import CameraAdversary, dann_factor, reverse_gradient
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from calr.inter import CALRLabeler
 from calr.refine import node_scores, refine
-
 from tests.projects.tiny_run import MARKET, load_tiny
 from unreid.clustering.partition import compact
 from unreid.data.unlabelled import UnlabelledImages

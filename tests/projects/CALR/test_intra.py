@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from calr.inter import CALRLabeler
 from calr.intra import IntraCameraLabeler, read_local_labels
-
 from tests.projects.tiny_run import (
     MARKET,
     Interrupted,
@@ -148,13 +148,13 @@ def test_stage_2__refuses_local_labels_of_other_images(finished: Path, tmp_path:
         read_local_labels(str(path), fewer)
     renamed = UnlabelledImages(("root/another.jpg", *images.paths[1:]), images.camids,
                                images.cameras, "root")
-    with pytest.raises(ValueError, match="another image list; it has .* where the training set has"
+    with pytest.raises(ValueError, match=r"another image list; it has .* where the training set has"
                                          " another.jpg"):
         read_local_labels(str(path), renamed)
     moved = UnlabelledImages(images.paths, np.roll(images.camids, 1), images.cameras, "root")
     with pytest.raises(ValueError, match="the cameras of its images differ"):
         read_local_labels(str(path), moved)
-    with pytest.raises(FileNotFoundError, match="CALR.LOCAL_LABELS nowhere.npz: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"CALR.LOCAL_LABELS nowhere.npz: no such file"):
         read_local_labels("nowhere.npz", images)
     for name, content in (("text.npz", b"no zip"), ("empty.npz", b"")):
         (tmp_path / name).write_bytes(content)
@@ -174,5 +174,5 @@ def test_local_labels__of_other_images_are_refused_before_any_training(
     cfg = config(CALR__LOCAL_LABELS=bad)
     with pytest.raises(ValueError, match="labels of 1 images"):
         CALRLabeler.check_images(cfg, images_of(finished))
-    with pytest.raises(FileNotFoundError, match="CALR.LOCAL_LABELS gone.npz"):
+    with pytest.raises(FileNotFoundError, match=r"CALR.LOCAL_LABELS gone.npz"):
         CALRLabeler.check_images(config(CALR__LOCAL_LABELS="gone.npz"), images_of(finished))

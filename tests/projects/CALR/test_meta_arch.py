@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fastreid.modeling.meta_arch import build_model
+
 from calr.adversary import dann_factor
 from calr.meta_arch import CALR
 from calr.weights import cluster_weights
-from fastreid.modeling.meta_arch import build_model
-
 from tests.projects.tiny_run import MARKET, load_tiny
 from unreid.engine.run import with_cameras
 from unreid.structures import FeatureBank, PseudoLabels

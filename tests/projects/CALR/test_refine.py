@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from calr.refine import node_scores, pivots, refine, removal_share
 from hypothesis import given
 from hypothesis import strategies as st
+
+from calr.refine import node_scores, pivots, refine, removal_share
 
 
 def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.ndarray:

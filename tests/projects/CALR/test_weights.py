@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from calr.weights import camera_entropy, cluster_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calr.weights import camera_entropy, cluster_weights
 from unreid.clustering.partition import compact
 from unreid.losses.cluster_nce import cluster_nce
 
