@@ -49,9 +49,10 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.DBSCAN.EPS = 0.6
     cfg.CALR.DBSCAN.MIN_SAMPLES = 4
     cfg.CALR.AGGLOMERATIVE = CfgNode()
-    # Clusters; 0 means the level with the best silhouette. Exact average linkage with WEIGHT
-    # times SSE.
+    # Clusters; 0 means N // IMAGES_PER_CLUSTER, -1 the level of the tree with the best
+    # silhouette. Exact average linkage with WEIGHT times SSE.
     cfg.CALR.AGGLOMERATIVE.NUM_CLUSTERS = 0
+    cfg.CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER = 12
     cfg.CALR.AGGLOMERATIVE.WEIGHT = 0.01
 
     # Refinement of the global labels by the local ones [0, Sec. III-C].
@@ -108,7 +109,8 @@ def check_config(cfg: CfgNode) -> None:
         ("CALR.KNN.K", calr.KNN.K, 2),
         ("CALR.MIN_CLUSTER_SIZE", calr.MIN_CLUSTER_SIZE, 1),
         ("CALR.DBSCAN.MIN_SAMPLES", calr.DBSCAN.MIN_SAMPLES, 1),
-        ("CALR.AGGLOMERATIVE.NUM_CLUSTERS", calr.AGGLOMERATIVE.NUM_CLUSTERS, 0),
+        ("CALR.AGGLOMERATIVE.NUM_CLUSTERS", calr.AGGLOMERATIVE.NUM_CLUSTERS, -1),
+        ("CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER", calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER, 1),
         ("CALR.WEIGHTS.START_EPOCH", calr.WEIGHTS.START_EPOCH, 0),
         ("CALR.ADVERSARY.START_EPOCH", calr.ADVERSARY.START_EPOCH, 0),
         ("CALR.ADVERSARY.END_EPOCH", calr.ADVERSARY.END_EPOCH, -1),

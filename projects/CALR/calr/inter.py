@@ -115,13 +115,12 @@ class CALRLabeler:
                                         neighbours=neighbours, max_distance=calr.DBSCAN.EPS)
             return dbscan(distance, calr.DBSCAN.EPS, calr.DBSCAN.MIN_SAMPLES)
         if calr.CLUSTER == "agglomerative":
-            wanted = calr.AGGLOMERATIVE.NUM_CLUSTERS
-            weight = calr.AGGLOMERATIVE.WEIGHT
-            if wanted:
-                return bottom_up(features, num_merges=max(len(features) - wanted, 0),
-                                 weight=weight)
-            merges, _ = merge_tree(features, weight=weight)
-            return cut_by_silhouette(features, merges)[0]
+            tree = calr.AGGLOMERATIVE
+            if tree.NUM_CLUSTERS < 0:
+                return cut_by_silhouette(features, merge_tree(features, weight=tree.WEIGHT)[0])[0]
+            wanted = tree.NUM_CLUSTERS or max(len(features) // tree.IMAGES_PER_CLUSTER, 2)
+            return bottom_up(features, num_merges=max(len(features) - wanted, 0),
+                             weight=tree.WEIGHT)
         communities = infomap if calr.CLUSTER == "infomap" else map_equation
         return communities(*graph, min_similarity=calr.KNN.MIN_SIMILARITY, seed=self.seed)
 
