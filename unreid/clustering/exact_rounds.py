@@ -25,8 +25,8 @@ from unreid.kernels import kernel, num_threads
 LIST_LENGTH = 32
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 4096
-#: Rows renewed at once: this share of those that wait, and at least so many.
-RENEWED_SHARE = 0.25
+#: LIST_LENGTH is at least 2: a list of ties must hold one that comes later than its first.
+#: Rows renewed at once, those with the lowest bounds first.
 RENEWED_ROWS = 256
 
 
@@ -95,20 +95,35 @@ class Merging:
                 self.lists.merge(*pair)
                 self.note(*pair, np.zeros(1))
 
-    def fill(self, rows: np.ndarray, both: bool) -> None:
-        """Renew the lists of some rows; ``both``: of all, each product used twice."""
-        means = self.clusters.means
-        squares = np.einsum("ij,ij->i", means, means) * (1 - self.error)
-        self.lists.reset(rows)
+    def fill_all(self) -> None:
+        """Lists for all active clusters: one triangle of products, each used both ways."""
         active = self.active
-        for start in range(0, len(rows), BLOCK_ROWS):
-            part = rows[start : start + BLOCK_ROWS]
-            left = torch.from_numpy(means[part].astype(np.float32))
-            for first in range(start if both else 0, len(active), BLOCK_COLUMNS):
-                columns = active[first : first + BLOCK_COLUMNS]
-                right = torch.from_numpy(means[columns].astype(np.float32))
-                self.lists.offer((left @ right.T).numpy(), part, columns, squares, both)
-        self.lists.seal(rows)
+        single = torch.from_numpy(self.clusters.means[active].astype(np.float32))
+        squares = self._squares()
+        self.lists.reset(active)
+        for start in range(0, len(active), BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            for first in range(start, len(active), BLOCK_COLUMNS):
+                columns = slice(first, first + BLOCK_COLUMNS)
+                product = (single[rows] @ single[columns].T).numpy()
+                self.lists.offer(product, active[rows], active[columns], squares, True)
+        self.lists.seal(active, len(active) - 1)
+
+    def fill(self, rows: np.ndarray) -> None:
+        """New lists for some clusters."""
+        means, active, squares = self.clusters.means, self.active, self._squares()
+        self.lists.reset(rows)
+        left = torch.from_numpy(means[rows].astype(np.float32))
+        for first in range(0, len(active), BLOCK_ROWS):
+            columns = active[first : first + BLOCK_ROWS]
+            right = torch.from_numpy(means[columns].astype(np.float32))
+            self.lists.offer((left @ right.T).numpy(), rows, columns, squares, False)
+        self.lists.seal(rows, len(active) - 1)
+
+    def _squares(self) -> np.ndarray:
+        """(C,) squared lengths, less what a float32 product may be wrong by."""
+        means = self.clusters.means
+        return np.einsum("ij,ij->i", means, means) * (1 - self.error)
 
     def round(self) -> bool:
         """Merge the mutual nearest neighbours there are, or renew rows; False: all is done."""
@@ -132,9 +147,8 @@ class Merging:
         if not waiting.any():
             return False
         rows, lower = active[waiting], lower[waiting]
-        chosen = max(RENEWED_ROWS, int(RENEWED_SHARE * len(rows)))
-        rows = np.sort(rows[np.argsort(lower, kind="stable")[:chosen]])
-        self.fill(rows, False)
+        rows = np.sort(rows[np.argsort(lower, kind="stable")[:RENEWED_ROWS]])
+        self.fill(rows)
         self.lists.resolve(rows)
         # Within rounding of one another: only exact distances to all can tell.
         tied = rows[~sure[rows]]
@@ -158,7 +172,7 @@ def merges_in_rounds(
     merging = Merging(clusters, rule, num_merges)
     if rule.regularizer != "size" or rule.weight == 0:
         merging.merge_equal()
-    merging.fill(merging.active, True)
+    merging.fill_all()
     while merging.round():
         pass
     pairs, heights = np.concatenate(merging.pairs), np.concatenate(merging.heights)

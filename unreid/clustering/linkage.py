@@ -79,7 +79,8 @@ class Clusters:
     def merge(self, low: int, high: int, squared: float) -> None:
         """Put the union of two clusters into slot ``high``; ``squared`` is e of the two."""
         a, b = self.sizes[low], self.sizes[high]
-        self.means[high] = (a * self.means[low] + b * self.means[high]) / (a + b)
+        # From the difference: equal means stay what they are, to the last bit.
+        self.means[high] += a / (a + b) * (self.means[low] - self.means[high])
         self.sse[high] += self.sse[low] + a * b / (a + b) * squared
         self.sizes[high] = a + b
         self.lengths[high] = np.sqrt(self.means[high] @ self.means[high])

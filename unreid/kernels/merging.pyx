@@ -43,13 +43,19 @@ cdef inline double apart(const double* a, const double* b, Py_ssize_t n) noexcep
     return ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7)) + rest
 
 
+cdef inline int few(Py_ssize_t work, int num_threads) noexcept nogil:
+    """One thread for what takes less time than waking another."""
+    return num_threads if work > 100000 else 1
+
+
 def squared_distances(const double[:, ::1] points, const double[::1] point, const long long[::1] ids,
                       int num_threads):
     """See the twin."""
     cdef Py_ssize_t r, count = ids.shape[0], n = points.shape[1]
     out = np.empty(count)
     cdef double[::1] values = out
-    for r in prange(count, nogil=True, num_threads=num_threads, schedule="static"):
+    cdef int threads = few(count * n, num_threads)
+    for r in prange(count, nogil=True, num_threads=threads, schedule="static"):
         values[r] = apart(&points[ids[r], 0], &point[0], n)
     return out
 
@@ -60,7 +66,8 @@ def squared_pairs(const double[:, ::1] points, const long long[::1] a, const lon
     cdef Py_ssize_t r, count = a.shape[0], n = points.shape[1]
     out = np.empty(count)
     cdef double[::1] values = out
-    for r in prange(count, nogil=True, num_threads=num_threads, schedule="static"):
+    cdef int threads = few(count * n, num_threads)
+    for r in prange(count, nogil=True, num_threads=threads, schedule="static"):
         values[r] = apart(&points[a[r], 0], &points[b[r], 0], n)
     return out
 
@@ -260,13 +267,13 @@ cdef class Lists:
                                 self.put(i, j, lows[c])
                                 limit = self.worst[i]
 
-    def seal(self, const int[::1] rows):
-        """What was not kept lies at or above the worst entry kept, if the list is full."""
+    def seal(self, const int[::1] rows, Py_ssize_t num_others):
+        """What was not kept lies at or above the worst entry kept, unless all were."""
         cdef Py_ssize_t r
         cdef int i
         for r in range(rows.shape[0]):
             i = rows[r]
-            self.bound[i] = self.worst[i] - self.slack if self.filled[i] == self.T else INFINITY
+            self.bound[i] = self.worst[i] - self.slack if num_others > self.T else INFINITY
             self.bound_low[i] = -1
             self.bound_high[i] = -1
 
@@ -349,7 +356,8 @@ cdef class Lists:
     def resolve(self, const int[::1] rows):
         """Settle the nearest neighbour of each row."""
         cdef Py_ssize_t r
-        for r in prange(rows.shape[0], nogil=True, num_threads=self.num_threads,
+        cdef int threads = few(rows.shape[0] * self.T * 8, self.num_threads)
+        for r in prange(rows.shape[0], nogil=True, num_threads=threads,
                         schedule="dynamic", chunksize=64):
             self.settle(rows[r])
 
@@ -383,7 +391,7 @@ cdef class Lists:
                 if self.before(i, self.values[i, at], self.ids[i, at],
                                self.values[i, t], self.ids[i, t]):
                     at = t
-        if self.filled[i] == self.T:
+        if count - 1 > self.T:
             j = self.ids[i, at]
             self.bound[i] = self.values[i, at]
             self.bound_low[i] = i if i < j else j
@@ -392,14 +400,16 @@ cdef class Lists:
     def scan(self, const int[::1] rows, const int[::1] others):
         """Fill lists from exact distances to all others: for ties that no bound can decide."""
         cdef Py_ssize_t r
-        for r in prange(rows.shape[0], nogil=True, num_threads=self.num_threads,
+        cdef int threads = few(rows.shape[0] * others.shape[0] * self.D, self.num_threads)
+        for r in prange(rows.shape[0], nogil=True, num_threads=threads,
                         schedule="dynamic", chunksize=1):
             self.scan_row(rows[r], &others[0], others.shape[0])
 
     def merge(self, const int[::1] low, const int[::1] high):
         """Put the union of each pair of slots into the larger; its list from theirs."""
         cdef Py_ssize_t p
-        for p in prange(low.shape[0], nogil=True, num_threads=self.num_threads,
+        cdef int threads = few(low.shape[0] * self.D * 4, self.num_threads)
+        for p in prange(low.shape[0], nogil=True, num_threads=threads,
                         schedule="dynamic", chunksize=16):
             self.unite(low[p], high[p])
         for p in range(self.root.shape[0]):
@@ -415,7 +425,8 @@ cdef class Lists:
         cdef int t, u, c, at, kept
         cdef Py_ssize_t d
         for d in range(self.D):
-            self.means[b, d] = (na * self.means[a, d] + nb * self.means[b, d]) / n
+            # From the difference: equal means stay what they are, to the last bit.
+            self.means[b, d] = self.means[b, d] + wa * (self.means[a, d] - self.means[b, d])
         self.sse[b] = self.sse[a] + self.sse[b] + na * nb / n * e
         self.sizes[b] = n
         self.part[b] = self.per_mean * self.sse[b] / n + self.per_sse * self.sse[b]

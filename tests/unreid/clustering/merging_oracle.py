@@ -18,13 +18,13 @@ def distance(
     """D(A, B) from all pairs of members."""
 
     def mean_pairs(p: np.ndarray, q: np.ndarray) -> float:
-        return float(np.mean([((u - v) ** 2).sum() for u in p for v in q]))
+        return float(((p[:, None] - q[None]) ** 2).sum(axis=2).mean())
 
     p, q, both = x[a], x[b], x[a + b]
     if linkage == "average":
         base = mean_pairs(p, q)
     elif linkage == "minimum":
-        base = min(float(((u - v) ** 2).sum()) for u in p for v in q)
+        base = float(((p[:, None] - q[None]) ** 2).sum(axis=2).min())
     elif linkage == "energy":
         base = 2 * mean_pairs(p, q) - mean_pairs(p, p) - mean_pairs(q, q)
     elif linkage == "ward":
@@ -35,14 +35,14 @@ def distance(
         # 2 - 2 cos as a difference of unit vectors, so that equal points are at 0 exactly.
         base = float(((m / lengths[0] - n / lengths[1]) ** 2).sum()) if min(lengths) else 2.0
     extra = {
-        "none": 0.0,
-        "sse": sse(p) + sse(q),
-        "size": float(len(a) + len(b)),
-        "dispersion": mean_pairs(p, p) + mean_pairs(q, q),
-        "sse_union": sse(both),
-        "sse_increase": sse(both) - sse(p) - sse(q),
+        "none": lambda: 0.0,
+        "sse": lambda: sse(p) + sse(q),
+        "size": lambda: float(len(a) + len(b)),
+        "dispersion": lambda: mean_pairs(p, p) + mean_pairs(q, q),
+        "sse_union": lambda: sse(both),
+        "sse_increase": lambda: sse(both) - sse(p) - sse(q),
     }[regularizer]
-    return base + weight * extra
+    return base + weight * extra()
 
 
 def groups_of(labels: np.ndarray) -> dict[int, list[int]]:
@@ -56,14 +56,21 @@ def groups_of(labels: np.ndarray) -> dict[int, list[int]]:
 
 def exact_labels(
     x: np.ndarray, labels: np.ndarray, merges: int, rule: tuple[str, str, float]
-) -> np.ndarray:
-    """The nearest two clusters merge, one pair at a time; a union keeps the larger id."""
+) -> list[np.ndarray]:
+    """Labels after 0, 1, ..., ``merges`` merges of the nearest two; a union keeps the larger id."""
     groups = groups_of(labels)
+    found = {p: distance(x, groups[p[0]], groups[p[1]], *rule)
+             for p in itertools.combinations(groups, 2)}  # fmt: skip
+    history = [from_groups(groups, len(x))]
     for _ in range(merges):
-        pairs = itertools.combinations(sorted(groups), 2)
-        low, high = min(pairs, key=lambda p: (distance(x, groups[p[0]], groups[p[1]], *rule), p))
+        low, high = min(found, key=lambda pair: (found[pair], pair))
         groups[high] = groups.pop(low) + groups[high]
-    return from_groups(groups, len(x))
+        found = {pair: value for pair, value in found.items() if low not in pair}
+        for other in groups.keys() - {high}:
+            pair = min(other, high), max(other, high)
+            found[pair] = distance(x, groups[pair[0]], groups[pair[1]], *rule)
+        history.append(from_groups(groups, len(x)))
+    return history
 
 
 def pass_labels(
