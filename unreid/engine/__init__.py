@@ -1,1 +1,1 @@
-"""engine."""
+"""Extraction, the label step, training, checkpoints and results: one run from a config."""

@@ -1,4 +1,9 @@
 """Scores: of a model (``reid_evaluator``, with fast-reid) and of labels (``label_quality``).
 
-Nothing is imported here, so that label quality can be had without fast-reid.
+What is exported here needs no fast-reid.
 """
+
+from unreid.evaluation.label_quality import label_quality
+from unreid.evaluation.rank import evaluate_features, evaluate_rank
+
+__all__ = ["evaluate_features", "evaluate_rank", "label_quality"]
