@@ -11,7 +11,6 @@ import torch
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
 
-import unreid  # noqa: F401  (before fastreid)
 from tests.projects.overrides import ROOT, config_files, project_of
 from tests.projects.tiny_run import (
     Interrupted,

@@ -12,7 +12,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-import unreid  # noqa: F401  (before fastreid)
 from tests.projects.overrides import ROOT, tiny_options
 from unreid.config import load_config
 from unreid.engine import run

@@ -12,6 +12,8 @@ from fastreid.data.data_utils import read_image
 from PIL import Image
 from torch.utils.data import Dataset
 
+ADVICE = "mend or remove the file, or set UNSUP.BAD_IMAGE skip to train without it"
+
 
 class UnreadableImageError(ValueError):
     """An image file that is missing, truncated or no image."""
@@ -27,8 +29,7 @@ def load_image(path: str) -> Image.Image:
         return read_image(path, format="RGB")
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableImageError(
-            f"{path} cannot be read as an image ({type(error).__name__}: {error}); mend or remove"
-            " the file, or set UNSUP.BAD_IMAGE skip to train without it"
+            f"{path} cannot be read as an image ({type(error).__name__}: {error}); {ADVICE}"
         ) from error
 
 

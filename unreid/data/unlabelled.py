@@ -18,7 +18,7 @@ import numpy as np
 from fastreid.data.datasets import DATASET_REGISTRY
 
 from unreid.checks import nearest
-from unreid.data.images import unreadable
+from unreid.data.images import ADVICE, UnreadableImageError, unreadable
 
 logger = logging.getLogger("fastreid.unreid.data")
 
@@ -98,15 +98,16 @@ def load_training_images(
 
     Args:
         names: Data sets of fast-reid's registry (``cfg.DATASETS.NAMES``).
-        bad_image: ``"skip"`` decodes every file once and leaves out what cannot be read, with a
-            warning that names it; ``"error"`` leaves that to the loader, which stops by name.
+        bad_image: Every file is decoded once (some 5,000 small crops a second), so that a
+            truncated one does not show after hours: ``"error"`` names it and stops, ``"skip"``
+            leaves it out with a warning that names it.
 
     Returns:
         The images, and the ids (N,) int64 for :mod:`unreid.evaluation.label_quality` alone.
 
     Raises:
         KeyError, FileNotFoundError: see :func:`build_dataset`.
-        ValueError: a set without a training image.
+        ValueError: a set without a training image, or an image that cannot be read.
     """
     rows: list[tuple[str, str, str]] = []
     for name in names:
@@ -119,7 +120,7 @@ def load_training_images(
             )
         rows += [(str(path), f"{name}/{pid}", _camera_name(name, cam)) for path, pid, cam in items]
     rows.sort()
-    rows = _without_unreadable(rows) if bad_image == "skip" else rows
+    rows = _readable(rows, skip=bad_image == "skip")
     cameras = sorted({cam for _, _, cam in rows}, key=_natural)
     position = {cam: i for i, cam in enumerate(cameras)}
     images = UnlabelledImages(
@@ -137,13 +138,20 @@ def load_training_images(
 
 
 def _camera_name(dataset: str, camera: object) -> str:
-    """fast-reid gives ``market1501_3``, or a bare number in a few sets."""
-    text = str(camera)
-    return text if not text.lstrip("-").isdigit() else f"{dataset.lower()}_{text}"
+    """fast-reid gives ``market1501_3``, or a bare number, or the name that the class has inside,
+    which two sets may share."""
+    text, prefix = str(camera), f"{dataset.lower()}_"
+    return text if text.startswith(prefix) else prefix + text
 
 
-def _without_unreadable(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+def _readable(rows: list[tuple[str, str, str]], *, skip: bool) -> list[tuple[str, str, str]]:
     bad = unreadable([path for path, _, _ in rows])
+    if bad and not skip:
+        path, reason = next(iter(bad.items()))
+        others = f" (and {len(bad) - 1} others)" if len(bad) > 1 else ""
+        raise UnreadableImageError(
+            f"{path}{others} cannot be read as an image ({reason}); {ADVICE}"
+        )
     for path, reason in bad.items():
         logger.warning(f"UNSUP.BAD_IMAGE skip: {path} is left out ({reason})")
     kept = [row for row in rows if row[0] not in bad]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-import unreid  # noqa: F401  (before fastreid)
 from unreid.modeling.ghost_norm import GhostBatchNorm2d, use_ghost_norm
 
 

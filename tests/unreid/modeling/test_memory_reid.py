@@ -9,7 +9,6 @@ import pytest
 import torch
 from fastreid.modeling.meta_arch import build_model
 
-import unreid  # noqa: F401  (before fastreid)
 from tests.projects.tiny_run import BASELINE, load_tiny
 from unreid.modeling.ghost_norm import GhostBatchNorm2d
 from unreid.structures import FeatureBank, PseudoLabels

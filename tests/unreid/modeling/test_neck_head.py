@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import unreid  # noqa: F401  (before fastreid)
 from unreid.modeling.neck_head import NeckHead
 
 

@@ -1,0 +1,133 @@
+"""Loaders: order, contents, and one whose inside changes every epoch."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.projects.tiny_run import BASELINE, load_tiny
+from unreid.data.loader import (
+    SwappableLoader,
+    build_extraction_loader,
+    build_test_loader,
+    build_train_loader,
+)
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
+
+
+@pytest.fixture
+def images(synthetic_root: Path) -> UnlabelledImages:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    return load_training_images(["Market1501"])[0]
+
+
+def config(**settings: object) -> Any:
+    return load_tiny(BASELINE, **settings)[0]
+
+
+def train_loader(cfg: Any, images: UnlabelledImages, batches: list[list[int]]) -> Any:
+    labels = np.arange(len(images)) % 5
+    return build_train_loader(cfg, images, labels, batches, seed=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_extraction__keeps_the_order_of_the_list(images: UnlabelledImages, workers: int) -> None:
+    cfg = config(TEST__IMS_PER_BATCH=16, DATALOADER__NUM_WORKERS=workers)
+    batches = list(build_extraction_loader(cfg, images))
+    assert [p for b in batches for p in b["img_paths"]] == list(images.paths)
+    assert torch.cat([b["camids"] for b in batches]).tolist() == images.camids.tolist()
+    assert set(batches[0]) == {"images", "img_paths", "camids"}
+    assert batches[0]["images"].shape == (16, 3, 64, 32)
+
+
+def test_training_batch__has_pseudo_labels_and_nothing_else_to_learn_from(
+    images: UnlabelledImages,
+) -> None:
+    batch = next(iter(train_loader(config(), images, [[7, 3, 11, 7]])))
+    assert set(batch) == {"images", "img_paths", "targets", "camids", "indices"}
+    assert batch["indices"].tolist() == [7, 3, 11, 7]
+    assert batch["targets"].tolist() == [2, 3, 1, 2]
+    assert batch["camids"].tolist() == images.camids[[7, 3, 11, 7]].tolist()
+    assert batch["img_paths"] == [images.paths[i] for i in (7, 3, 11, 7)]
+    assert all(batch[k].dtype == torch.int64 for k in ("targets", "camids", "indices"))
+
+
+def test_test_loader__gives_query_then_gallery(images: UnlabelledImages) -> None:
+    loader, num_query = build_test_loader(config(), "Market1501")
+    paths = [p for batch in loader for p in batch["img_paths"]]
+    assert 0 < num_query < len(paths)
+    assert all("/query/" in p for p in paths[:num_query])
+    assert all("/bounding_box_test/" in p for p in paths[num_query:])
+
+
+def test_swappable__before_labels_says_so(images: UnlabelledImages) -> None:
+    loader = SwappableLoader()
+    assert iter(loader) is loader
+    with pytest.raises(RuntimeError, match="no labels yet"):
+        next(loader)
+
+
+def test_swappable__draws_nothing_before_it_is_asked(images: UnlabelledImages) -> None:
+    drawn: list[int] = []
+
+    def batches() -> Any:
+        for i in range(4):
+            drawn.append(i)
+            yield [i, i]
+
+    loader = SwappableLoader()
+    loader.swap(train_loader(config(), images, list(batches())))
+    drawn.clear()
+
+    class Lazy:
+        def __iter__(self) -> Any:
+            return batches()
+
+    loader.swap(build_train_loader(config(), images, np.zeros(72, np.int64), Lazy(), 0))
+    assert drawn == []
+    next(loader)
+    assert drawn == [0]
+
+
+def test_swap__takes_effect_at_once_and_leaves_no_process_behind(images: UnlabelledImages) -> None:
+    """fast-reid's loader leaks its workers and the old labels at every swap."""
+    cfg = config(DATALOADER__NUM_WORKERS=2)
+    before = set(multiprocessing.active_children())
+    loader = SwappableLoader()
+    for epoch in range(3):
+        loader.swap(train_loader(cfg, images, [[epoch, epoch + 1]] * 6))
+        batch = next(loader)
+        assert batch["indices"].tolist() == [epoch, epoch + 1]
+        assert len(set(multiprocessing.active_children()) - before) == 2
+    loader.swap(train_loader(cfg, images, [[0, 1]]))
+    assert set(multiprocessing.active_children()) - before == set()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_same_seed__same_augmentation(images: UnlabelledImages, workers: int) -> None:
+    import random
+
+    cfg = config(DATALOADER__NUM_WORKERS=workers)
+    pixels = []
+    for _ in range(2):
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002  (what fast-reid's transforms draw from)
+        torch.manual_seed(0)
+        pixels.append(next(iter(train_loader(cfg, images, [[0, 1, 2, 3]])))["images"])
+    assert torch.equal(*pixels)
+
+
+def test_batches__of_a_truncated_image_name_it(images: UnlabelledImages, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8")
+    broken = UnlabelledImages((str(bad), *images.paths[1:]), images.camids, images.cameras, "/")
+    for workers in (0, 1):
+        cfg = config(DATALOADER__NUM_WORKERS=workers)
+        with pytest.raises(ValueError, match=rf"{bad} cannot be read as an image"):
+            list(build_extraction_loader(cfg, broken))

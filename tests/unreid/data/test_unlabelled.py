@@ -1,0 +1,148 @@
+"""From a labelled data set to a sorted list of paths and cameras, with clear errors."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastreid.data.datasets import DATASET_REGISTRY
+from fastreid.data.datasets.market1501 import Market1501
+
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
+
+TRAIN = "Market-1501-v15.09.15/bounding_box_train"
+
+
+@pytest.fixture
+def root(synthetic_root: Path) -> Path:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    return synthetic_root
+
+
+@pytest.fixture
+def copy(synthetic_root: Path, tmp_path: Path) -> Path:
+    """A data set that a test may break."""
+    target = tmp_path / "copy"
+    shutil.copytree(synthetic_root, target)
+    os.environ["FASTREID_DATASETS"] = str(target)
+    return target
+
+
+def test_images__are_sorted_with_cameras_from_zero(root: Path) -> None:
+    images, pids = load_training_images(["Market1501"])
+    assert list(images.paths) == sorted(images.paths)
+    assert len(images) == len(pids) == 72 and pids.dtype == np.int64
+    assert images.cameras == ("market1501_0", "market1501_1", "market1501_2")
+    for path, camera in zip(images.paths, images.camids):
+        assert f"_c{camera + 1}s" in path
+    assert all(p.startswith(f"{TRAIN}/") for p in images.relative_paths)
+    assert [len({p for p, i in zip(pids, images.paths) if f"/{n:04d}_" in i}) for n in (1, 8)] \
+        == [1, 1]
+
+
+def test_images__have_no_field_for_ids(root: Path) -> None:
+    images, _ = load_training_images(["Market1501"])
+    assert set(vars(images)) == {"paths", "camids", "cameras", "root"}
+
+
+def test_subset__renumbers_the_cameras_that_are_left(root: Path) -> None:
+    images, _ = load_training_images(["Market1501"])
+    own = np.flatnonzero(images.camids == 2)
+    part = images.subset(own)
+    assert part.cameras == ("market1501_2",) and set(part.camids.tolist()) == {0}
+    assert part.paths == tuple(images.paths[i] for i in own)
+
+
+def test_cameras__sort_by_number_not_by_letter() -> None:
+    from unreid.data.unlabelled import _natural
+
+    names = ["duke_1", "duke_10", "duke_2", "market_0"]
+    assert sorted(names[::-1], key=_natural) == ["duke_1", "duke_2", "duke_10", "market_0"]
+
+
+@pytest.fixture(params=["second", "market1501"])
+def other_set(copy: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A second set in Market's layout under a name of its own; the class may call itself like the
+    first one inside."""
+    name = "SecondForTests"
+
+    class Second(Market1501):
+        dataset_name = request.param
+
+    shutil.copytree(copy / "Market-1501-v15.09.15", copy / "second" / "Market-1501-v15.09.15")
+    DATASET_REGISTRY._do_register(name, lambda root: Second(root=str(copy / "second")))
+    yield name
+    del DATASET_REGISTRY._obj_map[name]
+
+
+def test_two_sets__keep_their_cameras_and_people_apart(other_set: str, copy: Path) -> None:
+    images, pids = load_training_images(["Market1501", other_set])
+    assert len(images) == 144 and len(images.cameras) == 6
+    assert len(np.unique(pids)) == 16
+    for camera, name in enumerate(images.cameras):
+        folders = {"second" in images.paths[i].replace(str(copy), "")
+                   for i in np.flatnonzero(images.camids == camera)}
+        assert folders == {name.startswith("second")}
+
+
+def test_missing_folder__says_where_it_looked(tmp_path: Path) -> None:
+    os.environ["FASTREID_DATASETS"] = str(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError) as error:
+        load_training_images(["Market1501"])
+    message = str(error.value)
+    assert "DATASETS.NAMES Market1501" in message
+    assert f"Looked under {tmp_path / 'nowhere'}" in message
+    assert "FASTREID_DATASETS" in message
+
+
+def test_unknown_set__suggests_the_nearest(root: Path) -> None:
+    with pytest.raises(KeyError, match=r"DATASETS.NAMES: no data set 'Market1510'; did you mean"
+                                       r" 'Market1501'\?; known: .*DukeMTMC"):
+        load_training_images(["Market1510"])
+
+
+def test_no_training_image__names_the_folder(copy: Path) -> None:
+    for file in (copy / TRAIN).iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match=r"DATASETS.NAMES Market1501: no training image found in"
+                                         rf" .*{TRAIN}"):
+        load_training_images(["Market1501"])
+
+
+def truncate_one(copy: Path) -> Path:
+    file = sorted((copy / TRAIN).iterdir())[3]
+    file.write_bytes(file.read_bytes()[:300])
+    return file
+
+
+def test_truncated_image__is_skipped_with_a_warning_that_names_it(
+    copy: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = truncate_one(copy)
+    images, pids = load_training_images(["Market1501"], bad_image="skip")
+    assert len(images) == len(pids) == 71
+    assert str(file) not in images.paths
+    assert f"UNSUP.BAD_IMAGE skip: {file} is left out" in caplog.text
+
+
+def test_truncated_image__is_an_error_before_any_work(copy: Path) -> None:
+    file = truncate_one(copy)
+    with pytest.raises(ValueError, match=rf"{file} cannot be read as an image"):
+        load_training_images(["Market1501"])
+
+
+def test_no_readable_image__is_an_error(copy: Path) -> None:
+    for file in (copy / TRAIN).iterdir():
+        file.write_bytes(b"?")
+    with pytest.raises(ValueError, match="none of 72 training images is readable"):
+        load_training_images(["Market1501"], bad_image="skip")
+
+
+def test_relative_paths__have_forward_slashes() -> None:
+    path = os.path.join("r", "a", "b.jpg")
+    images = UnlabelledImages((path,), np.zeros(1, np.int64), ("c",), "r")
+    assert images.relative_paths == ["a/b.jpg"]
