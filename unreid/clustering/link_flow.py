@@ -137,31 +137,41 @@ def leaf_level(flow: csr_array) -> Level:
     )
 
 
+def module_rates(
+    level: Level, modules: np.ndarray, num_modules: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flow, enter and exit rates of modules, (num_modules,) float64 each.
+
+    Args:
+        modules: (n,) ids in 0..num_modules-1.
+    """
+    rows = np.repeat(modules, np.diff(level.starts))
+    inside = rows == modules[level.neighbours]
+    kept = np.bincount(rows[inside], weights=level.weights[inside], minlength=num_modules) / 2
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(modules, weights=values, minlength=num_modules)
+
+    # Rounding may leave a closed module a hair below zero.
+    enter, leave = (np.maximum(total(x) - kept, 0.0) for x in (level.enter, level.exit))
+    return total(level.flow), enter, leave
+
+
 def aggregate(level: Level, modules: np.ndarray, num_modules: int) -> Level:
     """The level whose nodes are the modules of this one.
 
     Args:
         modules: (n,) ids 0..num_modules-1.
     """
-    n = len(level)
     rows = np.repeat(modules, np.diff(level.starts))
     columns = modules[level.neighbours]
     apart = rows != columns
-    inside = np.bincount(rows[~apart], weights=level.weights[~apart], minlength=num_modules) / 2
     shape = (num_modules, num_modules)
     both = csr_array((level.weights[apart], (rows[apart], columns[apart])), shape=shape)
     both.sum_duplicates()
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(modules, weights=values, minlength=num_modules)
-
-    assert len(modules) == n
     return Level(
         both.indptr.astype(np.int64),
         both.indices.astype(np.int32),
         np.ascontiguousarray(both.data, dtype=np.float64),
-        total(level.flow),
-        # Rounding may leave a closed module a hair below zero.
-        np.maximum(total(level.enter) - inside, 0.0),
-        np.maximum(total(level.exit) - inside, 0.0),
+        *module_rates(level, modules, num_modules),
     )

@@ -18,12 +18,19 @@ from __future__ import annotations
 import numpy as np
 
 from unreid.checks import check_integer
-from unreid.clustering.link_flow import Level, aggregate, knn_links, leaf_level, link_flow
+from unreid.clustering.link_flow import (
+    Level,
+    aggregate,
+    knn_links,
+    leaf_level,
+    link_flow,
+    module_rates,
+)
 from unreid.kernels import kernel, map_equation_twin
 
 #: Bits that a single move must gain, and the share of the codelength that a round must.
 SMALLEST_GAIN = 1e-10
-WORTH_A_ROUND = 1e-5
+WORTH_A_ROUND = 1e-4
 MAX_ROUNDS = 20
 MAX_SWEEPS = 50
 
@@ -100,14 +107,9 @@ def partition_codelength(leaves: Level, labels: np.ndarray) -> float:
     if len(leaves) == 0:
         return 0.0
     modules, count = _numbered(labels)
-    top = aggregate(leaves, modules, count)
-    return (
-        _plogp(top.enter.sum(keepdims=True))
-        - _plogp(top.enter)
-        - _plogp(top.exit)
-        - _plogp(leaves.flow)
-        + _plogp(top.exit + top.flow)
-    )
+    flow, enter, leave = module_rates(leaves, modules, count)
+    borders = _plogp(enter.sum(keepdims=True)) - _plogp(enter) - _plogp(leave)
+    return borders - _plogp(leaves.flow) + _plogp(leave + flow)
 
 
 def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
@@ -125,16 +127,16 @@ def _settle(
     move_nodes = (kernel("map_equation") or map_equation_twin).move_nodes
     n = len(level)
     modules = modules.astype(np.int32)
-    start = aggregate(level, modules, n)
+    flow, enter, leave = module_rates(level, modules, n)
     members = np.bincount(modules, minlength=n).astype(np.int32)
     active = np.ones(n, np.uint8)
     within = np.zeros(n, np.int32) if within is None else within.astype(np.int32)
-    total = float(start.enter.sum())
+    total = float(enter.sum())
     for _ in range(MAX_SWEEPS):
         order = rng.permutation(np.flatnonzero(active))
         moves, total = move_nodes(
             level.starts, level.neighbours, level.weights, level.flow, level.enter, level.exit,
-            order, within, modules, members, start.flow, start.enter, start.exit, active,
+            order, within, modules, members, flow, enter, leave, active,
             total, SMALLEST_GAIN,
         )  # fmt: skip
         if moves == 0:
