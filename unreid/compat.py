@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import os
@@ -49,8 +50,10 @@ def apply() -> None:
     warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
     # resnet.py and others import gdown inside the function that downloads ImageNet weights, and
     # do not declare it; most of their addresses are plain ones that torch.hub can fetch.
-    if importlib.util.find_spec("gdown") is None and "gdown" not in sys.modules:
+    if "gdown" not in sys.modules and importlib.util.find_spec("gdown") is None:
         gdown = types.ModuleType("gdown")
+        # Without a spec, whoever asks find_spec for it gets a ValueError.
+        gdown.__spec__ = importlib.machinery.ModuleSpec("gdown", None)
         gdown.download = _download  # type: ignore[attr-defined]
         sys.modules["gdown"] = gdown
 

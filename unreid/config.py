@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import yaml
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
@@ -19,9 +20,9 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 
 # Imported for what they register.
 import unreid.data.samplers
-import unreid.modeling.memory_reid
-import unreid.modeling.neck_head  # noqa: F401
+import unreid.modeling.memory_reid  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
+from unreid.modeling.neck_head import check_pooling
 from unreid.projects import Project, load_project
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
 
@@ -95,6 +96,17 @@ def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
             raise KeyError(f"{source}: config key {key!r} does not exist{hint}")
 
 
+def _read_yaml(config_file: str) -> CfgNode:
+    """The nested keys of a file on top of those of its ``_BASE_``s."""
+    try:
+        return CfgNode(CfgNode.load_yaml_with_base(config_file))
+    except FileNotFoundError as error:  # the file itself was found: a base is missing
+        raise FileNotFoundError(f"{config_file}: no file {error.filename} (_BASE_)") from error
+    except (yaml.YAMLError, TypeError, AttributeError, AssertionError) as error:
+        # yacs asserts, and fast-reid trips over a file that is empty, a list or plain text.
+        raise ValueError(f"{config_file} must be a yml of nested keys ({error})") from error
+
+
 def load_config(
     config_file: str, opts: Sequence[str] = (), *, freeze: bool = True
 ) -> tuple[CfgNode, Project]:
@@ -118,7 +130,7 @@ def load_config(
     opts = list(opts)
     if len(opts) % 2:
         raise ValueError(f"options must come as KEY VALUE pairs, got an odd number: {opts}")
-    loaded = CfgNode.load_yaml_with_base(config_file)
+    loaded = _read_yaml(config_file)
     given = dict(zip(opts[::2], opts[1::2]))
     cfg = get_cfg()
     add_unreid_config(cfg)
@@ -126,7 +138,7 @@ def load_config(
     project.add_config(cfg)
     _check_keys([k for k, _ in flat_keys(loaded)], cfg, config_file)
     _check_keys(opts[::2], cfg, "command line")
-    _merge(cfg, CfgNode(loaded), opts, config_file)
+    _merge(cfg, loaded, opts, config_file)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     check_unreid_config(cfg)
@@ -206,12 +218,12 @@ def check_unreid_config(cfg: CfgNode) -> None:
         )
 
 
-def check_batch(batch: int, instances: int, key: str) -> None:
+def check_batch(
+    batch: int, instances: int, key: str, instances_key: str = "DATALOADER.NUM_INSTANCE"
+) -> None:
     """Refuse a batch that is not P clusters times K images."""
     if batch % instances:
-        raise ValueError(
-            f"{key} must be a multiple of DATALOADER.NUM_INSTANCE ({instances}), got {batch}"
-        )
+        raise ValueError(f"{key} must be a multiple of {instances_key} ({instances}), got {batch}")
 
 
 def _check_names(cfg: CfgNode) -> None:
@@ -229,6 +241,7 @@ def _check_names(cfg: CfgNode) -> None:
                 f"{key} must be one of {', '.join(sorted(known))}, got {name!r}"
                 f"{nearest(name, known)}"
             )
+    check_pooling(cfg.MODEL.HEADS.POOL_LAYER)
 
 
 def config_hash(cfg: CfgNode) -> str:

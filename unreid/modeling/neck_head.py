@@ -17,6 +17,19 @@ from torch import Tensor, nn
 from unreid.checks import nearest
 
 
+def check_pooling(name: str) -> None:
+    """Refuse a name that is no pooling layer of fast-reid.
+
+    Raises:
+        KeyError: lists those that exist.
+    """
+    if name not in pooling.__all__:
+        raise KeyError(
+            f"MODEL.HEADS.POOL_LAYER must be one of {', '.join(pooling.__all__)}, got {name!r}"
+            f"{nearest(name, pooling.__all__)}"
+        )
+
+
 @REID_HEADS_REGISTRY.register()
 class NeckHead(nn.Module):
     """Pooling -> (1x1 convolution) -> BN with frozen bias -> unit length.
@@ -42,11 +55,7 @@ class NeckHead(nn.Module):
         norm_type: str,
     ) -> None:
         super().__init__()
-        if pool_type not in pooling.__all__:
-            raise KeyError(
-                f"MODEL.HEADS.POOL_LAYER must be one of {', '.join(pooling.__all__)},"
-                f" got {pool_type!r}{nearest(pool_type, pooling.__all__)}"
-            )
+        check_pooling(pool_type)
         self.pool_layer = getattr(pooling, pool_type)()
         neck: list[nn.Module] = []
         if embedding_dim > 0:

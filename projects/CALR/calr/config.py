@@ -121,4 +121,5 @@ def check_config(cfg: CfgNode) -> None:
     check_number("CALR.DBSCAN.EPS", calr.DBSCAN.EPS, 0, 1, open_minimum=True)
     check_number("CALR.AGGLOMERATIVE.WEIGHT", calr.AGGLOMERATIVE.WEIGHT, 0)
     check_number("CALR.ADVERSARY.FACTOR", calr.ADVERSARY.FACTOR, 0)
-    check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH")
+    check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH",
+                "CALR.INTRA.NUM_INSTANCE")

@@ -1,0 +1,228 @@
+"""Bad settings are refused before the first image is read, by key, found and expected."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.projects.overrides import ROOT
+from tests.projects.tiny_run import BASELINE, MARKET, load_tiny
+from unreid.config import config_hash, load_config
+
+OUT_OF_RANGE = [
+    ("UNSUP.ITERS_PER_EPOCH", 0, "an integer >= 1"),
+    ("UNSUP.SEED", -1, "an integer >= 0"),
+    ("UNSUP.JACCARD.K1", 1, "an integer >= 2"),
+    ("UNSUP.JACCARD.K2", 0, "an integer >= 1"),
+    ("UNSUP.CENTER_SHRINKAGE", -0.5, "a number >= 0"),
+    ("UNSUP.MEMORY.TEMPERATURE", 0.0, "a number > 0"),
+    ("UNSUP.MEMORY.MOMENTUM", 1.5, "a number >= 0 and <= 1"),
+    ("UNSUP.MEMORY.UPDATE", "harder", "one of 'plain', 'hard'"),
+    ("UNSUP.BAD_IMAGE", "skipp", "one of 'error', 'skip'"),
+    ("SOLVER.MAX_EPOCH", 0, "an integer >= 1"),
+    ("SOLVER.IMS_PER_BATCH", 1, "an integer >= 2"),
+    ("SOLVER.CHECKPOINT_PERIOD", 0, "an integer >= 1"),
+    ("DATALOADER.NUM_INSTANCE", 0, "an integer >= 1"),
+    ("DATALOADER.NUM_WORKERS", -1, "an integer >= 0"),
+    ("TEST.IMS_PER_BATCH", 0, "an integer >= 1"),
+    ("TEST.EVAL_PERIOD", -1, "an integer >= 0"),
+    ("TEST.METRIC", "cosin", "one of 'cosine', 'euclidean'"),
+    ("MODEL.GHOST_BN", 1, "0 or an integer >= 2"),
+    ("MODEL.GHOST_BN", -4, "an integer >= 0"),
+    ("CALR.CLUSTER", "dbscam", "one of 'map_equation', 'infomap', 'dbscan', 'agglomerative'"),
+    ("CALR.INTRA.CLUSTER", "ward", "one of 'jaccard', 'sse'"),
+    ("CALR.INTRA.EPOCHS", 0, "an integer >= 1"),
+    ("CALR.INTRA.ITERS_PER_EPOCH", 0, "an integer >= 1"),
+    ("CALR.INTRA.NUM_CLUSTERS", -1, "an integer >= 0"),
+    ("CALR.INTRA.IMAGES_PER_CLUSTER", 0, "an integer >= 1"),
+    ("CALR.KNN.K", 1, "an integer >= 2"),
+    ("CALR.KNN.MIN_SIMILARITY", 1.5, "a number >= 0 and <= 1"),
+    ("CALR.MIN_CLUSTER_SIZE", 0, "an integer >= 1"),
+    ("CALR.DBSCAN.EPS", 0.0, "a number > 0 and <= 1"),
+    ("CALR.DBSCAN.MIN_SAMPLES", 0, "an integer >= 1"),
+    ("CALR.AGGLOMERATIVE.NUM_CLUSTERS", -2, "an integer >= -1"),
+    ("CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER", 0, "an integer >= 1"),
+    ("CALR.AGGLOMERATIVE.WEIGHT", -1.0, "a number >= 0"),
+    ("CALR.REFINE.PIVOT", "first", "one of 'max', 'last'"),
+    ("CALR.WEIGHTS.START_EPOCH", -1, "an integer >= 0"),
+    ("CALR.ADVERSARY.START_EPOCH", -1, "an integer >= 0"),
+    ("CALR.ADVERSARY.END_EPOCH", -2, "an integer >= -1"),
+    ("CALR.ADVERSARY.FACTOR", -1.0, "a number >= 0"),
+    ("CALR.ADVERSARY.SCHEDULE", "linear", "one of 'constant', 'dann'"),
+    ("CALR.ADVERSARY.HIDDEN", 0, "an integer >= 1"),
+]
+
+
+def load(*opts: object, config: Path = MARKET) -> Any:
+    off = ["MODEL.BACKBONE.PRETRAIN", "False"]
+    return load_config(str(ROOT / config), [*off, *map(str, opts)])[0]
+
+
+@pytest.mark.parametrize(("key", "value", "wanted"), OUT_OF_RANGE, ids=lambda v: str(v)[:40])
+def test_value_out_of_range__is_named_with_what_was_expected(
+    key: str, value: object, wanted: str
+) -> None:
+    with pytest.raises(ValueError) as error:
+        load(key, value)
+    message = str(error.value)
+    assert message.startswith(f"{key} must be {wanted}")
+    assert f"got {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("UNSUP.LABELER", "CALRLabeller", "CALRLabeler"),
+        ("DATALOADER.SAMPLER_TRAIN", "CameraAwareSamplr", "CameraAwareSampler"),
+        ("MODEL.META_ARCHITECTURE", "CARL", "CALR"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_backbon", "build_resnet_backbone"),
+        ("MODEL.HEADS.NAME", "NeckHed", "NeckHead"),
+        ("PROJECT", "CALRR", "CALR"),
+    ],
+)
+def test_unknown_name__lists_what_exists_and_suggests_the_nearest(
+    key: str, value: str, hint: str
+) -> None:
+    with pytest.raises(KeyError) as error:
+        load(key, value)
+    message = error.value.args[0]
+    assert message.startswith(f"{key} must be ")
+    assert f"got {value!r}; did you mean {hint!r}?" in message
+
+
+def test_unknown_pooling__is_refused_before_any_image_is_read() -> None:
+    with pytest.raises(KeyError, match=r"MODEL.HEADS.POOL_LAYER must be one of .*did you mean"):
+        load("MODEL.HEADS.POOL_LAYER", "GlobalAveragePool")
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("SOLVER.MAX_EPOCHS", "SOLVER.MAX_EPOCH"),
+        ("UNSUP.CENTRE_CAMERAS", "UNSUP.CENTER_CAMERAS"),
+        ("CALR.KNN.MIN_SIMILARTY", "CALR.KNN.MIN_SIMILARITY"),
+        ("ITERS_PER_EPOCH", "UNSUP.ITERS_PER_EPOCH"),
+    ],
+)
+def test_unknown_key__names_the_nearest(key: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyError) as error:
+        load(key, 1)
+    message = error.value.args[0]
+    assert message.startswith(f"command line: config key {key!r} does not exist; did you mean")
+    assert hint.rsplit(".", 1)[-1] in message
+    text, node = "", key.split(".")
+    for depth, part in enumerate(node):
+        text += f"{' ' * 2 * depth}{part}:{' 1' if depth == len(node) - 1 else ''}\n"
+    file = tmp_path / "mine.yml"
+    file.write_text(f"_BASE_: {ROOT / MARKET}\n{text}")
+    with pytest.raises(KeyError, match=rf"mine.yml: config key '{key}' does not exist"):
+        load_config(str(file))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("SOLVER.MAX_EPOCH", "many"), ("UNSUP.CENTER_CAMERAS", "3"), ("CALR.KNN.K", "1.5"),
+     ("DATASETS.NAMES", "Market1501"), ("MODEL.DEVICE", "3")],
+)
+def test_value_of_the_wrong_type__names_source_and_key(
+    key: str, value: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError) as error:
+        load(key, value)
+    message = str(error.value)
+    assert message.startswith("command line: ") and key in message
+    section, leaf = key.rsplit(".", 1)
+    file = tmp_path / "mine.yml"
+    lines = "".join(f"{'  ' * d}{p}:\n" for d, p in enumerate(section.split(".")))
+    file.write_text(f"_BASE_: {ROOT / MARKET}\n{lines}{'  ' * (section.count('.') + 1)}{leaf}:"
+                    f" {value}\n")
+    with pytest.raises(ValueError, match=r"mine.yml: "):
+        load_config(str(file))
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("SOLVER.IMS_PER_BATCH", 250, "DATALOADER.NUM_INSTANCE", 16),
+         r"SOLVER.IMS_PER_BATCH must be a multiple of DATALOADER.NUM_INSTANCE \(16\), got 250"),
+        (("CALR.INTRA.IMS_PER_BATCH", 10, "CALR.INTRA.NUM_INSTANCE", 4),
+         r"CALR.INTRA.IMS_PER_BATCH must be a multiple of CALR.INTRA.NUM_INSTANCE \(4\), got 10"),
+    ],
+)
+def test_batch__must_be_divisible_by_the_instances(opts: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(*opts)
+
+
+def test_odd_number_of_options__is_named() -> None:
+    with pytest.raises(ValueError, match=r"KEY VALUE pairs, got an odd number: .*SOLVER.MAX_EPOCH"):
+        load("SOLVER.MAX_EPOCH")
+
+
+def test_missing_file__is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"--config-file nowhere.yml: no such file"):
+        load_config("nowhere.yml")
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n", "A: [1\n"],
+                         ids=["empty", "a list", "text", "broken"])
+def test_file_that_is_no_config__is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "odd.yml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"odd.yml must be a yml of nested keys"):
+        load_config(str(file))
+
+
+def test_missing_base__is_named(tmp_path: Path) -> None:
+    file = tmp_path / "child.yml"
+    file.write_text("_BASE_: parent.yml\n")
+    with pytest.raises(FileNotFoundError, match=r"child.yml: no file .*parent.yml \(_BASE_\)"):
+        load_config(str(file))
+
+
+def test_missing_weights__are_named() -> None:
+    on = ("MODEL.BACKBONE.PRETRAIN", True, "MODEL.BACKBONE.PRETRAIN_PATH", "no/weights.pth")
+    with pytest.raises(FileNotFoundError, match=r"MODEL.BACKBONE.PRETRAIN_PATH: no file"
+                                                r" no/weights.pth; .*build_resnet_backbone 50x"):
+        load(*on)
+
+
+def test_backbone_without_a_download__asks_for_a_file() -> None:
+    with pytest.raises(ValueError, match=r"nothing to download is known for"
+                                         r" build_mobilenetv2_backbone"):
+        load("MODEL.BACKBONE.PRETRAIN", True, "MODEL.BACKBONE.NAME", "build_mobilenetv2_backbone")
+
+
+def test_precise_bn__is_refused_because_it_would_train_on_ids() -> None:
+    with pytest.raises(ValueError, match=r"TEST.PRECISE_BN.ENABLED must be False"):
+        load("TEST.PRECISE_BN.ENABLED", True)
+
+
+def test_infomap__without_the_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec",
+                        lambda name, *a: None if name == "infomap" else find(name, *a))
+    with pytest.raises(ImportError, match=r'pip install "unreid\[infomap\]"'):
+        load("CALR.CLUSTER", "infomap")
+    assert load("CALR.CLUSTER", "map_equation").CALR.CLUSTER == "map_equation"
+
+
+def test_device__falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load("MODEL.DEVICE", "cuda").MODEL.DEVICE == "cpu"
+
+
+def test_hash__changes_with_a_setting_and_not_with_the_folder() -> None:
+    one, same, other = (load_tiny(BASELINE, output, UNSUP__SEED=seed)[0]
+                        for output, seed in (("a", 0), ("b", 0), ("a", 1)))
+    assert config_hash(one) == config_hash(same) != config_hash(other)
+    assert len(config_hash(one)) == 12
+    assert one.OUTPUT_DIR == "a"
+
+
+def test_order__file_over_defaults_and_command_line_over_file() -> None:
+    assert load("CALR.INTRA.NUM_CLUSTERS", 7).CALR.INTRA.NUM_CLUSTERS == 7
+    assert load().CALR.INTRA.NUM_CLUSTERS == 600
