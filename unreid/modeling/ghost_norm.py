@@ -20,8 +20,9 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
     """Batch norm in training over consecutive groups of ``group_size`` images.
 
     A batch is cut into ceil(B / group_size) nearly equal groups of consecutive images, as
-    DataParallel cuts it, but never into a group of one, which has no variance. The running statistics take one step a batch, towards the mean of the
-    groups' statistics. In evaluation it is plain batch norm.
+    DataParallel cuts it, but never into a group of one, which has no variance. The running
+    statistics take one step a batch, towards the mean of the groups' statistics. In evaluation it
+    is plain batch norm.
 
     Args:
         norm: The batch norm whose parameters, buffers and settings are taken over (shared).
