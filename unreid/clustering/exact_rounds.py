@@ -85,15 +85,17 @@ class Merging:
         if not len(suspects):
             return
         groups: dict[bytes, int] = {}
+        low, high = [], []
         members = np.flatnonzero(np.isin(probe, probe[suspects]) & (self.clusters.sse == 0))
         for slot in members.tolist():
             key = (means[slot] + 0.0).tobytes()  # -0.0 equals 0.0
-            before = groups.get(key)
+            if key in groups:
+                low.append(groups[key])
+                high.append(slot)
+                self.clusters.sizes[slot] += self.clusters.sizes[groups[key]]
             groups[key] = slot
-            if before is not None:
-                pair = np.array([before], np.int32), np.array([slot], np.int32)
-                self.lists.merge(*pair)
-                self.note(*pair, np.zeros(1))
+        if low:  # no list holds them yet, so there is nothing else to renew
+            self.note(np.array(low), np.array(high), np.zeros(len(low)))
 
     def fill_all(self) -> None:
         """Lists for all active clusters: one triangle of products, each used both ways."""
