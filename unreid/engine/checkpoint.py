@@ -80,10 +80,12 @@ class AtomicCheckpointer(Checkpointer):
     def _load_file(self, f: str) -> Any:
         try:
             checkpoint = torch.load(f, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
+            # Whatever the bytes of a damaged file make the unpickler stumble over.
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ValueError(
                 f"checkpoint {f} cannot be loaded: it is damaged, or holds more than tensors and"
-                f" plain values ({str(error).splitlines()[0]})"
+                f" plain values ({reason})"
             ) from error
         if not isinstance(checkpoint, dict):
             raise ValueError(f"checkpoint {f} must hold a dict, got {type(checkpoint).__name__}")
@@ -93,9 +95,9 @@ class AtomicCheckpointer(Checkpointer):
     def _load_model(self, checkpoint: Any) -> None:
         state = checkpoint.pop("model")
         state = {key.removeprefix("module."): value for key, value in state.items()}
-        # A classifier of supervised training has no place in a model without one.
-        state = {k: v for k, v in state.items() if k != "heads.weight"}
         own = self.model.state_dict()
+        # A classifier of supervised training has no place in a model without one.
+        state = {k: v for k, v in state.items() if k != "heads.weight" or k in own}
         missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
         missing = [k for k in missing if not k.startswith("memory.")]
         try:

@@ -1,0 +1,278 @@
+"""Checkpoints: whole files, safe loading, and errors for another model."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.projects.tiny_run import BASELINE, Interrupted, final_checkpoint, load_tiny, train_tiny
+from unreid.engine import checkpoint as module
+from unreid.engine.checkpoint import AtomicCheckpointer, rng_state, set_rng_state
+from unreid.engine.run import evaluate_only
+from unreid.engine.trainer import UnsupervisedTrainer
+
+
+class Model(nn.Module):
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
+        self.heads = nn.Linear(width, 2)
+
+
+def saved(folder: Path, model: nn.Module, name: str = "model_last") -> Path:
+    AtomicCheckpointer(model, str(folder)).save(name, epoch=0)
+    return folder / f"{name}.pth"
+
+
+def test_round_trip__restores_model_and_companions(tmp_path: Path) -> None:
+    model = Model()
+    optimizer = torch.optim.Adam(model.parameters())
+    model.heads(model.backbone(torch.randn(4, 2))).sum().backward()
+    optimizer.step()
+    AtomicCheckpointer(model, str(tmp_path), optimizer=optimizer).save("model_last", epoch=4)
+    other = Model()
+    again = torch.optim.Adam(other.parameters())
+    state = AtomicCheckpointer(other, str(tmp_path), optimizer=again).load(
+        str(tmp_path / "model_last.pth")
+    )
+    assert state == {"epoch": 4}
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(),
+                                                 other.state_dict().values()))
+    assert len(again.state) == len(optimizer.state) > 0
+    assert (tmp_path / "last_checkpoint").read_text() == "model_last.pth"
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"),
+                                     KeyboardInterrupt()], ids=["full disk", "crash"])
+def test_failure_while_saving__leaves_the_earlier_checkpoint_whole(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model()
+    path = saved(tmp_path, model)
+    before = path.read_bytes()
+    with torch.no_grad():
+        model.heads.weight.add_(1)
+
+    def half(data: Any, file: Any) -> None:
+        file.write(b"half a checkpoint")
+        raise failure
+
+    monkeypatch.setattr(module.torch, "save", half)
+    with pytest.raises(type(failure)) as error:
+        saved(tmp_path, model)
+    if isinstance(failure, OSError):
+        assert f"could not write {path}" in str(error.value)
+    assert path.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_last.pth"]
+
+
+def test_full_disk__under_torch_save_itself_is_an_oserror_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own writer turns a failing file object into an error of its own."""
+    import builtins
+
+    opened = builtins.open
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._file.close()
+
+        def write(self, data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def flush(self) -> None:
+            pass
+
+        def fileno(self) -> int:
+            return self._file.fileno()
+
+    def open_full(path: Any, *args: Any, **kwargs: Any) -> Any:
+        file = opened(path, *args, **kwargs)
+        return Full(file) if str(path).endswith(".tmp") else file
+
+    monkeypatch.setattr(builtins, "open", open_full)
+    with pytest.raises(OSError, match=r"could not write .*model_last.pth"):
+        saved(tmp_path, Model())
+
+
+class Boom:
+    def __reduce__(self) -> Any:
+        return (os.system, ("touch pwned",))
+
+
+def test_malicious_pickle__is_refused_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Boom()}, tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Boom()))
+    for name in ("evil.pth", "plain.pth"):
+        with pytest.raises(ValueError, match=rf"checkpoint .*{name} cannot be loaded: it is"
+                                             r" damaged, or holds more than tensors"):
+            AtomicCheckpointer(Model()).load(str(tmp_path / name))
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK half a zip", b"text"])
+def test_damaged_file__is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.pth"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checkpoint .*bad.pth cannot be loaded"):
+        AtomicCheckpointer(Model()).load(str(path))
+
+
+def test_truncated_checkpoint__is_named(tmp_path: Path) -> None:
+    path = saved(tmp_path, Model())
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"checkpoint .*model_last.pth cannot be loaded"):
+        AtomicCheckpointer(Model()).load(str(path))
+
+
+def test_missing_file__is_named() -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint nowhere.pth: no such file"):
+        AtomicCheckpointer(Model()).load("nowhere.pth")
+
+
+def test_last_checkpoint_that_is_gone__is_named(tmp_path: Path) -> None:
+    saved(tmp_path, Model()).unlink()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint .*model_last.pth: no such file"):
+        AtomicCheckpointer(Model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+def test_another_width__says_that_it_is_another_model(tmp_path: Path) -> None:
+    path = saved(tmp_path, Model(width=5))
+    with pytest.raises(ValueError, match=r"model_last.pth is of another model \(see MODEL.BACKBONE"
+                                         r"[\s\S]*backbone.0.weight"):
+        AtomicCheckpointer(Model()).load(str(path))
+
+
+def test_another_backbone__says_how_much_is_missing(tmp_path: Path) -> None:
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"other.pth is of another model: 6 of 7 backbone entries"
+                                         r" are missing in it, the first 'backbone.0.weight'; it"
+                                         r" holds 'conv.weight'"):
+        AtomicCheckpointer(Model()).load(str(tmp_path / "other.pth"))
+
+
+def test_wrong_kind_of_file__is_refused(tmp_path: Path) -> None:
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list.pth must hold a dict, got list"):
+        AtomicCheckpointer(Model()).load(str(tmp_path / "list.pth"))
+
+
+def test_bare_state_dict_of_data_parallel__loads(tmp_path: Path) -> None:
+    model, other = Model(), Model()
+    state = {f"module.{k}": v for k, v in model.state_dict().items()}
+    torch.save({**state, "module.heads.weight_of_classes": torch.zeros(2)}, tmp_path / "dp.pth")
+    AtomicCheckpointer(other).load(str(tmp_path / "dp.pth"))
+    assert torch.equal(other.backbone[0].weight, model.backbone[0].weight)
+
+
+def test_rng_state__continues_every_generator() -> None:
+    state = rng_state()
+
+    def draw() -> tuple[Any, ...]:
+        normal = np.random.standard_normal(3).tolist()  # noqa: NPY002
+        return random.random(), random.gauss(0, 1), normal, torch.rand(3).tolist()
+
+    first = draw()
+    set_rng_state(state)
+    assert draw() == first
+
+
+def test_rng_state__is_tensors_and_plain_values(tmp_path: Path) -> None:
+    torch.save(rng_state(), tmp_path / "rng.pth")
+    set_rng_state(torch.load(tmp_path / "rng.pth", weights_only=True))
+
+
+@pytest.fixture(scope="module")
+def finished(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("checkpoint") / "run"
+    train_tiny(BASELINE, synthetic_root, output)
+    return output
+
+
+def test_checkpoint_of_a_run__holds_all_that_a_resume_needs(finished: Path) -> None:
+    state = final_checkpoint(finished)  # weights_only
+    assert set(state) >= {"model", "optimizer", "lr_sched", "labels", "rng",
+                          "epoch", "num_images", "project"}
+    assert state["epoch"] == 1 and state["num_images"] == 72 == len(state["labels"])
+    assert state["project"] == "CALR"
+    centroids = state["model"]["memory.centroids"]
+    assert centroids.shape == (int(state["labels"].max()) + 1, 1280)
+    assert set(state["rng"]) == {"python", "numpy", "torch", "cuda"}
+    steps = {int(s["step"]) for s in state["optimizer"]["state"].values()}
+    assert steps == {4}
+
+
+def test_finished_run__leaves_one_checkpoint(finished: Path) -> None:
+    assert [p.name for p in finished.glob("*.pth")] == ["model_final.pth"]
+    assert (finished / "last_checkpoint").read_text() == "model_final.pth"
+
+
+def test_resume__with_another_network_or_list_is_refused(
+    finished: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match=r"model_final.pth is of another model"):
+        train_tiny(BASELINE, synthetic_root, finished, resume=True,
+                   MODEL__BACKBONE__DEPTH="0.25x")
+    monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: pytest.fail("too late"))
+    real = UnsupervisedTrainer.resume_or_load
+
+    def fewer(self: UnsupervisedTrainer, resume: bool = True) -> None:
+        self.label_hook.images = self.label_hook.images.subset(np.arange(60))
+        real(self, resume=resume)
+
+    monkeypatch.setattr(UnsupervisedTrainer, "resume_or_load", fewer)
+    with pytest.raises(ValueError, match=r"was trained on 72 images, but DATASETS.NAMES has 60"):
+        train_tiny(BASELINE, synthetic_root, finished, resume=True)
+
+
+def test_evaluation__of_a_checkpoint_of_another_model_is_refused(
+    finished: Path, synthetic_root: Path
+) -> None:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    weights = finished / "model_final.pth"
+    wrong, _ = load_tiny(BASELINE, MODEL__WEIGHTS=weights, MODEL__BACKBONE__NAME=
+                         "build_osnet_backbone", MODEL__BACKBONE__DEPTH="x0_25",
+                         MODEL__BACKBONE__FEAT_DIM=512)
+    with pytest.raises(ValueError, match=r"model_final.pth is of another model"):
+        evaluate_only(wrong)
+    right, _ = load_tiny(BASELINE, MODEL__WEIGHTS=weights)
+    assert evaluate_only(right)["mAP"] > 0
+
+
+def test_interrupted_save_in_a_run__resumes_from_the_checkpoint_before(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = torch.save, []
+
+    def second_fails(data: Any, file: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            file.write(b"half")
+            raise Interrupted
+        real(data, file)
+
+    monkeypatch.setattr(module.torch, "save", second_fails)
+    with pytest.raises(Interrupted):
+        train_tiny(BASELINE, synthetic_root, tmp_path)
+    assert torch.load(tmp_path / "model_last.pth", weights_only=True)["epoch"] == 0
+    train_tiny(BASELINE, synthetic_root, tmp_path, resume=True)
+    assert final_checkpoint(tmp_path)["epoch"] == 1
