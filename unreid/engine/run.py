@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from fastreid.engine import default_setup
+from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
+from fastreid.utils.logger import setup_logger
 
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
@@ -74,7 +77,8 @@ def start(cfg: Any, args: Any) -> None:
     if training and not args.resume:
         aside = set_aside_earlier_run(cfg.OUTPUT_DIR)
     changed = _changed_settings(cfg) if args.resume else []
-    default_setup(cfg, args)
+    with _console_quiet(setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())):
+        default_setup(cfg, args)
     seed_all_rng(cfg.UNSUP.SEED)
     if cfg.MODEL.DEVICE == "cpu":
         logger.info(f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
@@ -84,6 +88,21 @@ def start(cfg: Any, args: Any) -> None:
                        " (use --resume to continue one)")
     if changed:
         logger.warning("resuming with other settings than before: " + ", ".join(changed))
+
+
+@contextlib.contextmanager
+def _console_quiet(log: logging.Logger) -> Iterator[None]:
+    """Environment and config go to log.txt alone: on a terminal they bury what happens."""
+    console = [h for h in log.handlers if not isinstance(h, logging.FileHandler)
+               and getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
+    levels = [handler.level for handler in console]
+    for handler in console:
+        handler.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler, level in zip(console, levels):
+            handler.setLevel(level)
 
 
 def _changed_settings(cfg: Any) -> list[str]:
