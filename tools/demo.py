@@ -48,7 +48,8 @@ def table(results: dict[str, Any]) -> str:
     rows = [[name, before[name], after[name], after[name] - before[name]]
             for name in ("mAP", "Rank-1", "Rank-5", "mINP")]
     scores = tabulate(rows, ["percent", "before", "after", "gain"], floatfmt=".1f")
-    people = f"{labels['clusters']} clusters for {TRAIN_IDS} people, {labels['noise']} images in none"
+    people = (f"{labels['clusters']} clusters for {TRAIN_IDS} people,"
+              f" {labels['noise']} images in none")
     pairs = ", ".join(f"{k} {labels[k]:.2f}" for k in ("precision", "recall", "f_score", "ari",
                                                        "purity"))
     return f"{scores}\n\npseudo identities: {people}\nagainst the truth: {pairs}"
