@@ -42,9 +42,9 @@ def build_parser() -> argparse.ArgumentParser:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse, with a suggestion for a misspelt option."""
     parser = build_parser()
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
     options = ["--config-file", "--eval-only", "--resume", "--num-gpus"]
-    for word in args.opts[::2]:
+    for word in [*unknown, *args.opts[::2]]:
         if word in options:
             parser.error(f"{word} must come before the KEY VALUE pairs")
         if word.startswith("-"):
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
             run.evaluate_only(cfg)
         else:
             run.train(cfg, project, resume=args.resume)
-    except (KeyError, ValueError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+    except (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("UNREID_TRACEBACK"):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
