@@ -123,7 +123,6 @@ class UnsupervisedTrainer(DefaultTrainer):
     ) -> None:
         # DefaultTrainer.__init__ builds fast-reid's own loader and hooks: not called.
         TrainerBase.__init__(self)
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)
         self.cfg = cfg
         self.labeler = labeler
         self.evaluates = evaluate and len(cfg.DATASETS.TESTS) > 0
