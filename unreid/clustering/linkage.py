@@ -70,8 +70,10 @@ class Clusters:
             sse = np.zeros(count)
             order = np.argsort(labels, kind="stable")[len(labels) - int(sizes.sum()) :]
             ends = np.cumsum(sizes).astype(np.int64)
-            for c, end in enumerate(ends):
-                rows = features[order[end - int(sizes[c]) : end]].astype(np.float64)
+            lone = sizes == 1
+            means[lone] = features[order[ends[lone] - 1]]
+            for c in np.flatnonzero(~lone):
+                rows = features[order[ends[c] - int(sizes[c]) : ends[c]]].astype(np.float64)
                 means[c] = rows[0] if (rows == rows[0]).all() else rows.mean(axis=0)
                 sse[c] = ((rows - means[c]) ** 2).sum()
         return cls(means, sizes, sse, np.sqrt(np.einsum("ij,ij->i", means, means)))
