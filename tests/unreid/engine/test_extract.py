@@ -1,0 +1,98 @@
+"""Features of the training list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from fastreid.modeling.meta_arch import build_model
+
+from tests.projects.tiny_run import BASELINE, load_tiny
+from unreid.data.images import load_image
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.engine.extract import extract, progress
+
+
+@pytest.fixture
+def images(synthetic_root: Path) -> UnlabelledImages:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    return load_training_images(["Market1501"])[0]
+
+
+def network(**settings: object) -> tuple[Any, Any]:
+    cfg, _ = load_tiny(BASELINE, **settings)
+    torch.manual_seed(0)
+    return cfg, build_model(cfg)
+
+
+def test_bank__has_the_feature_of_each_image_in_the_order_of_the_list(
+    images: UnlabelledImages,
+) -> None:
+    cfg, model = network(TEST__IMS_PER_BATCH=16)
+    bank = extract(cfg, model, images)
+    assert len(bank) == 72 and bank.features.dtype == np.float32
+    np.testing.assert_array_equal(bank.camids, images.camids)
+    model.eval()
+    for i in (0, 31, 71):
+        picture = np.asarray(load_image(images.paths[i]).resize((32, 64), 3), dtype=np.float32)
+        batch = {"images": torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]}
+        with torch.no_grad():
+            own = model(batch)[0].numpy()
+        np.testing.assert_allclose(bank.features[i], own, atol=1e-4)
+
+
+def test_extraction__does_not_depend_on_the_batch_and_changes_no_statistic(
+    images: UnlabelledImages,
+) -> None:
+    banks = []
+    for size in (5, 64):
+        cfg, model = network(TEST__IMS_PER_BATCH=size)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        model.train()
+        banks.append(extract(cfg, model, images).features)
+        assert model.training, "the mode is put back"
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    np.testing.assert_allclose(*banks, atol=1e-5)
+
+
+def test_flip__averages_an_image_with_its_mirror_image(images: UnlabelledImages) -> None:
+    cfg, model = network(UNSUP__EXTRACT_FLIP=True)
+    both = extract(cfg, model, images).features
+    plain, _ = load_tiny(BASELINE)
+    one = extract(plain, model, images).features
+    model_eval = model.eval
+    forward = model.forward
+
+    def mirrored(batch: dict[str, Any]) -> torch.Tensor:
+        return forward({**batch, "images": batch["images"].flip(3)})
+
+    model.forward = mirrored
+    other = extract(plain, model, images).features
+    mean = one + other
+    np.testing.assert_allclose(both, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
+    assert not np.allclose(one, other) and model_eval
+
+
+def test_feature_that_is_not_finite__names_the_image(images: UnlabelledImages) -> None:
+    cfg, model = network()
+
+    def broken(batch: dict[str, Any]) -> torch.Tensor:
+        features = torch.ones(len(batch["images"]), 4)
+        features[3] = float("nan")
+        return features
+
+    model.forward = broken
+    with pytest.raises(FloatingPointError) as error:
+        extract(cfg, model, images)
+    message = str(error.value)
+    assert f"the feature of {images.paths[3]} is not finite (2 of 72 are not)" in message
+    assert "SOLVER.BASE_LR" in message
+
+
+def test_progress__is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(range(3), "features")) == [0, 1, 2]
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,111 @@
+"""The label step: what it publishes, and to whom."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.projects.tiny_run import BASELINE, MARKET, label_files, train_tiny
+from unreid.engine import label_hook
+from unreid.engine.label_hook import cameras_per_cluster
+from unreid.graph.centering import center_cameras
+
+SHORT = {"SOLVER__MAX_EPOCH": 1, "UNSUP__ITERS_PER_EPOCH": 1}
+
+
+def test_cameras_per_cluster__equal_a_loop(rng: np.random.Generator) -> None:
+    labels = np.concatenate([np.arange(5), rng.integers(-1, 5, 40)])
+    camids = rng.integers(0, 4, 45)
+    expected = [len({camids[i] for i in range(45) if labels[i] == k}) for k in range(5)]
+    assert cameras_per_cluster(labels, camids).tolist() == expected
+
+
+def test_label_file__has_relative_paths_cameras_and_labels_before_refinement(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
+    train_tiny(MARKET, synthetic_root, tmp_path, **SHORT)
+    file = label_files(tmp_path)["labels/epoch_000.npz"]
+    assert set(file) == {"paths", "camids", "labels", "labels_before_refinement"}
+    assert file["paths"].tolist() == sorted(file["paths"].tolist())
+    assert all(p.startswith("Market-1501-v15.09.15/bounding_box_train/") for p in file["paths"])
+    moved = file["labels_before_refinement"] != file["labels"]
+    assert file["labels"].shape == moved.shape == (72,)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_labeler__sees_centred_features_and_the_memory_never_does(
+    centred: bool, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    extract = label_hook.extract
+
+    def keep(*args: Any) -> Any:
+        seen["bank"] = extract(*args)
+        return seen["bank"]
+
+    class Stop(Exception):
+        pass
+
+    def labeler(self: Any, bank: Any, epoch: int) -> Any:
+        seen["labelled"] = bank
+        raise Stop
+
+    from calr.inter import CALRLabeler
+
+    monkeypatch.setattr(label_hook, "extract", keep)
+    monkeypatch.setattr(CALRLabeler, "__call__", labeler)
+    with pytest.raises(Stop):
+        train_tiny(BASELINE, synthetic_root, tmp_path, UNSUP__CENTER_CAMERAS=centred,
+                   UNSUP__CENTER_SHRINKAGE=2.0)
+    bank, labelled = seen["bank"], seen["labelled"]
+    if centred:
+        expected = center_cameras(bank.features, bank.camids, 2.0)
+        np.testing.assert_array_equal(labelled.features, expected)
+        assert not np.array_equal(labelled.features, bank.features)
+    else:
+        assert labelled is bank
+
+
+def test_memory__is_made_of_features_as_extracted(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unreid.modeling.memory_reid import MemoryReID
+
+    told: list[Any] = []
+    new_labels = MemoryReID.on_new_labels
+
+    def watch(self: Any, pseudo: Any, bank: Any, epoch: int) -> None:
+        told.append(bank)
+        new_labels(self, pseudo, bank, epoch)
+
+    extracted: list[Any] = []
+    extract = label_hook.extract
+
+    def keep(*args: Any) -> Any:
+        extracted.append(extract(*args))
+        return extracted[-1]
+
+    monkeypatch.setattr(MemoryReID, "on_new_labels", watch)
+    monkeypatch.setattr(label_hook, "extract", keep)
+    train_tiny(BASELINE, synthetic_root, tmp_path, UNSUP__CENTER_CAMERAS=True, **SHORT)
+    assert told[0] is extracted[0]
+
+
+def test_log__has_one_line_a_refresh_and_the_quality_before_and_after(
+    synthetic_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import logging
+
+    logging.getLogger("fastreid").propagate = True
+    with caplog.at_level(logging.INFO):
+        train_tiny(MARKET, synthetic_root, tmp_path, **SHORT)
+    lines = [r.getMessage() for r in caplog.records if r.name == "fastreid.unreid.labels"]
+    last = max(i for i, line in enumerate(lines) if line.startswith("Labels of epoch 0: "))
+    for words in (" clusters, noise ", "largest ", "mean size ", "cameras per cluster ",
+                  "refinement removed ", "seconds: extract "):
+        assert words in lines[last]
+    assert lines[last + 1].startswith("  quality, before_refinement: precision ")
+    assert lines[last + 2].startswith("  quality, final: precision ")
