@@ -332,9 +332,16 @@ def test_several_sets__train_together_and_are_scored_by_name(
     assert read(tmp_path / "run")["datasets"]["train"] == ["Market1501", second_set]
 
 
-def test_amp__trains_on_a_cpu(synthetic_root: Path, tmp_path: Path) -> None:
-    """fast-reid's own mixed precision asserts CUDA."""
-    train_tiny(BASELINE, synthetic_root, tmp_path, SOLVER__AMP__ENABLED=True, **SHORT)
+@pytest.mark.parametrize(
+    "settings",
+    [{"SOLVER__AMP__ENABLED": True}, {"INPUT__AFFINE__ENABLED": True}],
+    ids=["mixed precision", "affine"],
+)
+def test_what_fastreid_cannot_do_here__trains_on_a_cpu(
+    settings: dict[str, Any], synthetic_root: Path, tmp_path: Path
+) -> None:
+    """Its own mixed precision asserts CUDA, its affine transform an argument of old torchvision."""
+    train_tiny(BASELINE, synthetic_root, tmp_path, **settings, **SHORT)
     state = torch.load(tmp_path / "model_final.pth", weights_only=True)
     model = {k: v for k, v in state["model"].items() if v.is_floating_point()}
     assert all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in model.values())
