@@ -155,6 +155,7 @@ def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
     if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
         started = time.perf_counter()
         logger.info("Scoring the start weights")
+        seed_all_rng(cfg.UNSUP.SEED)  # what is drawn at random here is what training starts from
         results.put_scores("before", evaluate_only(cfg))
         results.add_seconds({"evaluate": time.perf_counter() - started})
     seed_all_rng(cfg.UNSUP.SEED)  # the same weights and order, whatever came before

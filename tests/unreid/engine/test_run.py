@@ -70,6 +70,26 @@ def test_results__have_before_and_after_in_percent(finished: Path) -> None:
     assert {"precision", "recall"} <= {k.removeprefix("pairwise_") for k in results["labels"]}
 
 
+def test_before__is_scored_on_the_very_weights_that_training_starts_from(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also from scratch, and with a whole stage in between."""
+    states: list[dict[str, torch.Tensor]] = []
+
+    def keep(model: torch.nn.Module) -> None:
+        states.append({k: v.clone() for k, v in model.state_dict().items()
+                       if not k.startswith("memory.")})
+
+    test, train = UnsupervisedTrainer.test, UnsupervisedTrainer.train
+    monkeypatch.setattr(UnsupervisedTrainer, "test",
+                        classmethod(lambda cls, cfg, model: keep(model) or test(cfg, model)))
+    monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: keep(self.model) or train(self))
+    train_tiny(MARKET, synthetic_root, tmp_path, UNSUP__EVAL_BEFORE=True, **SHORT)
+    before, start = states[0], states[-2]
+    assert before.keys() == start.keys()
+    assert all(torch.equal(before[k], start[k]) for k in before)
+
+
 def test_resume_of_a_finished_run__changes_no_score_no_label_no_weight(
     finished: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
