@@ -21,7 +21,7 @@ from fastreid.evaluation.roc import evaluate_roc
 from fastreid.utils.compute_dist import build_dist
 from sklearn.metrics import roc_curve
 
-from unreid.evaluation.rank import evaluate_rank
+from unreid.evaluation.rank import evaluate_features, evaluate_rank
 from unreid.evaluation.rerank import jaccard_query_gallery
 from unreid.graph.centering import camera_means, subtract_means
 
@@ -50,17 +50,25 @@ class UnsupervisedEvaluator(ReidEvaluator):
         ids = (pids[:split], pids[split:], camids[:split], camids[split:])
         if self.cfg.TEST.CENTER_CAMERAS:
             features = self._centred(features, camids)
-        dist = self._distances(features[:split], features[split:])
-        # The market protocol gives three; the cuhk03 one, which is not asked for, two.
-        cmc, average_precisions, inverse_penalties = cast(Any, evaluate_rank(dist, *ids))
+        query, gallery = features[:split], features[split:]
+        test = self.cfg.TEST
+        if test.AQE.ENABLED:
+            query, gallery = aqe(query, gallery, test.AQE.QE_TIME, test.AQE.QE_K, test.AQE.ALPHA)
+        if test.RERANK.ENABLED or test.ROC.ENABLED:
+            dist = self._distances(query, gallery)
+            # The market protocol gives three; the cuhk03 one, which is not asked for, two.
+            scores = cast(Any, evaluate_rank(dist, *ids))
+        else:  # block by block: a (Q, G) matrix of MSMT17 is 3.8 GB
+            scores = evaluate_features(query, gallery, *ids, metric=test.METRIC)
+        cmc, average_precisions, inverse_penalties = scores
         mean_ap, mean_inp = np.mean(average_precisions), np.mean(inverse_penalties)
         results = OrderedDict((f"Rank-{r}", float(cmc[r - 1]) * 100) for r in (1, 5, 10))
         results["mAP"] = float(mean_ap) * 100
         results["mINP"] = float(mean_inp) * 100
         results["metric"] = float(mean_ap + cmc[0]) / 2 * 100
-        if self.cfg.TEST.ROC.ENABLED:
-            scores, labels = evaluate_roc(dist, *ids, use_cython=False)
-            fprs, tprs, _ = roc_curve(labels, scores)
+        if test.ROC.ENABLED:
+            similarities, labels = evaluate_roc(dist, *ids, use_cython=False)
+            fprs, tprs, _ = roc_curve(labels, similarities)
             for rate in _FALSE_POSITIVE_RATES:
                 index = np.argmin(np.abs(fprs - rate))
                 results[f"TPR@FPR={rate:.0e}"] = float(tprs[index])
@@ -79,9 +87,8 @@ class UnsupervisedEvaluator(ReidEvaluator):
         return torch.from_numpy(subtract_means(unit, numbered, means))
 
     def _distances(self, query: torch.Tensor, gallery: torch.Tensor) -> np.ndarray:
+        """(Q, G) float32, mixed with the Jaccard distance where ``TEST.RERANK`` is on."""
         test = self.cfg.TEST
-        if test.AQE.ENABLED:
-            query, gallery = aqe(query, gallery, test.AQE.QE_TIME, test.AQE.QE_K, test.AQE.ALPHA)
         dist = build_dist(query, gallery, test.METRIC)
         if test.RERANK.ENABLED:
             weight = test.RERANK.LAMBDA
