@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fastreid.utils.logger import setup_logger
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import load_training_images
+from unreid.engine.atomic import replace_file
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.results import RunResults
 from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
@@ -77,7 +79,8 @@ def start(cfg: Any, args: Any) -> None:
     if training and not args.resume:
         aside = set_aside_earlier_run(cfg.OUTPUT_DIR)
     changed = _changed_settings(cfg) if args.resume else []
-    with _console_quiet(setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())):
+    console = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
+    with _console_quiet(console), _config_kept(cfg.OUTPUT_DIR, keep=not training):
         default_setup(cfg, args)
     seed_all_rng(cfg.UNSUP.SEED)
     if cfg.MODEL.DEVICE == "cpu":
@@ -88,6 +91,17 @@ def start(cfg: Any, args: Any) -> None:
                        " (use --resume to continue one)")
     if changed:
         logger.warning("resuming with other settings than before: " + ", ".join(changed))
+
+
+@contextlib.contextmanager
+def _config_kept(folder: str, *, keep: bool) -> Iterator[None]:
+    """An evaluation leaves the config of the run that trained in ``folder`` as it was."""
+    path = os.path.join(folder, "config.yaml")
+    before = Path(path).read_bytes() if keep and os.path.isfile(path) else None
+    yield
+    if before is not None:
+        with replace_file(path) as file:
+            file.write(before)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ mixed precision, the checkpointer, and the hooks that look at ids.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -225,8 +226,14 @@ class UnsupervisedTrainer(DefaultTrainer):
         return {
             "labels": torch.from_numpy(labels.labels.copy()) if labels else torch.zeros(0),
             "num_images": len(self.label_hook.images),
+            "image_list": self._image_list(),
             "project": self.cfg.PROJECT,
         }
+
+    def _image_list(self) -> str:
+        """Names the training list: labels are by position, so another order is another list."""
+        paths = "\n".join(self.label_hook.images.relative_paths)
+        return hashlib.sha256(paths.encode()).hexdigest()
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue from the last checkpoint of ``OUTPUT_DIR``, or start from ``MODEL.WEIGHTS``.
@@ -246,6 +253,9 @@ class UnsupervisedTrainer(DefaultTrainer):
                 f"checkpoint {path} was trained on {found} images, but DATASETS.NAMES has"
                 f" {len(self.label_hook.images)} now"
             )
+        if state.get("image_list", self._image_list()) != self._image_list():
+            raise ValueError(f"checkpoint {path} was trained on other images, as many as"
+                             " DATASETS.NAMES has now")
         set_rng_state(state["rng"])
         logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import pickle
@@ -276,3 +277,20 @@ def test_interrupted_save_in_a_run__resumes_from_the_checkpoint_before(
     assert torch.load(tmp_path / "model_last.pth", weights_only=True)["epoch"] == 0
     train_tiny(BASELINE, synthetic_root, tmp_path, resume=True)
     assert final_checkpoint(tmp_path)["epoch"] == 1
+
+
+def test_resume__on_as_many_other_images_is_refused(
+    finished: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: pytest.fail("too late"))
+    real = UnsupervisedTrainer.resume_or_load
+
+    def renamed(self: UnsupervisedTrainer, resume: bool = True) -> None:
+        images = self.label_hook.images
+        others = (images.paths[0] + "x", *images.paths[1:])
+        self.label_hook.images = dataclasses.replace(images, paths=others)
+        real(self, resume=resume)
+
+    monkeypatch.setattr(UnsupervisedTrainer, "resume_or_load", renamed)
+    with pytest.raises(ValueError, match=r"was trained on other images"):
+        train_tiny(BASELINE, synthetic_root, finished, resume=True)

@@ -149,6 +149,15 @@ def test_start__says_what_it_moved_and_what_changed(
     assert (tmp_path / "run/previous/001/results.json").exists()
 
 
+def test_evaluation__leaves_the_config_of_the_run_that_trained_there(tmp_path: Path) -> None:
+    cfg, _ = load_tiny(BASELINE, tmp_path / "run")
+    run.start(cfg, Namespace(eval_only=False, resume=False, config_file=""))
+    trained = (tmp_path / "run" / "config.yaml").read_bytes()
+    other, _ = load_tiny(BASELINE, tmp_path / "run", UNSUP__SEED=5)
+    run.start(other, Namespace(eval_only=True, resume=False, config_file=""))
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == trained
+
+
 def holds_ids(thing: Any, truth: set[bytes], skip: type | None = None) -> list[str]:
     """Paths from ``thing`` to any array that equals one of ``truth``, through all attributes."""
     found, seen, queue = [], set(), [("", thing)]
