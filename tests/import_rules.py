@@ -35,7 +35,7 @@ class Import:
     at_top: bool
 
     @property
-    def library(self) -> str:
+    def package(self) -> str:
         return self.name.partition(".")[0]
 
 
@@ -100,7 +100,7 @@ def zone(path: str) -> str:
 
 def _refusal(found: Import, path: str, packages: dict[str, str]) -> str | None:
     """Why this file may not import this, or None."""
-    where, library = zone(path), found.library
+    where, library = zone(path), found.package
     if library in APART:
         return f"nothing imports {library}"
     if library in packages and not path.startswith(f"projects/{packages[library]}/"):

@@ -55,10 +55,10 @@ def undeclared(path: str, source: str, known: set[str], extras: set[str]) -> lis
     missing = []
     ours = {"unreid", APART, *project_packages()} | set(sys.stdlib_module_names)
     for found in imports(path, source):
-        name = DISTRIBUTION.get(found.library, found.library).lower()
-        if found.library in ours or name in known or (name in extras and not found.at_top):
+        name = DISTRIBUTION.get(found.package, found.package).lower()
+        if found.package in ours or name in known or (name in extras and not found.at_top):
             continue
-        missing.append(f"{path}:{found.line}: {found.library}")
+        missing.append(f"{path}:{found.line}: {found.package}")
     return missing
 
 
