@@ -1,0 +1,238 @@
+"""Pseudo pairs from neighbours: mutual top-k above a threshold, and the threshold itself.
+
+[0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification,
+    IEEE TIP 31 (2022) 4803-4816, arXiv:2207.13035.
+[1] Liu et al., Guided Similarity Separation for Image Retrieval, NeurIPS 2019: the gradient
+    alpha (s - beta) whose sign separates pairs and whose size is their confidence.
+
+Unlike [0] and [1] a pair must also be mutual, among the k nearest of both its images: at equal
+numbers of pairs that is more often the same person than a threshold alone.
+
+Letters: N images, D channels, K neighbours, M pairs, S saturated rows (see below), R sampled
+rows; s a similarity clipped to 0..1, beta the threshold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unreid.checks import check_features, check_integer, check_number
+from unreid.graph.jaccard import check_neighbours
+from unreid.kernels import borrow
+
+#: Rows of a block of similarities held at once.
+BLOCK_SIZE = 1024
+#: This many saturated rows, or half of all, are still completed exactly.
+COMPLETED_ROWS = 4096
+#: Rows of the estimate.
+SAMPLED_ROWS = 256
+#: Below the lists' own threshold by this, so that another order of summing loses no pair.
+ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What ``expected_threshold`` found.
+
+    Attributes:
+        beta: 0..1.
+        exact: False where it is the estimate from ``SAMPLED_ROWS`` rows.
+        saturated: S, the images whose list of neighbours ended above beta.
+    """
+
+    beta: float
+    exact: bool
+    saturated: int
+
+
+def _neighbours(neighbours: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The others (N, K - 1) int64 of each image and their similarities, clipped to 0..1."""
+    similarities = np.asarray(neighbours[1])
+    indices = check_neighbours(neighbours, len(similarities), 1)
+    if similarities.shape != indices.shape:
+        raise ValueError(
+            f"neighbours must be indices and similarities of one shape, got {indices.shape} and"
+            f" {similarities.shape}"
+        )
+    return indices[:, 1:].astype(np.int64), np.clip(similarities[:, 1:], 0.0, 1.0)
+
+
+def _cameras(camids: Any, num: int) -> np.ndarray:
+    """camids (N,), or an error."""
+    camids = np.asarray(camids)
+    if camids.shape != (num,):
+        raise ValueError(f"camids must have shape ({num},), got {camids.shape}")
+    return camids
+
+
+def _edges(others: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of the chosen (row, neighbour), min * N + max, sorted, and the flat place of each."""
+    num = len(others)
+    places = np.flatnonzero(chosen)
+    rows, columns = places // others.shape[1], others.reshape(-1)[places]
+    keys = np.minimum(rows, columns) * num + np.maximum(rows, columns)
+    order = np.argsort(keys, kind="stable")
+    return keys[order], places[order]
+
+
+def mutual_pairs(
+    neighbours: tuple[Any, Any],
+    k: int,
+    beta: float,
+    *,
+    camids: np.ndarray | None = None,
+    beta_cross: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs that are among the k nearest of each other and more similar than beta.
+
+    Args:
+        neighbours: what ``knn(features, K >= k + 1)`` returned (itself first); arrays.
+        k: nearest others of an image that may be its partners, >= 1; where N - 1 < k, all.
+        beta: threshold, 0..1; a pair needs s > beta.
+        camids: (N,) cameras; only needed with ``beta_cross``.
+        beta_cross: threshold of pairs of two cameras in place of ``beta``, 0..1.
+
+    Returns:
+        indices (M, 2) int64, i < j, unique, ascending; and the confidence (M,) float32 in 0..1,
+        the size |s - beta| of the gradient of [1]. M may be 0.
+
+    Raises:
+        ValueError: lists shorter than k + 1, a threshold outside 0..1, or no camids.
+    """
+    k, beta = check_integer("k", k, 1), check_number("beta", beta, 0.0, 1.0)
+    others, similarities = _neighbours(neighbours)
+    num = len(others)
+    if others.shape[1] < min(k, num - 1):
+        raise ValueError(f"neighbours must hold {k} others of each image, got {others.shape[1]}")
+    others, similarities = np.ascontiguousarray(others[:, :k]), similarities[:, :k]
+    limit: Any = np.float32(beta)
+    if beta_cross is not None:
+        if camids is None:
+            raise ValueError("beta_cross must come with camids, got None")
+        cameras = _cameras(camids, num)
+        cross = np.float32(check_number("beta_cross", beta_cross, 0.0, 1.0))
+        limit = np.where(cameras[:, None] != cameras[others], cross, limit)
+    strength = np.abs(similarities - limit).reshape(-1)
+    keys, places = _edges(others, similarities > limit)
+    # A pair that both sides list stands there twice, side by side.
+    mutual = np.flatnonzero(keys[1:] == keys[:-1])
+    pairs = np.stack(np.divmod(keys[mutual], num), axis=1)
+    return pairs.reshape(-1, 2), strength[places[mutual]].astype(np.float32)
+
+
+def expected_threshold(
+    features: np.ndarray,
+    neighbours: tuple[Any, Any],
+    expected: float,
+    *,
+    camids: np.ndarray | None = None,
+    cross: bool = False,
+) -> Threshold:
+    """The beta above which an image has ``expected`` others on average.
+
+    It is the quantile 1 - expected / (N - 1) of the N (N - 1) / 2 similarities, the (m + 1)-th
+    largest for m = expected N / 2, found without forming them: a pair in neither image's list is
+    no more similar than the last of both, so only images whose lists end above the threshold of
+    the listed pairs (S of them) can hide one, and the S x S similarities among them settle it.
+    Beyond ``COMPLETED_ROWS`` and N / 2 such images it is the quantile of ``SAMPLED_ROWS`` rows
+    at equal distances instead: an estimate, and ``exact`` says so.
+
+    Args:
+        features: (N, D) float32 unit rows.
+        neighbours: what ``knn(features, K)`` returned; K of twice ``expected`` leaves few to
+            complete.
+        expected: others per image above beta, > 0. Where there are no more pairs than that, 0.
+        camids: (N,); None counts all pairs, otherwise those within a camera, or
+        cross: those of two cameras. ``expected`` then counts such others only.
+
+    Raises:
+        ValueError: a value out of range, or fewer than two images.
+    """
+    check_features("features", features)
+    expected = check_number("expected", expected, 0.0, open_minimum=True)
+    num = len(features)
+    if num < 2:
+        raise ValueError(f"features must hold at least 2 images for a pair, got {num}")
+    others, similarities = _neighbours(neighbours)
+    if len(others) != num:
+        raise ValueError(f"neighbours must have {num} rows, got {len(others)}")
+    cameras = None if camids is None else _cameras(camids, num)
+    wanted = max(1, round(expected * num / 2))
+    rows, columns, values = _listed(others, similarities)
+    if cameras is not None:
+        counted = (cameras[rows] != cameras[columns]) == cross
+        rows, columns, values = rows[counted], columns[counted], values[counted]
+    low = _largest(values, wanted)
+    last = similarities[:, -1] if others.shape[1] else np.ones(num)
+    hidden = (last > low) & (others.shape[1] < num - 1)
+    saturated = int(hidden.sum())
+    # A single such image has nobody to make a hidden pair with.
+    if saturated <= 1:
+        return Threshold(max(0.0, low), True, saturated)
+    if saturated > max(COMPLETED_ROWS, num // 2):
+        return Threshold(_estimate(features, expected, cameras, cross), False, saturated)
+    kept = values[~(hidden[rows] & hidden[columns])]
+    for more in _among(features, np.flatnonzero(hidden), low - ROUNDING, cameras, cross):
+        kept = np.concatenate([kept, more])
+        if len(kept) > 4 * wanted + BLOCK_SIZE**2:  # all alike: only the largest can matter
+            kept = np.partition(kept, len(kept) - wanted - 1)[len(kept) - wanted - 1 :]
+    return Threshold(max(0.0, _largest(kept, wanted)), True, saturated)
+
+
+def _listed(
+    others: np.ndarray, similarities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every listed pair once: its two images and its similarity."""
+    keys, places = _edges(others, np.ones(others.shape, dtype=bool))
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    rows, columns = np.divmod(keys[first], len(others))
+    return rows, columns, similarities.reshape(-1)[places[first]]
+
+
+def _largest(values: np.ndarray, wanted: int) -> float:
+    """The (wanted + 1)-th largest of the values, or -1 where there are no more than wanted."""
+    place = len(values) - wanted - 1
+    return float(np.partition(values, place)[place]) if place >= 0 else -1.0
+
+
+def _among(
+    features: np.ndarray, members: np.ndarray, low: float, cameras: np.ndarray | None, cross: bool
+) -> Iterator[np.ndarray]:
+    """Clipped similarities above ``low`` of the pairs among the members (S,), block by block."""
+    tensor = borrow(np.ascontiguousarray(features[members], dtype=np.float32))
+    for start in range(0, len(members), BLOCK_SIZE):
+        left = tensor[start : start + BLOCK_SIZE]
+        for other in range(start, len(members), BLOCK_SIZE):
+            block = (left @ tensor[other : other + BLOCK_SIZE].T).numpy()
+            chosen = block > low
+            if other == start:
+                chosen &= np.tri(len(chosen), k=-1, dtype=bool).T
+            if cameras is not None:
+                own = cameras[members[start : start + BLOCK_SIZE], None]
+                apart = own != cameras[members[other : other + BLOCK_SIZE]]
+                chosen &= apart == cross
+            yield np.clip(block[chosen], 0.0, 1.0)
+
+
+def _estimate(
+    features: np.ndarray, expected: float, cameras: np.ndarray | None, cross: bool
+) -> float:
+    """The threshold of R rows at equal distances with all others, 0..1."""
+    num = len(features)
+    rows = np.unique(np.linspace(0, num - 1, min(num, SAMPLED_ROWS)).astype(np.int64))
+    tensor = borrow(np.ascontiguousarray(features, dtype=np.float32))
+    wanted, kept = max(1, round(expected * len(rows))), np.empty(0, dtype=np.float32)
+    for part in np.array_split(rows, max(1, len(rows) * num // 2**24)):
+        block = (tensor[part] @ tensor.T).numpy()
+        chosen = np.ones(block.shape, dtype=bool)
+        if cameras is not None:
+            chosen = (cameras[part, None] != cameras) == cross
+        chosen[np.arange(len(part)), part] = False
+        kept = np.concatenate([kept, block[chosen]])
+        if len(kept) > wanted:
+            kept = np.partition(kept, len(kept) - wanted - 1)[len(kept) - wanted - 1 :]
+    return min(1.0, max(0.0, _largest(kept, wanted)))
