@@ -54,6 +54,8 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.LOG_LABEL_QUALITY = True
     # Cameras of the training set; filled in when it is read, never set by hand.
     cfg.UNSUP.NUM_CAMERAS = 0
+    # Images of the training set; filled in likewise.
+    cfg.UNSUP.NUM_IMAGES = 0
     # Evaluate the start weights before training ("before" in results.json).
     cfg.UNSUP.EVAL_BEFORE = True
     # k-reciprocal Jaccard distance: neighbours, and neighbours of the query expansion.

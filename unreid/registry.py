@@ -63,5 +63,5 @@ class Registry:
 #: ``labeler = LABELER_REGISTRY.get(cfg.UNSUP.LABELER).from_config(cfg, images)``
 LABELER_REGISTRY = Registry("labeler", "UNSUP.LABELER")
 
-#: ``sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(labels, camids, ...)``
+#: ``sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN).from_labels(pseudo, camids, ...)``
 SAMPLER_REGISTRY = Registry("sampler", "DATALOADER.SAMPLER_TRAIN")

@@ -1,6 +1,6 @@
-"""The two types that every part speaks: features with cameras, and labels.
+"""The types that every part speaks: features with cameras, labels, and pairs.
 
-Letters: N images, D channels, C clusters.
+Letters: N images, D channels, C clusters, M pairs.
 """
 
 from __future__ import annotations
@@ -69,6 +69,52 @@ class FeatureBank:
 
 
 @dataclass(frozen=True)
+class PseudoPairs:
+    """Images that are taken to show one person, two by two; nothing need hold beyond a pair.
+
+    Attributes:
+        indices: (M, 2) int64, rows i < j, no row twice; M may be 0.
+        confidence: (M,) float32 in 0..1.
+
+    Raises:
+        TypeError, ValueError: an array of another kind, shape or range.
+    """
+
+    indices: np.ndarray
+    confidence: np.ndarray
+
+    def __post_init__(self) -> None:
+        indices, confidence = np.asarray(self.indices), np.asarray(self.confidence)
+        if indices.ndim != 2 or indices.shape[1] != 2:
+            raise ValueError(f"PseudoPairs.indices must have shape (M, 2), got {indices.shape}")
+        if indices.dtype != np.int64:
+            raise TypeError(f"PseudoPairs.indices must be int64, got {indices.dtype}")
+        if confidence.shape != (len(indices),):
+            raise ValueError(
+                f"PseudoPairs.confidence must have shape ({len(indices)},), got {confidence.shape}"
+            )
+        if confidence.dtype != np.float32:
+            raise TypeError(f"PseudoPairs.confidence must be float32, got {confidence.dtype}")
+        if len(indices):
+            if indices.min() < 0:
+                raise ValueError(f"PseudoPairs.indices must be >= 0, got {indices.min()}")
+            if (indices[:, 0] >= indices[:, 1]).any():
+                raise ValueError("PseudoPairs.indices must have rows i < j")
+            if len(np.unique(indices, axis=0)) != len(indices):
+                raise ValueError("PseudoPairs.indices must not name a pair twice")
+            if not (confidence.min() >= 0 and confidence.max() <= 1):
+                raise ValueError(
+                    "PseudoPairs.confidence must be in 0..1, got"
+                    f" {confidence.min()} to {confidence.max()}"
+                )
+        object.__setattr__(self, "indices", _frozen(indices))
+        object.__setattr__(self, "confidence", _frozen(confidence))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+@dataclass(frozen=True)
 class PseudoLabels:
     """Today's labels: ``NOISE`` (-1) or 0..C-1, with no id unused.
 
@@ -78,15 +124,18 @@ class PseudoLabels:
             ``before_refinement``); logged and scored, never trained on.
         seconds: wall seconds by phase of the label step.
         remarks: short facts for the log line (for example ``{"pivots": "512"}``).
+        pairs: what a method of pairs trains on, or None.
 
     Raises:
-        TypeError, ValueError: an array of another kind or shape, or ids with gaps.
+        TypeError, ValueError: an array of another kind or shape, ids with gaps, or pairs of
+            images beyond N.
     """
 
     labels: np.ndarray
     intermediate: Mapping[str, np.ndarray] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     remarks: Mapping[str, str] = field(default_factory=dict)
+    pairs: PseudoPairs | None = None
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
@@ -110,6 +159,11 @@ class PseudoLabels:
                     f"PseudoLabels.intermediate[{name!r}] must have shape {labels.shape},"
                     f" got {np.shape(other)}"
                 )
+        if self.pairs is not None and len(self.pairs) and self.pairs.indices.max() >= len(labels):
+            raise ValueError(
+                f"PseudoLabels.pairs must be of {len(labels)} images, got"
+                f" {self.pairs.indices.max()}"
+            )
         object.__setattr__(self, "labels", _frozen(labels))
         object.__setattr__(self, "_sizes", _frozen(counts))
 

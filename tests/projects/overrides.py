@@ -41,6 +41,13 @@ OF_PROJECT: dict[str, dict[str, str]] = {
 }
 
 
+#: What makes every parameter take part in the first step of training.
+FOR_ONE_STEP: dict[str, dict[str, object]] = {
+    # Stage 1 is the same trainer on another model; the adversary waits for no epoch here.
+    "CALR": {"CALR__REFINE__ENABLED": False, "CALR__ADVERSARY__START_EPOCH": 0},
+}
+
+
 def config_files() -> list[Path]:
     """Every yml of every project, relative to the checkout; a ``Base*`` is no config."""
     found = (ROOT / "projects").glob("*/configs/**/*.yml")

@@ -11,7 +11,7 @@ import torch
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
 
-from tests.projects.overrides import ROOT, config_files, project_of
+from tests.projects.overrides import FOR_ONE_STEP, ROOT, config_files, project_of
 from tests.projects.tiny_run import (
     Interrupted,
     assert_same_labels,
@@ -103,9 +103,7 @@ def test_one_step__moves_every_trainable_parameter(
     seen: list[UnsupervisedTrainer] = []
     monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: seen.append(self))
     settings = {k.replace(".", "__"): v for k, v in small_but_own(config).items()}
-    if project_of(config) == "CALR":
-        # Stage 1 is the same trainer on another model; the adversary waits for no epoch here.
-        settings |= {"CALR__REFINE__ENABLED": False, "CALR__ADVERSARY__START_EPOCH": 0}
+    settings |= FOR_ONE_STEP.get(project_of(config), {})
     train_tiny(config, synthetic_root, tmp_path, **settings)
     trainer = seen[0]
     trainer.epoch = trainer.iter = 0

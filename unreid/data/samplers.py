@@ -1,4 +1,4 @@
-"""Batches of P clusters times K images, drawn from pseudo labels.
+"""Batches drawn from pseudo labels: P clusters times K images, or plainly shuffled.
 
 Letters: N images, C clusters, P clusters per batch, K images per cluster, B = P K.
 """
@@ -6,10 +6,12 @@ Letters: N images, C clusters, P clusters per batch, K images per cluster, B = P
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from unreid.registry import SAMPLER_REGISTRY
+from unreid.structures import PseudoLabels
 
 
 class _ClusterBatches:
@@ -48,6 +50,11 @@ class _ClusterBatches:
         self._num_instances = num_instances
         self._num_batches = num_batches
         self._rng = rng
+
+    @classmethod
+    def from_labels(cls, pseudo: PseudoLabels, camids: np.ndarray, **settings: Any) -> Any:
+        """A sampler of today's labels; ``settings`` are the keywords of the constructor."""
+        return cls(pseudo.labels, camids, **settings)
 
     def __len__(self) -> int:
         return self._num_batches
@@ -110,3 +117,53 @@ class CameraAwareSampler(_ClusterBatches):
         if other.size == 0:
             other = members
         return np.concatenate([[anchor], self._draw(other, self._num_instances - 1)])
+
+
+@SAMPLER_REGISTRY.register()
+class ShuffleSampler:
+    """All labelled images in random order, again and again; no P x K.
+
+    Args:
+        labels: (N,) int64, -1 = not sampled.
+        camids: (N,) int64, not looked at.
+        batch_size: B.
+        num_instances: Not looked at.
+        num_batches: Batches per pass over this object.
+        rng: Source of the order.
+
+    Raises:
+        RuntimeError: no image has a label.
+    """
+
+    def __init__(
+        self,
+        labels: np.ndarray,
+        camids: np.ndarray,
+        *,
+        batch_size: int,
+        num_instances: int,
+        num_batches: int,
+        rng: np.random.Generator,
+    ) -> None:
+        self._images = np.flatnonzero(labels >= 0)
+        if self._images.size == 0:
+            raise RuntimeError(f"nothing to sample from: all {len(labels)} images are noise")
+        self._batch_size = batch_size
+        self._num_batches = num_batches
+        self._rng = rng
+
+    @classmethod
+    def from_labels(cls, pseudo: PseudoLabels, camids: np.ndarray, **settings: Any) -> Any:
+        """A sampler of today's labels; ``settings`` are the keywords of the constructor."""
+        return cls(pseudo.labels, camids, **settings)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        queue: list[int] = []
+        for _ in range(self._num_batches):
+            while len(queue) < self._batch_size:
+                queue += self._rng.permutation(self._images).tolist()
+            yield queue[: self._batch_size]
+            queue = queue[self._batch_size :]

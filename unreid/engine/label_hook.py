@@ -19,6 +19,7 @@ from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
+from unreid.engine.selection import Selection
 from unreid.graph.centering import center_cameras
 from unreid.registry import SAMPLER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
@@ -30,8 +31,16 @@ Quality = Callable[[np.ndarray], Mapping[str, float]]
 
 
 class Labeler(Protocol):
-    """Today's labels from features. One that remembers also has ``state_dict`` and
-    ``load_state_dict``, of tensors and plain values, and is saved with every checkpoint."""
+    """Today's labels from features.
+
+    What else it may have:
+
+    - ``state_dict`` and ``load_state_dict``, of tensors and plain values: saved with every
+      checkpoint.
+    - ``renews(epoch) -> bool``: False keeps the labels for another epoch.
+    - ``judge(bank, pseudo) -> float``: see :class:`unreid.engine.selection.Selection`.
+    - ``describe() -> str``: the settings that decide how many clusters there are, for an error.
+    """
 
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels: ...
 
@@ -45,6 +54,10 @@ class PseudoLabelHook(HookBase):
         labeler: The method's labeler.
         loader: The trainer's loader.
         quality: Scores labels for the log, or None.
+        selection: Told of every round that ends, or None.
+
+    Attributes:
+        labels: Those in force; None before the first label step.
     """
 
     def __init__(
@@ -54,30 +67,66 @@ class PseudoLabelHook(HookBase):
         labeler: Labeler,
         loader: SwappableLoader,
         quality: Quality | None = None,
+        selection: Selection | None = None,
     ) -> None:
         self.cfg = cfg
         self.images = images
         self.labeler = labeler
         self.loader = loader
         self.quality = quality
+        self.selection = selection
         self.labels: PseudoLabels | None = None
         self.seconds: dict[str, float] = {}
 
     def before_epoch(self) -> None:
         epoch = self.trainer.epoch
+        if self.labels is not None and not self._renews(epoch):
+            # A resumed run knows these of them, and shall leave the same files.
+            self.labels = PseudoLabels(self.labels.labels, pairs=self.labels.pairs)
+            self.loader.swap(self._train_loader(self.labels, epoch))
+            self._save(self.labels, epoch)
+            logger.info(f"Labels of epoch {epoch}: those of the epoch before")
+            return
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)
         extracted = time.perf_counter()
-        pseudo = self.labeler(self._for_labelling(bank), epoch)
+        for_labelling = self._for_labelling(bank)
+        if self.selection is not None and self.labels is not None:
+            model = unwrap(self.trainer.model)
+            self.selection.consider(model, for_labelling, self.labels, epoch - 1)
+        judged = time.perf_counter()
+        pseudo = self.labeler(for_labelling, epoch)
         labelled = time.perf_counter()
         self._refuse_useless(pseudo)
-        unwrap(self.trainer.model).on_new_labels(pseudo, bank, epoch)
+        self._tell_model(pseudo, bank, epoch)
         self.loader.swap(self._train_loader(pseudo, epoch))
         self.labels = pseudo
-        seconds = {"extract": extracted - start, "label": labelled - extracted}
+        seconds = {"extract": extracted - start, "label": labelled - judged}
+        if self.selection is not None:
+            seconds["judge"] = judged - extracted
         for phase, value in seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + value
+        self._save(pseudo, epoch)
         self._publish(pseudo, epoch, {**seconds, **pseudo.seconds})
+
+    def judge_last_round(self) -> None:
+        """After the last epoch: the model as it is now stands for election too."""
+        if self.selection is None or self.labels is None:
+            return
+        bank = self._for_labelling(extract(self.cfg, self.trainer.model, self.images))
+        self.selection.consider(
+            unwrap(self.trainer.model), bank, self.labels, self.trainer.max_epoch - 1
+        )
+
+    def _renews(self, epoch: int) -> bool:
+        return not hasattr(self.labeler, "renews") or bool(self.labeler.renews(epoch))
+
+    def _tell_model(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
+        """The model takes the labels; what the optimiser knew of other classes goes."""
+        model = unwrap(self.trainer.model)
+        model.on_new_labels(pseudo, bank, epoch)
+        for parameter in getattr(model, "relabelled_parameters", list)():
+            self.trainer.optimizer.state.pop(parameter, None)
 
     def _for_labelling(self, bank: FeatureBank) -> FeatureBank:
         """The bank that the labeler sees; the memory is always made of features as extracted."""
@@ -101,8 +150,8 @@ class PseudoLabelHook(HookBase):
 
     def _train_loader(self, pseudo: PseudoLabels, epoch: int) -> Any:
         cfg = self.cfg
-        sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(
-            pseudo.labels,
+        sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN).from_labels(
+            pseudo,
             self.images.camids,
             batch_size=cfg.SOLVER.IMS_PER_BATCH,
             num_instances=cfg.DATALOADER.NUM_INSTANCE,
@@ -112,15 +161,21 @@ class PseudoLabelHook(HookBase):
         seed = int(np.random.default_rng([cfg.UNSUP.SEED, epoch, 1]).integers(2**62))
         return build_train_loader(cfg, self.images, pseudo.labels, sampler, seed)
 
-    def _publish(self, pseudo: PseudoLabels, epoch: int, seconds: Mapping[str, float]) -> None:
+    def _save(self, pseudo: PseudoLabels, epoch: int) -> None:
         folder = os.path.join(self.cfg.OUTPUT_DIR, "labels")
+        pairs = {}
+        if pseudo.pairs is not None:
+            pairs = {"pairs": pseudo.pairs.indices, "pair_confidence": pseudo.pairs.confidence}
         save_arrays(
             os.path.join(folder, f"epoch_{epoch:03d}.npz"),
             paths=np.array(self.images.relative_paths),
             camids=self.images.camids,
             labels=pseudo.labels,
             **{f"labels_{name}": labels for name, labels in pseudo.intermediate.items()},
+            **pairs,
         )
+
+    def _publish(self, pseudo: PseudoLabels, epoch: int, seconds: Mapping[str, float]) -> None:
         sizes = pseudo.sizes
         cameras = cameras_per_cluster(pseudo.labels, self.images.camids)
         scalars = {
@@ -129,6 +184,8 @@ class PseudoLabelHook(HookBase):
             "largest": int(sizes.max()),
             "cameras_per_cluster": float(cameras.mean()),
         }
+        if pseudo.pairs is not None:
+            scalars["pairs"] = len(pseudo.pairs)
         line = (
             f"Labels of epoch {epoch}: {pseudo.num_clusters} clusters, noise {pseudo.num_noise}"
             f" ({100 * scalars['noise']:.1f} %), largest {scalars['largest']}, mean size"
@@ -153,6 +210,11 @@ class PseudoLabelHook(HookBase):
                         + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
             prefix = "" if name == "final" else f"{name}_"
             scored.update({f"{prefix}{k}": v for k, v in values.items()})
+        if pseudo.pairs is not None and hasattr(self.quality, "pairs"):
+            values = self.quality.pairs(pseudo.pairs.indices)
+            logger.info("  quality, pairs: "
+                        + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            scored.update(values)
         return scored
 
 

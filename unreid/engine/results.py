@@ -73,10 +73,8 @@ class RunResults:
 
     def put_scores(self, key: str, results: Mapping[str, Any]) -> None:
         """Scores of :data:`SCORES` of one test set, or by the name of several."""
-        if results and all(isinstance(v, Mapping) for v in results.values()):
-            self.put(key, {name: _scores(values) for name, values in results.items()})
-        elif results:
-            self.put(key, _scores(results))
+        if results:
+            self.put(key, scores_of(results))
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
         """Add wall seconds by phase; a resumed run goes on adding."""
@@ -86,6 +84,9 @@ class RunResults:
         self.put("seconds", total)
 
 
-def _scores(results: Mapping[str, Any]) -> dict[str, float]:
+def scores_of(results: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an evaluation a run reports, of one test set or by the name of several."""
+    if results and all(isinstance(v, Mapping) for v in results.values()):
+        return {name: scores_of(values) for name, values in results.items()}
     return {k: round(float(v), 4) for k, v in results.items()
             if k in SCORES or k.startswith("TPR@")}

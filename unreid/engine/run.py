@@ -49,6 +49,12 @@ class LabelScorer:
         scores = label_quality(labels, self._pids, self._camids).as_dict()
         return {k: float(v) for k, v in scores.items() if not k.startswith("num_")}
 
+    def pairs(self, indices: np.ndarray) -> Mapping[str, float]:
+        """Precision and recall of (M, 2) pairs, by name."""
+        from unreid.evaluation.label_quality import pair_quality
+
+        return pair_quality(indices, self._pids, self._camids)
+
     def subset(self, indices: np.ndarray) -> LabelScorer:
         """A scorer of the images at ``indices``."""
         return LabelScorer(self._pids[indices], self._camids[indices])
@@ -129,11 +135,12 @@ def _changed_settings(cfg: Any) -> list[str]:
             if k in earlier and earlier[k] != v and k != "MODEL.DEVICE"]
 
 
-def with_cameras(cfg: Any, num_cameras: int) -> Any:
-    """The config with the number of cameras of the training set filled in."""
+def with_numbers(cfg: Any, *, num_cameras: int, num_images: int) -> Any:
+    """The config with what is known once the training set is read filled in."""
     clone = cfg.clone()
     clone.defrost()
     clone.UNSUP.NUM_CAMERAS = num_cameras
+    clone.UNSUP.NUM_IMAGES = num_images
     clone.freeze()
     return clone
 
@@ -158,7 +165,7 @@ def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
     images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE)
     for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
         build_test_loader(cfg, name)
-    cfg = with_cameras(cfg, len(images.cameras))
+    cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
     quality = None
     if pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY:
         quality = LabelScorer(pids, images.camids)
@@ -191,6 +198,8 @@ def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
         results.put("labels", entry)
     if after:
         results.put_scores("after", after)
+    if trainer.selected is not None:
+        results.put("selected", trainer.selected)
     _log_summary(cfg, results)
     return results.content
 

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from typing import Any
 
+import numpy as np
 import torch
 from fastreid.engine import DefaultTrainer, hooks
 from fastreid.engine.hooks import HookBase
@@ -28,7 +29,10 @@ from unreid.data.loader import SwappableLoader, build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import AtomicCheckpointer, CheckpointHook, set_rng_state, unwrap
 from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
+from unreid.engine.results import scores_of
+from unreid.engine.selection import Selection
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+from unreid.structures import PseudoLabels, PseudoPairs
 
 logger = logging.getLogger("fastreid.unreid.trainer")
 
@@ -111,6 +115,8 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     Attributes:
         seconds: Wall seconds by phase.
+        selected: After training, of a labeler that judges: ``epoch``, ``score`` and test scores
+            (percent) of the round that was chosen without labels; else None.
     """
 
     def __init__(
@@ -149,7 +155,12 @@ class UnsupervisedTrainer(DefaultTrainer):
             self.checkpointer.checkpointables["grad_scaler"] = self._trainer.grad_scaler
         if hasattr(labeler, "state_dict"):
             self.checkpointer.checkpointables["labeler"] = labeler
-        self.label_hook = PseudoLabelHook(cfg, images, labeler, loader, quality)
+        selection = None
+        if hasattr(labeler, "judge"):
+            selection = Selection(labeler.judge, cfg.OUTPUT_DIR)
+            self.checkpointer.checkpointables["selection"] = selection
+        self.label_hook = PseudoLabelHook(cfg, images, labeler, loader, quality, selection)
+        self.selected: dict[str, Any] | None = None
         self.seconds = self.label_hook.seconds
         self.register_hooks(self.build_hooks())
 
@@ -179,9 +190,15 @@ class UnsupervisedTrainer(DefaultTrainer):
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: Any, dataset_name: str, output_dir: str | None = None) -> Any:
-        """(loader, evaluator) of one test set."""
+    def build_evaluator(
+        cls, cfg: Any, dataset_name: str, output_dir: str | None = None,
+        model: nn.Module | None = None,
+    ) -> Any:
+        """(loader, evaluator) of one test set; a model may bring an evaluator of its own."""
         loader, num_query = cls.build_test_loader(cfg, dataset_name)
+        own = getattr(unwrap(model), "build_evaluator", None) if model is not None else None
+        if own is not None:
+            return loader, own(cfg, num_query)
         return loader, UnsupervisedEvaluator(cfg, num_query, output_dir)
 
     @classmethod
@@ -189,7 +206,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         """Scores of every set in ``DATASETS.TESTS``; of one set, without its name around them."""
         results: OrderedDict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TESTS:
-            loader, evaluator = cls.build_evaluator(cfg, name)
+            loader, evaluator = cls.build_evaluator(cfg, name, model=model)
             results[name] = inference_on_dataset(
                 model, loader, evaluator, flip_test=cfg.TEST.FLIP.ENABLED
             )
@@ -223,8 +240,14 @@ class UnsupervisedTrainer(DefaultTrainer):
     def extra_state(self) -> dict[str, Any]:
         """What a checkpoint holds beside model, optimiser, schedulers and labeler."""
         labels = self.label_hook.labels
+        pairs = labels.pairs if labels is not None else None
         return {
-            "labels": torch.from_numpy(labels.labels.copy()) if labels else torch.zeros(0),
+            "labels": torch.from_numpy(labels.labels.copy()) if labels is not None
+            else torch.zeros(0),
+            "pairs": torch.from_numpy(pairs.indices.copy()) if pairs is not None
+            else torch.zeros(0),
+            "pair_confidence": torch.from_numpy(pairs.confidence.copy()) if pairs is not None
+            else torch.zeros(0),
             "num_images": len(self.label_hook.images),
             "image_list": self._image_list(),
             "project": self.cfg.PROJECT,
@@ -256,6 +279,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         if state.get("image_list", self._image_list()) != self._image_list():
             raise ValueError(f"checkpoint {path} was trained on other images, as many as"
                              " DATASETS.NAMES has now")
+        self.label_hook.labels = _labels_of(state)
         set_rng_state(state["rng"])
         logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
 
@@ -266,9 +290,40 @@ class UnsupervisedTrainer(DefaultTrainer):
         start = time.perf_counter()
         before = sum(self.seconds.values())
         TrainerBase.train(self, self.start_epoch, self.max_epoch, self.iters_per_epoch)
+        self.label_hook.judge_last_round()
         others = sum(self.seconds.values()) - before
         self.seconds["train"] = time.perf_counter() - start - others
+        self._evaluate_selected()
         return getattr(self, "_last_eval_results", None)
+
+    def _evaluate_selected(self) -> None:
+        """Score the round that was chosen without labels; the model itself stays the last one."""
+        selection = self.label_hook.selection
+        if selection is None or selection.epoch < 0:
+            return
+        self.selected = {"epoch": selection.epoch, "score": round(selection.score, 6)}
+        if not self.evaluates:
+            return
+        results = getattr(self, "_last_eval_results", None)
+        if selection.epoch != self.max_epoch - 1 or results is None:
+            model = unwrap(self.model)
+            last = {key: value.clone() for key, value in model.state_dict().items()}
+            AtomicCheckpointer(model).load(selection.path)
+            results = self.test(self.cfg, self.model)
+            model.load_state_dict(last)
+        self.selected.update(scores_of(results))
+
+
+def _labels_of(state: dict[str, Any]) -> PseudoLabels | None:
+    """The labels in force when a checkpoint was written; of an older one, those that it has."""
+    labels = state.get("labels")
+    if labels is None or not labels.numel():
+        return None
+    indices, confidence = state.get("pairs"), state.get("pair_confidence")
+    pairs = None
+    if indices is not None and indices.ndim == 2 and confidence is not None:
+        pairs = PseudoPairs(indices.numpy(), confidence.numpy())
+    return PseudoLabels(labels.numpy().astype(np.int64), pairs=pairs)
 
 
 def settings_beside(cfg: Any) -> str:

@@ -394,4 +394,6 @@ def test_workers__end_with_the_run(synthetic_root: Path, tmp_path: Path) -> None
 
 def test_hash_in_results__is_that_of_the_config_with_its_cameras(finished: Path) -> None:
     cfg, _ = load_tiny(BASELINE, finished, UNSUP__EVAL_BEFORE=True)
-    assert read(finished)["config_hash"] == config_hash(run.with_cameras(cfg, 3))
+    assert read(finished)["config_hash"] == config_hash(
+        run.with_numbers(cfg, num_cameras=3, num_images=72)
+    )
