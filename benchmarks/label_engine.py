@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.harness import Floor, Measured, Row, Target, machine, measure
 
-MODULES = ("benchmarks.rows_graph", "benchmarks.rows_clustering")
+MODULES = ("benchmarks.rows_graph", "benchmarks.rows_clustering", "benchmarks.rows_pairs")
 COLUMNS = (
     "step", "size", "who", "seconds", "CPU seconds", "peak MiB above input", "ours against it",
     "target", "floor", "remarks",

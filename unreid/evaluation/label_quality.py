@@ -112,6 +112,50 @@ def label_quality(
     )
 
 
+def pair_quality(indices: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> dict[str, float]:
+    """Compare pairs of images with the persons that the images show.
+
+    Args:
+        indices: (M, 2) integer, two different images of 0..N-1; no pair twice. M may be 0.
+        pids: (N,) integer, any values: the truth.
+        camids: (N,) integer, any values.
+
+    Returns:
+        ``pair_precision``: share of the pairs that show one person; ``pair_recall``: share of the
+        pairs of one person, of all N images, that are among them; ``pair_precision_cross``:
+        precision of the pairs of two cameras; ``pairs_per_image``: partners that an image has on
+        average, 2 M / N. A share of nothing is 0.
+
+    Raises:
+        TypeError: an argument is not of an integer type.
+        ValueError: another shape, an image that is not there, or a pair of one image.
+    """
+    pids = _vector("pids", pids)
+    camids = _vector("camids", camids, len(pids))
+    indices = np.asarray(indices)
+    if indices.ndim != 2 or indices.shape[1] != 2:
+        raise ValueError(f"indices must have shape (M, 2), got {indices.shape}")
+    left, right = _vector("indices", indices[:, 0]), _vector("indices", indices[:, 1])
+    if indices.size and (indices.min() < 0 or indices.max() >= len(pids)):
+        raise ValueError(
+            f"indices must be in 0..{len(pids) - 1}, got {indices.min()}..{indices.max()}"
+        )
+    if (left == right).any():
+        raise ValueError(f"indices must pair two images, got {left[left == right][0]} twice")
+    right_ones, cross = pids[left] == pids[right], camids[left] != camids[right]
+    true = _pairs(np.unique(pids, return_counts=True)[1])
+    return {
+        "pair_precision": _share(right_ones.sum(), len(left)),
+        "pair_recall": _share(right_ones.sum(), true),
+        "pair_precision_cross": _share(right_ones[cross].sum(), cross.sum()),
+        "pairs_per_image": _share(2 * len(left), len(pids)),
+    }
+
+
+def _share(part: int, whole: int) -> float:
+    return float(part) / float(whole) if whole else 0.0
+
+
 def _vector(name: str, values: np.ndarray, length: int | None = None) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1 or (length is not None and len(values) != length):

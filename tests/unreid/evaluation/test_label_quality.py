@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-from unreid.evaluation.label_quality import label_quality
+from unreid.evaluation.label_quality import label_quality, pair_quality
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -181,6 +181,82 @@ def test_arguments__that_do_not_belong_together_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         label_quality(labels, pids, camids)
+
+
+def slow_pair_quality(
+    pairs: list[tuple[int, int]], pids: np.ndarray, camids: np.ndarray
+) -> dict[str, float]:
+    """By looking at every pair of images."""
+    found = {frozenset(pair) for pair in pairs}
+    right = true = cross = right_cross = 0
+    for i, j in combinations(range(len(pids)), 2):
+        one_person = pids[i] == pids[j]
+        true += one_person
+        if frozenset((i, j)) in found:
+            right += one_person
+            cross += camids[i] != camids[j]
+            right_cross += one_person and camids[i] != camids[j]
+    return {
+        "pair_precision": right / len(pairs) if pairs else 0.0,
+        "pair_recall": right / true if true else 0.0,
+        "pair_precision_cross": right_cross / cross if cross else 0.0,
+        "pairs_per_image": sum(i in pair for i in range(len(pids)) for pair in pairs) / len(pids),
+    }
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    images=st.integers(1, 30),
+    persons=st.integers(1, 8),
+    share=st.sampled_from([0.0, 0.1, 0.6, 1.0]),
+)
+def test_pair_scores__equal_the_loop_over_pairs(
+    seed: int, images: int, persons: int, share: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    pids, camids = rng.integers(0, persons, images) * 5 - 2, rng.integers(0, 3, images)
+    pairs = [p for p in combinations(range(images), 2) if rng.random() < share]
+    found = pair_quality(np.array(pairs, dtype=np.int64).reshape(-1, 2), pids, camids)
+    assert found == pytest.approx(slow_pair_quality(pairs, pids, camids))
+    assert all(type(value) is float for value in found.values())
+
+
+def test_pair_scores__by_hand() -> None:
+    # Of person 1's three pairs two are found, one of them of two cameras; (0, 3) is wrong.
+    found = pair_quality(
+        np.array([[0, 1], [1, 2], [0, 3]]), np.array([1, 1, 1, 2]), np.array([0, 0, 1, 1])
+    )
+    assert found == {
+        "pair_precision": 2 / 3,
+        "pair_recall": 2 / 3,
+        "pair_precision_cross": 1 / 2,
+        "pairs_per_image": 6 / 4,
+    }
+
+
+def test_pair_scores__of_no_pair_and_of_no_image_are_zero() -> None:
+    none = np.zeros((0, 2), int)
+    for images in (0, 4):
+        found = pair_quality(none, np.zeros(images, int), np.zeros(images, int))
+        assert set(found.values()) == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("indices", "error", "words"),
+    [
+        (np.zeros((2, 3), int), ValueError, r"indices must have shape \(M, 2\)"),
+        (np.zeros(2, int), ValueError, r"indices must have shape \(M, 2\)"),
+        (np.array([[0, 4]]), ValueError, r"indices must be in 0..3, got 0..4"),
+        (np.array([[-1, 2]]), ValueError, r"indices must be in 0..3, got -1..2"),
+        (np.array([[2, 2]]), ValueError, "indices must pair two images, got 2 twice"),
+        (np.array([[0.0, 1.0]]), TypeError, "indices must be integers"),
+    ],
+)
+def test_pairs__that_are_none_are_refused(
+    indices: np.ndarray, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        pair_quality(indices, np.zeros(4, int), np.zeros(4, int))
 
 
 def test_import__needs_no_fastreid() -> None:
