@@ -1,4 +1,4 @@
-"""The two types refuse to exist when wrong, and cannot be changed when right."""
+"""The types refuse to exist when wrong, and cannot be changed when right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from unreid.structures import NOISE, FeatureBank, PseudoLabels
+from unreid.structures import NOISE, FeatureBank, PseudoLabels, PseudoPairs
 
 
 def bank_of(camids: list[int]) -> FeatureBank:
@@ -123,3 +123,43 @@ def test_intermediate__labels_must_be_as_many() -> None:
     assert kept.intermediate["before"].tolist() == [0, -1] and kept.seconds["knn"] == 0.5
     with pytest.raises(ValueError, match=r"intermediate\['before'\] must have shape \(2,\)"):
         PseudoLabels(labels, intermediate={"before": np.zeros(3, int)})
+
+
+def pairs_of(*rows: tuple[int, int]) -> PseudoPairs:
+    return PseudoPairs(np.array(rows, dtype=np.int64).reshape(-1, 2), np.ones(len(rows), "f4"))
+
+
+def test_pairs__know_their_number_and_cannot_be_changed() -> None:
+    pairs = pairs_of((0, 1), (0, 2))
+    assert len(pairs) == 2 and len(pairs_of()) == 0
+    with pytest.raises(ValueError, match="read-only"):
+        pairs.indices[0, 0] = 1
+    with pytest.raises(ValueError, match="read-only"):
+        pairs.confidence[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("indices", "confidence", "error", "words"),
+    [
+        (np.zeros(3, int), np.ones(3, "f4"), ValueError, r"indices must have shape \(M, 2\)"),
+        (np.array([[0, 1]], "i4"), np.ones(1, "f4"), TypeError, "must be int64, got int32"),
+        (np.array([[0, 1]]), np.ones(2, "f4"), ValueError, r"confidence must have shape \(1,\)"),
+        (np.array([[0, 1]]), np.ones(1), TypeError, "must be float32, got float64"),
+        (np.array([[-1, 1]]), np.ones(1, "f4"), ValueError, ">= 0, got -1"),
+        (np.array([[1, 1]]), np.ones(1, "f4"), ValueError, "rows i < j"),
+        (np.array([[0, 1], [0, 1]]), np.ones(2, "f4"), ValueError, "twice"),
+        (np.array([[0, 1]]), np.array([1.5], "f4"), ValueError, r"in 0\.\.1, got 1\.5"),
+        (np.array([[0, 1]]), np.array([np.nan], "f4"), ValueError, r"in 0\.\.1, got nan"),
+    ],
+)
+def test_pairs__that_are_wrong_are_refused(
+    indices: np.ndarray, confidence: np.ndarray, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=f"PseudoPairs.*{words}"):
+        PseudoPairs(indices, confidence)
+
+
+def test_labels__refuse_pairs_of_images_that_they_do_not_have() -> None:
+    assert PseudoLabels(np.array([0, 1]), pairs=pairs_of((0, 1))).pairs is not None
+    with pytest.raises(ValueError, match="pairs must be of 2 images, got 2"):
+        PseudoLabels(np.array([0, 1]), pairs=pairs_of((0, 2)))

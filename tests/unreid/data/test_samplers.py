@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unreid.clustering.partition import compact
-from unreid.data.samplers import CameraAwareSampler, ClusterSampler
+from unreid.data.samplers import CameraAwareSampler, ClusterSampler, ShuffleSampler
+from unreid.structures import PseudoLabels
 
 SAMPLERS = [ClusterSampler, CameraAwareSampler]
 both = pytest.mark.parametrize("kind", SAMPLERS)
@@ -100,3 +101,37 @@ def test_length__is_the_number_of_batches(kind: type) -> None:
 def test_all_noise__is_an_error_that_says_so(kind: type) -> None:
     with pytest.raises(RuntimeError, match="no cluster to sample from: all 3 images are noise"):
         sampler(kind, [-1, -1, -1])
+
+
+def test_shuffled__draws_every_labelled_image_once_before_any_twice() -> None:
+    labels = np.array([0, -1, 1, 1, 2, -1, 3, 3, 3])
+    drawn = [i for batch in sampler(ShuffleSampler, labels, batch_size=2, num_batches=7)
+             for i in batch]
+    kept = {0, 2, 3, 4, 6, 7, 8}
+    assert set(drawn[:7]) == set(drawn[7:]) == kept
+    assert all(type(i) is int for i in drawn)
+
+
+def test_shuffled__fills_a_batch_larger_than_the_set() -> None:
+    batches = list(sampler(ShuffleSampler, [0, 1, -1], batch_size=5, num_batches=2))
+    assert [len(b) for b in batches] == [5, 5]
+    assert set(batches[0]) == {0, 1}
+
+
+def test_shuffled__is_the_same_for_the_same_seed_and_refuses_noise_alone() -> None:
+    one, same, other = (
+        list(sampler(ShuffleSampler, np.arange(50), rng=np.random.default_rng(s))) for s in (1, 1, 2)
+    )
+    assert one == same != other
+    with pytest.raises(RuntimeError, match="all 3 images are noise"):
+        sampler(ShuffleSampler, [-1, -1, -1])
+
+
+@pytest.mark.parametrize("kind", [*SAMPLERS, ShuffleSampler])
+def test_from_labels__is_the_constructor_on_the_labels(kind: Any) -> None:
+    labels = np.array([0, 0, 1, 1, 2, -1])
+    settings = {"batch_size": 4, "num_instances": 2, "num_batches": 3}
+    one = kind.from_labels(PseudoLabels(labels), np.zeros(6, int), **settings,
+                           rng=np.random.default_rng(0))
+    other = kind(labels, np.zeros(6, int), **settings, rng=np.random.default_rng(0))
+    assert list(one) == list(other) and len(one) == 3
