@@ -45,6 +45,9 @@ OF_PROJECT: dict[str, dict[str, str]] = {
 FOR_ONE_STEP: dict[str, dict[str, object]] = {
     # Stage 1 is the same trainer on another model; the adversary waits for no epoch here.
     "CALR": {"CALR__REFINE__ENABLED": False, "CALR__ADVERSARY__START_EPOCH": 0},
+    # An empty table repels nothing: the first step of BUC's line has no gradient.
+    "SphereCluster": {"SPHERECLUSTER__REPELLED__START": "centroids",
+                      "MODEL__HEADS__NECK_FEAT": "after"},
 }
 
 

@@ -1,0 +1,138 @@
+"""The keys of SphereCluster and its predecessors, with the papers' symbols.
+
+[0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
+    ACM TOMM 2022, https://doi.org/10.1145/3501404
+[1] Lin et al., A bottom-up clustering approach to unsupervised person re-identification (BUC),
+    AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
+[2] Zeng et al., Hierarchical clustering with hard-batch triplet loss (HCT), CVPR 2020,
+    https://arxiv.org/abs/1910.12278
+"""
+
+from __future__ import annotations
+
+from fastreid.config import CfgNode
+
+from spherecluster.choice import CHOICES
+from spherecluster.schedule import SCHEDULES
+from unreid.checks import check_choice, check_integer, check_number
+from unreid.clustering.bottom_up import UPDATES
+from unreid.clustering.linkage import LINKAGES, REGULARIZERS
+
+
+def add_config(cfg: CfgNode) -> None:
+    """Declare ``cfg.SPHERECLUSTER``."""
+    cfg.SPHERECLUSTER = CfgNode()
+    # v = f / ||f|| for clustering, training and retrieval [0]; False keeps lengths (ablation).
+    cfg.SPHERECLUSTER.SPHERE = True
+
+    # D(A, B) = D_link(A, B) + lambda (g(A) + g(B)): unreid/clustering/linkage.py has them all.
+    cfg.SPHERECLUSTER.LINKAGE = "average"
+    cfg.SPHERECLUSTER.REGULARIZER = "sse"
+    cfg.SPHERECLUSTER.LAMBDA = 0.02
+    # "exact" renews distances after every merge; "pass" sorts all of them once a pass [1, 2].
+    cfg.SPHERECLUSTER.UPDATE = "exact"
+
+    # "restart": every round merges single images anew [2]; "progressive": clusters only grow [1].
+    cfg.SPHERECLUSTER.SCHEDULE = "restart"
+    # mp: a pass makes floor(mp N) merges, N the training images.
+    cfg.SPHERECLUSTER.MERGE_RATE = 0.07
+    # S: passes of a round (restart), or of the whole run at most (progressive, one a round).
+    cfg.SPHERECLUSTER.PASSES = 13
+    # Epochs of the first round, and of every later one.
+    cfg.SPHERECLUSTER.FIRST_EPOCHS = 20
+    cfg.SPHERECLUSTER.EPOCHS = 20
+    # Smaller clusters take no part in training until the next round.
+    cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE = 1
+
+    # Which round's model is reported beside the last one: "silhouette" on the sphere, "stability"
+    # of the partition, or "none". Test accuracy chooses nothing.
+    cfg.SPHERECLUSTER.CHOICE = "silhouette"
+
+    # After the sphere, in training only [1].
+    cfg.SPHERECLUSTER.DROPOUT = 0.0
+
+    # Hard-batch triplet loss [2].
+    cfg.SPHERECLUSTER.TRIPLET = CfgNode()
+    cfg.SPHERECLUSTER.TRIPLET.ENABLED = True
+    cfg.SPHERECLUSTER.TRIPLET.MARGIN = 0.5
+    # Softmax over trained class directions, s.
+    cfg.SPHERECLUSTER.SOFTMAX = CfgNode()
+    cfg.SPHERECLUSTER.SOFTMAX.ENABLED = False
+    cfg.SPHERECLUSTER.SOFTMAX.SCALE = 14.0
+    # Softmax over a lookup table V that features write into: tau, and the share of the old row.
+    cfg.SPHERECLUSTER.REPELLED = CfgNode()
+    cfg.SPHERECLUSTER.REPELLED.ENABLED = False
+    cfg.SPHERECLUSTER.REPELLED.TEMPERATURE = 0.1
+    cfg.SPHERECLUSTER.REPELLED.MOMENTUM = 0.5
+    # V after new labels: "zero" [1], or "centroids" of today's features (a cluster memory).
+    cfg.SPHERECLUSTER.REPELLED.START = "zero"
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse values out of range, and values that contradict each other.
+
+    Raises:
+        ValueError: names the key, what was found and what was expected.
+    """
+    sphere = cfg.SPHERECLUSTER
+    check_choice("SPHERECLUSTER.LINKAGE", sphere.LINKAGE, LINKAGES)
+    check_choice("SPHERECLUSTER.REGULARIZER", sphere.REGULARIZER, REGULARIZERS)
+    check_number("SPHERECLUSTER.LAMBDA", sphere.LAMBDA, 0)
+    check_choice("SPHERECLUSTER.UPDATE", sphere.UPDATE, UPDATES)
+    check_choice("SPHERECLUSTER.SCHEDULE", sphere.SCHEDULE, SCHEDULES)
+    check_number("SPHERECLUSTER.MERGE_RATE", sphere.MERGE_RATE, 0, 1, open_minimum=True)
+    check_choice("SPHERECLUSTER.CHOICE", sphere.CHOICE, CHOICES)
+    check_choice("SPHERECLUSTER.REPELLED.START", sphere.REPELLED.START, ("zero", "centroids"))
+    for key in ("PASSES", "FIRST_EPOCHS", "EPOCHS", "MIN_CLUSTER_SIZE"):
+        check_integer(f"SPHERECLUSTER.{key}", sphere[key], 1)
+    check_number("SPHERECLUSTER.TRIPLET.MARGIN", sphere.TRIPLET.MARGIN, 0)
+    check_number("SPHERECLUSTER.SOFTMAX.SCALE", sphere.SOFTMAX.SCALE, 0, open_minimum=True)
+    check_number("SPHERECLUSTER.REPELLED.TEMPERATURE", sphere.REPELLED.TEMPERATURE, 0,
+                 open_minimum=True)
+    check_number("SPHERECLUSTER.REPELLED.MOMENTUM", sphere.REPELLED.MOMENTUM, 0, 1)
+    check_number("SPHERECLUSTER.DROPOUT", sphere.DROPOUT, 0, 1)
+    if sphere.DROPOUT == 1:
+        raise ValueError("SPHERECLUSTER.DROPOUT must be < 1: at 1 no feature is left")
+    check_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after"))
+    _check_together(cfg)
+
+
+def _check_together(cfg: CfgNode) -> None:
+    sphere = cfg.SPHERECLUSTER
+    if not (sphere.TRIPLET.ENABLED or sphere.SOFTMAX.ENABLED or sphere.REPELLED.ENABLED):
+        raise ValueError(
+            "SPHERECLUSTER.{TRIPLET,SOFTMAX,REPELLED}.ENABLED are all False: nothing would train"
+        )
+    if cfg.MODEL.META_ARCHITECTURE == "SphereCluster" and cfg.MODEL.HEADS.NAME != "SphereHead":
+        raise ValueError(
+            "MODEL.HEADS.NAME must be 'SphereHead' with MODEL.META_ARCHITECTURE SphereCluster,"
+            f" got {cfg.MODEL.HEADS.NAME!r}"
+        )
+    if sphere.SCHEDULE == "progressive" and sphere.MIN_CLUSTER_SIZE > 1:
+        raise ValueError(
+            "SPHERECLUSTER.MIN_CLUSTER_SIZE must be 1 with SPHERECLUSTER.SCHEDULE progressive,"
+            f" whose first round trains on single images, got {sphere.MIN_CLUSTER_SIZE}"
+        )
+    from_bank = sphere.SOFTMAX.ENABLED or (
+        sphere.REPELLED.ENABLED and sphere.REPELLED.START == "centroids"
+    )
+    if from_bank and cfg.MODEL.HEADS.NECK_FEAT == "before":
+        raise ValueError(
+            "MODEL.HEADS.NECK_FEAT must be 'after' where classes start from the centroids of the"
+            " extracted features (SPHERECLUSTER.SOFTMAX, SPHERECLUSTER.REPELLED.START centroids):"
+            " before the neck lies another space"
+        )
+    if not sphere.SPHERE:
+        _check_raw(cfg)
+
+
+def _check_raw(cfg: CfgNode) -> None:
+    """What would bring lengths back to one behind ``SPHERE False``."""
+    if cfg.TEST.METRIC != "euclidean":
+        raise ValueError("TEST.METRIC must be 'euclidean' with SPHERECLUSTER.SPHERE False: the"
+                         " cosine knows no length")
+    for key, value in (("UNSUP.CENTER_CAMERAS", cfg.UNSUP.CENTER_CAMERAS),
+                       ("TEST.CENTER_CAMERAS", cfg.TEST.CENTER_CAMERAS)):
+        if value:
+            raise ValueError(f"{key} must be False with SPHERECLUSTER.SPHERE False: centring is"
+                             " done on the sphere")

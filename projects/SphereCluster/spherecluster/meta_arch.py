@@ -1,0 +1,102 @@
+"""The network: a backbone, the sphere head, and the losses of the whole family, each a switch.
+
+[0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
+    ACM TOMM 2022, https://doi.org/10.1145/3501404
+[1] Lin et al., A bottom-up clustering approach to unsupervised person re-identification (BUC),
+    AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
+[2] Zeng et al., Hierarchical clustering with hard-batch triplet loss (HCT), CVPR 2020,
+    https://arxiv.org/abs/1910.12278
+
+Letters: B images, D channels, C clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from fastreid.config import configurable
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from torch import Tensor, nn
+
+from spherecluster.lookup_table import LookupTable
+from unreid.clustering.partition import centroids
+from unreid.losses.cluster_nce import cluster_nce
+from unreid.losses.hard_triplet import hard_triplet
+from unreid.modeling.memory_reid import MemoryReID
+from unreid.structures import FeatureBank, PseudoLabels
+
+
+@META_ARCH_REGISTRY.register()
+class SphereCluster(MemoryReID):
+    """L = sum of what is on: hard-batch triplet [2], softmax over classes, repelled loss [1].
+
+    Args:
+        margin: Of the triplet loss, or None to leave it out.
+        repelled: Whether the lookup table (``memory``) repels.
+        table_start: The table after new labels: ``"zero"`` or ``"centroids"``.
+        memory_reid: Keywords of :class:`MemoryReID`; ``heads`` is a ``SphereHead``, ``memory`` a
+            :class:`LookupTable`.
+    """
+
+    @configurable
+    def __init__(
+        self, *, margin: float | None, repelled: bool, table_start: str, **memory_reid: Any
+    ) -> None:
+        super().__init__(**memory_reid)
+        self.margin = margin
+        self.repelled = repelled
+        self.table_start = table_start
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Keywords from ``SPHERECLUSTER.*`` and ``MODEL.*``."""
+        sphere = cfg.SPHERECLUSTER
+        keywords = MemoryReID.from_config(cfg)
+        keywords["memory"] = LookupTable(
+            keywords["heads"].num_features,
+            temperature=sphere.REPELLED.TEMPERATURE,
+            momentum=sphere.REPELLED.MOMENTUM,
+        )
+        return {
+            **keywords,
+            "margin": sphere.TRIPLET.MARGIN if sphere.TRIPLET.ENABLED else None,
+            "repelled": sphere.REPELLED.ENABLED,
+            "table_start": sphere.REPELLED.START,
+        }
+
+    def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
+        """Empty the table, or fill it and the classes from today's features alone."""
+        self._last = None
+        classes = self.heads.classes
+        if self.repelled and self.table_start == "zero":
+            self.memory.clear(pseudo.num_clusters)
+        if classes is None and (not self.repelled or self.table_start == "zero"):
+            return
+        means = torch.from_numpy(centroids(bank.features, pseudo.labels)).to(self.device)
+        if self.repelled and self.table_start == "centroids":
+            self.memory.reset(means)
+        if classes is not None:
+            classes.reset(means)
+
+    def relabelled_parameters(self) -> list[nn.Parameter]:
+        """The class directions: what the optimiser knows of them is of other clusters."""
+        return [] if self.heads.classes is None else [self.heads.classes.weight]
+
+    def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """``loss_triplet``, ``loss_softmax``, ``loss_repelled``: those that are on."""
+        targets = batch["targets"]
+        losses: dict[str, Tensor] = {}
+        if self.margin is not None:
+            losses["loss_triplet"] = hard_triplet(features, targets, self.margin)
+        if self.heads.classes is not None:
+            losses["loss_softmax"] = self.heads.classes(features, targets)
+        if self.repelled:
+            losses["loss_repelled"] = cluster_nce(self.memory(features, targets), targets)
+        return losses
+
+    @torch.no_grad()
+    def on_step_end(self) -> None:
+        """Write this step's features into the table, where it is in use."""
+        if self.repelled:
+            super().on_step_end()

@@ -1,0 +1,54 @@
+"""Triplet loss with the hardest positive and the hardest negative of the batch.
+
+[0] Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, 2017,
+    https://arxiv.org/abs/1703.07737
+
+Letters: B batch, D channels; y_a label of anchor a, d Euclidean distance.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from unreid.checks import check_number
+
+
+def hard_triplet(
+    features: torch.Tensor, targets: torch.Tensor, margin: float = 0.5
+) -> torch.Tensor:
+    """Mean over anchors a of [margin + max_p d(a, p) - min_n d(a, n)]_+ [0, Eq. 5].
+
+    p are the other samples of a's label, n the samples of other labels. An anchor that lacks
+    either takes no part; a batch without any triplet costs zero, on the graph.
+
+    Args:
+        features: (B, D) floating, of any length; half precision is brought to float32 first.
+        targets: (B,) integer labels.
+        margin: >= 0.
+
+    Returns:
+        () float32, with gradient to ``features``.
+
+    Raises:
+        ValueError: shapes that do not belong together, or a negative margin.
+    """
+    check_number("margin", margin, 0)
+    if features.ndim != 2:
+        raise ValueError(f"features must have shape (B, D), got {tuple(features.shape)}")
+    if targets.shape != features.shape[:1]:
+        raise ValueError(f"targets must have shape ({len(features)},), got {tuple(targets.shape)}")
+    with torch.autocast(features.device.type, enabled=False):
+        rows = features.float()
+        # From differences: 2 - 2 cos of near duplicates would be rounding error, and its root is
+        # three digits of it. Its gradient at distance zero is zero.
+        distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    same = targets[:, None] == targets[None, :]
+    negative = ~same
+    positive = same & ~torch.eye(len(targets), dtype=torch.bool, device=targets.device)
+    anchors = positive.any(dim=1) & negative.any(dim=1)
+    if not bool(anchors.any()):
+        return rows.sum() * 0.0
+    distances, positive, negative = distances[anchors], positive[anchors], negative[anchors]
+    farthest = distances.masked_fill(~positive, -torch.inf).max(dim=1).values
+    nearest = distances.masked_fill(~negative, torch.inf).min(dim=1).values
+    return torch.relu(margin + farthest - nearest).mean()

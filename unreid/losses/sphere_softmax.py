@@ -1,0 +1,45 @@
+"""Softmax over classes that are directions: no bias, and no class longer than another.
+
+[0] Fan et al., SphereReID: Deep Hypersphere Manifold Embedding for Person Re-Identification,
+    2018, https://arxiv.org/abs/1807.00537
+
+Letters: B batch, C classes, D channels; v feature, w_j weight of class j, s scale.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from unreid.checks import check_number
+from unreid.losses.cluster_nce import cluster_nce
+
+
+def sphere_softmax(
+    features: torch.Tensor, weights: torch.Tensor, targets: torch.Tensor, scale: float = 14.0
+) -> torch.Tensor:
+    """Mean cross entropy of the logits s v . w_j / ||w_j|| [0, Eq. 3].
+
+    Features are taken as they are: unit rows give s cos, and rows of natural length add it to s.
+
+    Args:
+        features: (B, D) floating; half precision is brought to float32 first.
+        weights: (C, D) floating; only directions count. A row of zeros has logit 0.
+        targets: (B,) integer in 0..C-1.
+        scale: s > 0.
+
+    Returns:
+        () float32, with gradient to ``features`` and ``weights``.
+
+    Raises:
+        ValueError: shapes that do not belong together, a target outside 0..C-1, or s <= 0.
+    """
+    check_number("scale", scale, 0, open_minimum=True)
+    if features.ndim != 2 or weights.ndim != 2 or features.shape[1] != weights.shape[1]:
+        raise ValueError(
+            "features and weights must have shapes (B, D) and (C, D), got"
+            f" {tuple(features.shape)} and {tuple(weights.shape)}"
+        )
+    with torch.autocast(features.device.type, enabled=False):
+        logits = scale * features.float() @ functional.normalize(weights.float()).t()
+    return cluster_nce(logits, targets)
