@@ -1,0 +1,210 @@
+"""Re-ranks the first K answers to each query by how well the two images align.
+
+[0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification,
+    IEEE TIP 31 (2022) 4803-4816, arXiv:2207.13035: the inter-similarity of a pair.
+
+Letters: Q queries, G gallery images, K re-ranked answers, C x H x W a reduced map, P pairs of a
+batch; s_inter the similarity of two maps after alignment, d the distance of their features.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from datetime import timedelta
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from fastreid.evaluation.query_expansion import aqe
+from torch import Tensor
+
+from unreid.checks import check_integer, check_number
+from unreid.evaluation.rank import evaluate_rank
+from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+
+logger = logging.getLogger("fastreid.unreid.pseudopair")
+
+#: Persons of queries and gallery, cameras of both.
+Ids = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+#: P, and seconds between two lines of progress.
+PAIRS_AT_ONCE, LOG_SECONDS = 256, 10.0
+
+
+class PairModel(Protocol):
+    """What a model offers to be asked about pairs."""
+
+    training: bool
+
+    def pair_maps(self, images: Tensor) -> Tensor:
+        """(B, 3, H', W') images in 0..255 -> (B, C, H, W) reduced maps."""
+
+    def pair_similarity(self, maps_i: Tensor, maps_j: Tensor) -> Tensor:
+        """(P, C, H, W) twice -> (P,) s_inter, -1..1; j is aligned to i."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As of a torch module."""
+
+
+def nearest_columns(distances: np.ndarray, top_k: int) -> np.ndarray:
+    """The ``top_k`` smallest of each row, nearest first, ties by column.
+
+    Args:
+        distances: (Q, G) float.
+        top_k: K >= 1, clipped to G.
+
+    Returns:
+        (Q, K) int64 columns.
+    """
+    top_k = min(check_integer("top_k", top_k, 1), distances.shape[1])
+    found = np.empty((len(distances), top_k), dtype=np.int64)
+    for row, values in enumerate(distances):
+        limit = np.partition(values, top_k - 1)[top_k - 1]
+        candidates = np.flatnonzero(values <= limit)
+        order = np.argsort(values[candidates], kind="stable")[:top_k]
+        found[row] = candidates[order]
+    return found
+
+
+def mixed_order(near: np.ndarray, similarities: np.ndarray, weight: float) -> np.ndarray:
+    """The places of the first K of each query, best first by (1 - w) d + w (1 - s_inter).
+
+    Args:
+        near: (Q, K) distances, ascending.
+        similarities: (Q, K) s_inter of the same images.
+        weight: w, 0..1; 0 leaves every row as it is, ties too.
+
+    Returns:
+        (Q, K) int64, a permutation of 0..K-1 in each row.
+
+    Raises:
+        ValueError: another shape, a weight out of range, or a similarity that is not finite.
+    """
+    weight = check_number("weight", weight, 0.0, 1.0)
+    if near.shape != similarities.shape:
+        raise ValueError(f"similarities must have shape {near.shape}, got {similarities.shape}")
+    if not np.isfinite(similarities).all():
+        raise ValueError("similarities must be finite, got NaN or infinity")
+    mixed = (1.0 - weight) * near + weight * (1.0 - similarities)
+    return np.argsort(mixed, axis=1, kind="stable")
+
+
+class PairEvaluator(UnsupervisedEvaluator):
+    """Scores the ranking whose first K are in the order of the mixed distance.
+
+    The images that follow the first K keep their places: of each query the K smallest distances
+    stay what they are, and only change owners. The scores by name are those after re-ranking;
+    ``plain mAP`` and ``plain Rank-1`` are those before it. ROC is of the plain distances.
+
+    Args:
+        cfg: The config; ``TEST.*`` holds as ever.
+        num_query: Q.
+        model: What computes the maps, in a second pass over each test batch, and compares them.
+        top_k: K >= 1.
+        weight: w, 0..1.
+    """
+
+    def __init__(
+        self, cfg: Any, num_query: int, model: PairModel, *, top_k: int, weight: float
+    ) -> None:
+        super().__init__(cfg, num_query)
+        self._model = model
+        self._top_k = check_integer("PSEUDOPAIR.RERANK.TOP_K", top_k, 1)
+        self._weight = check_number("PSEUDOPAIR.RERANK.WEIGHT", weight, 0.0, 1.0)
+        self._maps: list[Tensor] = []
+
+    def reset(self) -> None:
+        """Forget features and maps."""
+        super().reset()
+        self._maps = []
+
+    @torch.no_grad()
+    def process(self, inputs: dict[str, Any], outputs: Tensor) -> None:
+        """Keep features, ids and, as float16 in main memory, the reduced maps of a batch."""
+        super().process(inputs, outputs)
+        self._maps.append(self._model.pair_maps(inputs["images"]).half().cpu())
+
+    def evaluate(self) -> OrderedDict[str, float]:
+        """Percent by name; see the class."""
+        results = super().evaluate()
+        distances, ids = self._plain()
+        columns = nearest_columns(distances, self._top_k)
+        near = np.take_along_axis(distances, columns, 1)
+        order = mixed_order(near, self._similarities(columns), self._weight)
+        np.put_along_axis(distances, np.take_along_axis(columns, order, 1), near, 1)
+        cmc, precisions, penalties = cast(Any, evaluate_rank(distances, *ids))
+        results["plain mAP"], results["plain Rank-1"] = results["mAP"], results["Rank-1"]
+        for rank in (1, 5, 10):
+            results[f"Rank-{rank}"] = float(cmc[rank - 1]) * 100
+        results["mAP"] = float(np.mean(precisions)) * 100
+        results["mINP"] = float(np.mean(penalties)) * 100
+        results["metric"] = (results["mAP"] + results["Rank-1"]) / 2
+        logger.info(
+            f"PSEUDOPAIR.RERANK (top {columns.shape[1]}, weight {self._weight:g}; name it beside"
+            f" the result): mAP {results['plain mAP']:.2f} -> {results['mAP']:.2f}, rank-1"
+            f" {results['plain Rank-1']:.2f} -> {results['Rank-1']:.2f}"
+        )
+        self._results = results
+        return OrderedDict(results)
+
+    def _plain(self) -> tuple[np.ndarray, Ids]:
+        """(Q, G) float32 distances under ``TEST.*``, and the ids that score them."""
+        features, pids, camids, split = self.collected()
+        if len(features) != sum(len(maps) for maps in self._maps):
+            raise RuntimeError("PSEUDOPAIR.RERANK must be off for tracklets: a map is of an image")
+        if self.cfg.TEST.CENTER_CAMERAS:
+            features = self._centred(features, camids, split)
+        query, gallery = features[:split], features[split:]
+        expansion = self.cfg.TEST.AQE
+        if expansion.ENABLED:
+            query, gallery = aqe(
+                query, gallery, expansion.QE_TIME, expansion.QE_K, expansion.ALPHA
+            )
+        ids = (pids[:split], pids[split:], camids[:split], camids[split:])
+        return self._distances(query, gallery), ids
+
+    @torch.no_grad()
+    def _similarities(self, columns: np.ndarray) -> np.ndarray:
+        """s_inter (Q, K) float32 of each query with the gallery images in ``columns``."""
+        maps = torch.cat(self._maps)
+        self._maps = [maps]
+        num_queries, top_k = columns.shape
+        left = torch.arange(num_queries).repeat_interleave(top_k)
+        right = torch.from_numpy(columns).reshape(-1) + self._num_query
+        shape = " x ".join(str(size) for size in maps.shape)
+        logger.info(
+            f"Pair re-ranking: {num_queries:,} queries x {top_k}; maps of {shape} in float16 take"
+            f" {maps.numel() * 2 / 2**20:,.0f} MiB of main memory"
+        )
+        found, device = torch.empty(len(left)), self.cfg.MODEL.DEVICE
+        start = said = time.perf_counter()
+        was_training = self._model.training
+        self._model.train(False)
+        try:
+            for first in range(0, len(left), PAIRS_AT_ONCE):
+                part = slice(first, first + PAIRS_AT_ONCE)
+                one, other = (maps[x[part]].to(device).float() for x in (left, right))
+                found[part] = self._model.pair_similarity(one, other).float().cpu()
+                now = time.perf_counter()
+                if now - said > LOG_SECONDS:
+                    said, done = now, min(first + PAIRS_AT_ONCE, len(left))
+                    eta = timedelta(seconds=int((now - start) / done * (len(left) - done)))
+                    logger.info(f"Pair re-ranking: {done:,}/{len(left):,} pairs. ETA={eta}")
+        finally:
+            self._model.train(was_training)
+        seconds = time.perf_counter() - start
+        logger.info(
+            f"Pair re-ranking: {len(left):,} pairs in {seconds:.1f} s,"
+            f" {1000 * seconds / num_queries:.1f} ms a query"
+        )
+        return found.reshape(num_queries, top_k).numpy()
+
+
+def build_evaluator(cfg: Any, num_query: int, model: PairModel) -> UnsupervisedEvaluator:
+    """The evaluator that ``PSEUDOPAIR.RERANK.{ENABLED,TOP_K,WEIGHT}`` asks for."""
+    rerank = cfg.PSEUDOPAIR.RERANK
+    if not rerank.ENABLED:
+        return UnsupervisedEvaluator(cfg, num_query)
+    return PairEvaluator(cfg, num_query, model, top_k=rerank.TOP_K, weight=rerank.WEIGHT)
