@@ -32,6 +32,8 @@ class FeatureBank:
     Attributes:
         features: (N, D) float32, unit rows.
         camids: (N,) int64, cameras from 0.
+        lengths: (N,) float32 >= 0, how long the features were before they were brought to unit
+            length; None where that means nothing (a mean of several, a centred feature).
 
     Raises:
         TypeError, ValueError: an array of another kind, shape or range.
@@ -39,6 +41,7 @@ class FeatureBank:
 
     features: np.ndarray
     camids: np.ndarray
+    lengths: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.features, np.ndarray):
@@ -56,6 +59,17 @@ class FeatureBank:
             raise TypeError(f"FeatureBank.camids must be int64, got {camids.dtype}")
         if camids.min() < 0:
             raise ValueError(f"FeatureBank.camids must be >= 0, got {camids.min()}")
+        if self.lengths is not None:
+            lengths = np.asarray(self.lengths)
+            if lengths.shape != camids.shape:
+                raise ValueError(
+                    f"FeatureBank.lengths must have shape {camids.shape}, got {lengths.shape}"
+                )
+            if lengths.dtype != np.float32:
+                raise TypeError(f"FeatureBank.lengths must be float32, got {lengths.dtype}")
+            if not (np.isfinite(lengths).all() and lengths.min() >= 0):
+                raise ValueError("FeatureBank.lengths must be finite and >= 0")
+            object.__setattr__(self, "lengths", _frozen(lengths))
         object.__setattr__(self, "features", _frozen(self.features))
         object.__setattr__(self, "camids", _frozen(camids))
 

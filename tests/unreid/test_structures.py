@@ -163,3 +163,19 @@ def test_labels__refuse_pairs_of_images_that_they_do_not_have() -> None:
     assert PseudoLabels(np.array([0, 1]), pairs=pairs_of((0, 1))).pairs is not None
     with pytest.raises(ValueError, match="pairs must be of 2 images, got 2"):
         PseudoLabels(np.array([0, 1]), pairs=pairs_of((0, 2)))
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "words"),
+    [
+        (np.ones(2, "f4"), ValueError, r"lengths must have shape \(3,\), got \(2,\)"),
+        (np.ones(3), TypeError, "lengths must be float32, got float64"),
+        (np.array([1, -1, 1], "f4"), ValueError, "finite and >= 0"),
+        (np.array([1, np.nan, 1], "f4"), ValueError, "finite and >= 0"),
+    ],
+)
+def test_bank__with_wrong_lengths_is_refused(
+    lengths: np.ndarray, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        FeatureBank(np.eye(3, dtype=np.float32), np.zeros(3, np.int64), lengths)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from unreid import compat
 from unreid.data.images import ImageDataset
-from unreid.data.unlabelled import UnlabelledImages, build_dataset
+from unreid.data.unlabelled import UnlabelledImages, build_dataset, number_tracklets
 
 
 def _fork() -> Any:
@@ -37,15 +37,17 @@ def _loader(dataset: ImageDataset, cfg: Any, **kwargs: Any) -> DataLoader:
 
 
 def build_extraction_loader(cfg: Any, images: UnlabelledImages) -> DataLoader:
-    """Test transforms, in the order of the list: batches {images, camids, img_paths}."""
+    """Test transforms, in the order of the list: batches {images, camids, indices, img_paths}."""
     compat.rebind()
     dataset = ImageDataset(images.paths, build_transforms(cfg, is_train=False),
-                           camids=images.camids)
+                           camids=images.camids, indices=range(len(images)))
     return _loader(dataset, cfg, batch_size=cfg.TEST.IMS_PER_BATCH)
 
 
 def build_test_loader(cfg: Any, dataset_name: str) -> tuple[DataLoader, int]:
-    """Query, then gallery, of a fast-reid data set, with its ids: (loader, number of queries).
+    """Query, then gallery, of a fast-reid data set, with its ids: (loader, number of query images).
+
+    Of a set whose items are (path, id, camera, tracklet), batches have ``tracklets`` too.
 
     Raises:
         KeyError, FileNotFoundError: see :func:`unreid.data.unlabelled.build_dataset`.
@@ -58,9 +60,16 @@ def build_test_loader(cfg: Any, dataset_name: str) -> tuple[DataLoader, int]:
     for part, items in (("query", query), ("gallery", gallery)):
         if not items:
             raise ValueError(f"DATASETS.TESTS {dataset_name}: no {part} image found")
-    paths, pids, camids = zip(*(query + gallery))
-    images = ImageDataset(paths, build_transforms(cfg, is_train=False),
-                          targets=_integers(pids), camids=_integers(camids))
+    paths, pids, camids = zip(*(item[:3] for item in query + gallery))
+    fields: dict[str, Any] = {"targets": _integers(pids), "camids": _integers(camids)}
+    # A query tracklet and a gallery tracklet are two, whatever they are called.
+    tracklets = number_tracklets(
+        (f"{part}/{item[3]}" if len(item) > 3 else "", item[2], str(item[0]))
+        for part, items in (("query", query), ("gallery", gallery)) for item in items
+    )
+    if tracklets is not None:
+        fields["tracklets"] = tracklets
+    images = ImageDataset(paths, build_transforms(cfg, is_train=False), **fields)
     return _loader(images, cfg, batch_size=cfg.TEST.IMS_PER_BATCH), len(query)
 
 

@@ -3,7 +3,7 @@
 Person ids stop here. They come back as a separate array that only
 ``unreid.evaluation.label_quality`` reads; nothing that trains has a field for them.
 
-Letters: N images.
+Letters: N images, T tracklets.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from fastreid.data.datasets import DATASET_REGISTRY
 
 from unreid.checks import nearest
+from unreid.clustering.partition import compact
 from unreid.data.images import ADVICE, UnreadableImageError, unreadable
 
 logger = logging.getLogger("fastreid.unreid.data")
@@ -32,15 +34,29 @@ class UnlabelledImages:
         camids: (N,) int64 cameras 0..M-1, in the order of ``cameras``.
         cameras: M names, ``market1501_0`` and the like: cameras of two sets stay apart.
         root: The folder that published label files give paths relative to.
+        tracklets: (N,) int64, 0..T-1 by first appearance, where a tracker has joined frames of one
+            person in one camera; None where every image stands for itself.
     """
 
     paths: tuple[str, ...]
     camids: np.ndarray
     cameras: tuple[str, ...]
     root: str
+    tracklets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def unit_indices(self) -> np.ndarray:
+        """What is labelled: the first image of every tracklet (T,), or every image (N,)."""
+        if self.tracklets is None:
+            return np.arange(len(self))
+        return np.unique(self.tracklets, return_index=True)[1]
+
+    def of_images(self, labels: np.ndarray) -> np.ndarray:
+        """(N,) from one value for each of :attr:`unit_indices`: a frame has its tracklet's."""
+        return labels if self.tracklets is None else labels[self.tracklets]
 
     @property
     def relative_paths(self) -> list[str]:
@@ -56,6 +72,7 @@ class UnlabelledImages:
             np.searchsorted(kept, camids).astype(np.int64),
             tuple(self.cameras[c] for c in kept),
             self.root,
+            None if self.tracklets is None else compact(self.tracklets[indices]),
         )
 
 
@@ -96,6 +113,9 @@ def load_training_images(
 ) -> tuple[UnlabelledImages, np.ndarray | None]:
     """The training images of one or several data sets, sorted by path.
 
+    A set whose items are (path, id, camera, tracklet) is of video: see
+    :attr:`UnlabelledImages.tracklets`.
+
     Args:
         names: Data sets of fast-reid's registry (``cfg.DATASETS.NAMES``).
         bad_image: Every file is decoded once (some 5,000 small crops a second), so that a
@@ -109,7 +129,7 @@ def load_training_images(
         KeyError, FileNotFoundError: see :func:`build_dataset`.
         ValueError: a set without a training image, or an image that cannot be read.
     """
-    rows: list[tuple[str, str, str]] = []
+    rows: list[_Row] = []
     for name in names:
         dataset = build_dataset(name, "DATASETS.NAMES")
         items = dataset.train  # type: ignore[attr-defined]
@@ -118,21 +138,27 @@ def load_training_images(
                 f"DATASETS.NAMES {name}: no training image found in"
                 f" {getattr(dataset, 'train_dir', datasets_root())}"
             )
-        rows += [(str(path), f"{name}/{pid}", _camera_name(name, cam)) for path, pid, cam in items]
+        rows += [
+            _Row(str(path), f"{name}/{pid}", _camera_name(name, cam),
+                 f"{name}/{rest[0]}" if rest else "")
+            for path, pid, cam, *rest in items
+        ]
     rows.sort()
     rows = _readable(rows, skip=bad_image == "skip")
-    cameras = sorted({cam for _, _, cam in rows}, key=_natural)
+    cameras = sorted({row.camera for row in rows}, key=_natural)
     position = {cam: i for i, cam in enumerate(cameras)}
     images = UnlabelledImages(
-        paths=tuple(path for path, _, _ in rows),
-        camids=np.array([position[cam] for _, _, cam in rows], dtype=np.int64),
+        paths=tuple(row.path for row in rows),
+        camids=np.array([position[row.camera] for row in rows], dtype=np.int64),
         cameras=tuple(cameras),
         root=datasets_root(),
+        tracklets=number_tracklets((row.tracklet, row.camera, row.path) for row in rows),
     )
-    _, pids = np.unique([pid for _, pid, _ in rows], return_inverse=True)
+    _, pids = np.unique([row.pid for row in rows], return_inverse=True)
     logger.info(
         f"Training on {len(images)} images of {len(cameras)} cameras without ids: "
         + ", ".join(f"{c} {n}" for c, n in zip(cameras, np.bincount(images.camids)))
+        + ("" if images.tracklets is None else f"; {len(images.unit_indices)} tracklets")
     )
     return images, pids.astype(np.int64)
 
@@ -144,8 +170,38 @@ def _camera_name(dataset: str, camera: object) -> str:
     return text if text.startswith(prefix) else prefix + text
 
 
-def _readable(rows: list[tuple[str, str, str]], *, skip: bool) -> list[tuple[str, str, str]]:
-    bad = unreadable([path for path, _, _ in rows])
+class _Row(NamedTuple):
+    path: str
+    pid: str
+    camera: str
+    tracklet: str
+
+
+def number_tracklets(items: Iterable[tuple[str, Any, str]]) -> np.ndarray | None:
+    """(N,) int64 numbers by first appearance, or None where no image has a tracklet.
+
+    Args:
+        items: (tracklet, camera, path) of each image; an empty tracklet makes one of its own.
+
+    Raises:
+        ValueError: a tracklet that two cameras see; names it and an image.
+    """
+    numbers: list[int] = []
+    known: dict[str, tuple[int, Any]] = {}
+    any_named = False
+    for tracklet, camera, path in items:
+        any_named |= bool(tracklet)
+        number, seen_by = known.setdefault(tracklet or f"image {path}", (len(known), camera))
+        if seen_by != camera:
+            raise ValueError(
+                f"tracklet {tracklet!r} must be of one camera, got {seen_by} and {camera} ({path})"
+            )
+        numbers.append(number)
+    return np.array(numbers, dtype=np.int64) if any_named else None
+
+
+def _readable(rows: list[_Row], *, skip: bool) -> list[_Row]:
+    bad = unreadable([row.path for row in rows])
     if bad and not skip:
         path, reason = next(iter(bad.items()))
         others = f" (and {len(bad) - 1} others)" if len(bad) > 1 else ""
@@ -154,7 +210,7 @@ def _readable(rows: list[tuple[str, str, str]], *, skip: bool) -> list[tuple[str
         )
     for path, reason in bad.items():
         logger.warning(f"UNSUP.BAD_IMAGE skip: {path} is left out ({reason})")
-    kept = [row for row in rows if row[0] not in bad]
+    kept = [row for row in rows if row.path not in bad]
     if not kept:
         raise ValueError(f"UNSUP.BAD_IMAGE skip: none of {len(rows)} training images is readable")
     return kept

@@ -27,8 +27,8 @@ def progress(iterable: Any, description: str, total: int | None = None) -> Any:
 def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank:
     """Unit features of every image, by the model as it is.
 
-    With ``UNSUP.EXTRACT_FLIP`` the feature is that of the image plus that of its mirror image,
-    brought to unit length.
+    With ``UNSUP.EXTRACT_FLIP`` the feature is the mean of that of the image and that of its mirror
+    image, brought to unit length. Batches have ``indices``, images of the list.
 
     Raises:
         UnreadableImageError: names a file that cannot be read.
@@ -36,11 +36,14 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
     """
     loader = build_extraction_loader(cfg, images)
     parts: list[torch.Tensor] = []
+    lengths: list[torch.Tensor] = []
     with inference_context(model), torch.inference_mode():
         for batch in progress(loader, "features"):
             features = model(batch)
             if cfg.UNSUP.EXTRACT_FLIP:
-                features = features + model({**batch, "images": batch["images"].flip(3)})
+                mirrored = model({**batch, "images": batch["images"].flip(3)})
+                features = (features + mirrored) / 2
+            lengths.append(features.float().norm(dim=1).cpu())
             parts.append(torch.nn.functional.normalize(features.float()).cpu())
     features = torch.cat(parts)
     finite = torch.isfinite(features).all(dim=1)
@@ -50,4 +53,6 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
             f"the feature of {images.paths[first]} is not finite ({int((~finite).sum())} of"
             f" {len(features)} are not): training has diverged; lower SOLVER.BASE_LR"
         )
-    return FeatureBank(np.ascontiguousarray(features.numpy()), images.camids)
+    return FeatureBank(
+        np.ascontiguousarray(features.numpy()), images.camids, torch.cat(lengths).numpy()
+    )

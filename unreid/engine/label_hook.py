@@ -1,6 +1,9 @@
 """The label step before every epoch: extract, label, publish to model, loader and disk.
 
-Letters: N images, C clusters.
+[0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
+    2019, https://doi.org/10.1609/aaai.v33i01.33018738 (tracklets of video, Sec. 4)
+
+Letters: N images, C clusters, T tracklets.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from fastreid.engine.hooks import HookBase
 
+from unreid.clustering.partition import centroids
 from unreid.data.loader import SwappableLoader, build_train_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
@@ -90,12 +94,12 @@ class PseudoLabelHook(HookBase):
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)
         extracted = time.perf_counter()
-        for_labelling = self._for_labelling(bank)
+        for_labelling = self.bank_for_labelling(bank)
         if self.selection is not None and self.labels is not None:
             model = unwrap(self.trainer.model)
-            self.selection.consider(model, for_labelling, self.labels, epoch - 1)
+            self.selection.consider(model, for_labelling, self._of_units(self.labels), epoch - 1)
         judged = time.perf_counter()
-        pseudo = self.labeler(for_labelling, epoch)
+        pseudo = self._of_images(self.labeler(for_labelling, epoch))
         labelled = time.perf_counter()
         self._refuse_useless(pseudo)
         self._tell_model(pseudo, bank, epoch)
@@ -113,9 +117,10 @@ class PseudoLabelHook(HookBase):
         """After the last epoch: the model as it is now stands for election too."""
         if self.selection is None or self.labels is None:
             return
-        bank = self._for_labelling(extract(self.cfg, self.trainer.model, self.images))
+        bank = self.bank_for_labelling(extract(self.cfg, self.trainer.model, self.images))
         self.selection.consider(
-            unwrap(self.trainer.model), bank, self.labels, self.trainer.max_epoch - 1
+            unwrap(self.trainer.model), bank, self._of_units(self.labels),
+            self.trainer.max_epoch - 1,
         )
 
     def _renews(self, epoch: int) -> bool:
@@ -128,12 +133,40 @@ class PseudoLabelHook(HookBase):
         for parameter in getattr(model, "relabelled_parameters", list)():
             self.trainer.optimizer.state.pop(parameter, None)
 
-    def _for_labelling(self, bank: FeatureBank) -> FeatureBank:
-        """The bank that the labeler sees; the memory is always made of features as extracted."""
+    def bank_for_labelling(self, bank: FeatureBank) -> FeatureBank:
+        """The bank that the labeler sees: of tracklets, each the mean of its frames [0], and with
+        the cameras centred. The memory is always made of features as extracted."""
+        tracklets = self.images.tracklets
+        if tracklets is not None:
+            camids = bank.camids[self.images.unit_indices]
+            bank = FeatureBank(centroids(bank.features, tracklets), camids)
         if not self.cfg.UNSUP.CENTER_CAMERAS:
             return bank
         shrinkage = self.cfg.UNSUP.CENTER_SHRINKAGE
         return FeatureBank(center_cameras(bank.features, bank.camids, shrinkage), bank.camids)
+
+    def _of_images(self, pseudo: PseudoLabels) -> PseudoLabels:
+        """Every frame has the label of its tracklet."""
+        if self.images.tracklets is None:
+            return pseudo
+        if pseudo.pairs is not None:
+            raise RuntimeError(
+                f"{type(self.labeler).__name__} makes pairs of images, and DATASETS.NAMES"
+                f" {', '.join(self.cfg.DATASETS.NAMES)} has tracklets: pairs of tracklets are not"
+                " supported; use a data set without tracklets or a method of clusters"
+            )
+        return PseudoLabels(
+            self.images.of_images(pseudo.labels),
+            intermediate={k: self.images.of_images(v) for k, v in pseudo.intermediate.items()},
+            seconds=pseudo.seconds,
+            remarks={"tracklets": str(len(pseudo)), **pseudo.remarks},
+        )
+
+    def _of_units(self, pseudo: PseudoLabels) -> PseudoLabels:
+        """What the labeler gave: labels of tracklets where there are any."""
+        if self.images.tracklets is None:
+            return pseudo
+        return PseudoLabels(pseudo.labels[self.images.unit_indices])
 
     def _refuse_useless(self, pseudo: PseudoLabels) -> None:
         if pseudo.num_clusters >= 2:

@@ -21,6 +21,7 @@ from fastreid.evaluation.roc import evaluate_roc
 from fastreid.utils.compute_dist import build_dist
 from sklearn.metrics import roc_curve
 
+from unreid.clustering.partition import centroids
 from unreid.evaluation.rank import evaluate_features, evaluate_rank
 from unreid.evaluation.rerank import jaccard_query_gallery
 from unreid.graph.centering import camera_means, subtract_means
@@ -41,15 +42,34 @@ class UnsupervisedEvaluator(ReidEvaluator):
     def _compile_dependencies(self) -> None:
         """fast-reid would run ``make`` inside site-packages here, and exit when that fails."""
 
-    def evaluate(self) -> OrderedDict[str, float]:
-        """Percent by name (``mAP``, ``Rank-1``, ...); TPR as a share, as fast-reid has it."""
+    def process(self, inputs: dict[str, Any], outputs: torch.Tensor) -> None:
+        """Keep a batch's features and ids, and its tracklets where it has any."""
+        super().process(inputs, outputs)
+        if "tracklets" in inputs:
+            self._predictions[-1]["tracklets"] = inputs["tracklets"].cpu()
+
+    def collected(self) -> tuple[torch.Tensor, np.ndarray, np.ndarray, int]:
+        """Features (Q + G, D), ids and cameras (Q + G,), and Q.
+
+        Of video, a tracklet is one: the mean of its frames' unit features.
+        """
         features = torch.cat([p["feats"] for p in self._predictions])
         pids = torch.cat([p["pids"] for p in self._predictions]).numpy()
         camids = torch.cat([p["camids"] for p in self._predictions]).numpy()
-        split = self._num_query
+        if "tracklets" not in self._predictions[0]:
+            return features, pids, camids, self._num_query
+        tracklets = torch.cat([p["tracklets"] for p in self._predictions]).numpy()
+        first = np.unique(tracklets, return_index=True)[1]
+        means = centroids(F.normalize(features).numpy(), tracklets)
+        num_query = int((first < self._num_query).sum())
+        return torch.from_numpy(means), pids[first], camids[first], num_query
+
+    def evaluate(self) -> OrderedDict[str, float]:
+        """Percent by name (``mAP``, ``Rank-1``, ...); TPR as a share, as fast-reid has it."""
+        features, pids, camids, split = self.collected()
         ids = (pids[:split], pids[split:], camids[:split], camids[split:])
         if self.cfg.TEST.CENTER_CAMERAS:
-            features = self._centred(features, camids)
+            features = self._centred(features, camids, split)
         query, gallery = features[:split], features[split:]
         test = self.cfg.TEST
         if test.AQE.ENABLED:
@@ -75,13 +95,15 @@ class UnsupervisedEvaluator(ReidEvaluator):
         self._results = results
         return OrderedDict(results)
 
-    def _centred(self, features: torch.Tensor, camids: np.ndarray) -> torch.Tensor:
+    def _centred(
+        self, features: torch.Tensor, camids: np.ndarray, num_query: int
+    ) -> torch.Tensor:
         """Subtract the mean of the gallery's images of the same camera (all, where it has none)."""
         logger.info("TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; name"
                     " it beside the result")
         unit = F.normalize(features).numpy()
         cameras, numbered = np.unique(camids, return_inverse=True)
-        gallery = slice(self._num_query, None)
+        gallery = slice(num_query, None)
         means = camera_means(unit[gallery], numbered[gallery], len(cameras),
                              self.cfg.UNSUP.CENTER_SHRINKAGE)
         return torch.from_numpy(subtract_means(unit, numbered, means))

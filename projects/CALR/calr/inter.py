@@ -50,7 +50,8 @@ class CALRLabeler:
         """Read the local labels that stage 1 (or ``CALR.LOCAL_LABELS``) left."""
         if not cfg.CALR.REFINE.ENABLED:
             return cls(cfg, None)
-        return cls(cfg, read_local_labels(local_labels_path(cfg), images))
+        local_labels = read_local_labels(local_labels_path(cfg), images)
+        return cls(cfg, local_labels[images.unit_indices])
 
     @staticmethod
     def check_images(cfg: Any, images: UnlabelledImages) -> None:

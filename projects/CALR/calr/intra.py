@@ -152,13 +152,14 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     # trained before: a resumed run finds the earlier ones done.
     seed_all_rng(cfg.UNSUP.SEED)
     stage = stage_config(cfg, folder)
-    labeler = IntraCameraLabeler(stage, len(images))
+    labeler = IntraCameraLabeler(stage, len(images.unit_indices))
     trainer = UnsupervisedTrainer(stage, images, labeler, quality=quality, evaluate=False)
     trainer.resume_or_load(resume=True)
     trainer.train()
-    labeler(extract(stage, trainer.model, images), stage.SOLVER.MAX_EPOCH)
-    labels = labeler.best_labels
-    assert labels is not None
+    bank = trainer.label_hook.bank_for_labelling(extract(stage, trainer.model, images))
+    labeler(bank, stage.SOLVER.MAX_EPOCH)
+    assert labeler.best_labels is not None
+    labels = images.of_images(labeler.best_labels)
     save_arrays(done, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
     for checkpoint in glob.glob(os.path.join(glob.escape(folder), "*.pth")):
         os.remove(checkpoint)
@@ -174,7 +175,7 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
     path = local_labels_path(cfg)
     if not cfg.CALR.REFINE.ENABLED or os.path.isfile(path):
         return
-    sizes = np.bincount(images.camids)
+    sizes = np.bincount(images.camids[images.unit_indices], minlength=len(images.cameras))
     for camera, size in zip(images.cameras, sizes):
         if size < MIN_IMAGES:
             raise ValueError(f"CALR's stage 1 needs {MIN_IMAGES} images of each camera or more,"

@@ -42,7 +42,7 @@ def test_extraction__keeps_the_order_of_the_list(images: UnlabelledImages, worke
     batches = list(build_extraction_loader(cfg, images))
     assert [p for b in batches for p in b["img_paths"]] == list(images.paths)
     assert torch.cat([b["camids"] for b in batches]).tolist() == images.camids.tolist()
-    assert set(batches[0]) == {"images", "img_paths", "camids"}
+    assert set(batches[0]) == {"images", "img_paths", "camids", "indices"}
     assert batches[0]["images"].shape == (16, 3, 64, 32)
 
 

@@ -120,7 +120,8 @@ def test_shuffled__fills_a_batch_larger_than_the_set() -> None:
 
 def test_shuffled__is_the_same_for_the_same_seed_and_refuses_noise_alone() -> None:
     one, same, other = (
-        list(sampler(ShuffleSampler, np.arange(50), rng=np.random.default_rng(s))) for s in (1, 1, 2)
+        list(sampler(ShuffleSampler, np.arange(50), rng=np.random.default_rng(s)))
+        for s in (1, 1, 2)
     )
     assert one == same != other
     with pytest.raises(RuntimeError, match="all 3 images are noise"):

@@ -46,7 +46,8 @@ def test_images__are_sorted_with_cameras_from_zero(root: Path) -> None:
 
 def test_images__have_no_field_for_ids(root: Path) -> None:
     images, _ = load_training_images(["Market1501"])
-    assert set(vars(images)) == {"paths", "camids", "cameras", "root"}
+    assert set(vars(images)) == {"paths", "camids", "cameras", "root", "tracklets"}
+    assert images.tracklets is None and images.unit_indices.tolist() == list(range(72))
 
 
 def test_subset__renumbers_the_cameras_that_are_left(root: Path) -> None:

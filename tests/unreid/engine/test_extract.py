@@ -96,3 +96,33 @@ def test_feature_that_is_not_finite__names_the_image(images: UnlabelledImages) -
 def test_progress__is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(progress(range(3), "features")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_lengths__are_those_before_features_were_brought_to_unit_length(
+    flip: bool, images: UnlabelledImages
+) -> None:
+    cfg, model = network(UNSUP__EXTRACT_FLIP=flip)
+    unit = extract(cfg, model, images)
+    assert unit.lengths is not None
+    if not flip:  # the mean of two unit features is shorter
+        np.testing.assert_allclose(unit.lengths, 1, atol=1e-5)
+    forward = model.forward
+    model.forward = lambda batch: 3 * forward(batch)
+    longer = extract(cfg, model, images)
+    np.testing.assert_allclose(longer.lengths, 3 * unit.lengths, rtol=1e-5)
+    np.testing.assert_allclose(longer.features, unit.features, atol=1e-6)
+
+
+def test_batches_of_an_extraction__name_their_images(images: UnlabelledImages) -> None:
+    cfg, model = network(TEST__IMS_PER_BATCH=16)
+    seen: list[int] = []
+    forward = model.forward
+
+    def look(batch: Any) -> Any:
+        seen.extend(batch["indices"].tolist())
+        return forward(batch)
+
+    model.forward = look
+    extract(cfg, model, images)
+    assert seen == list(range(72))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from calr.inter import CALRLabeler
 
+from calr.inter import CALRLabeler
 from tests.projects.tiny_run import (
     BASELINE,
     Interrupted,
