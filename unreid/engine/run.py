@@ -25,7 +25,7 @@ from unreid.engine.atomic import replace_file
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.results import RunResults
 from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
-from unreid.evaluation.label_quality import label_quality
+from unreid.evaluation.label_quality import label_quality, pair_quality
 from unreid.projects import Project
 from unreid.registry import LABELER_REGISTRY
 
@@ -51,8 +51,6 @@ class LabelScorer:
 
     def pairs(self, indices: np.ndarray) -> Mapping[str, float]:
         """Precision and recall of (M, 2) pairs, by name."""
-        from unreid.evaluation.label_quality import pair_quality
-
         return pair_quality(indices, self._pids, self._camids)
 
     def subset(self, indices: np.ndarray) -> LabelScorer:
