@@ -20,6 +20,7 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from spherecluster.lookup_table import LookupTable
+from spherecluster.sphere_head import SphereHead
 from unreid.clustering.partition import centroids
 from unreid.losses.cluster_nce import cluster_nce
 from unreid.losses.hard_triplet import hard_triplet
@@ -38,6 +39,9 @@ class SphereCluster(MemoryReID):
         memory_reid: Keywords of :class:`MemoryReID`; ``heads`` is a ``SphereHead``, ``memory`` a
             :class:`LookupTable`.
     """
+
+    heads: SphereHead
+    memory: LookupTable
 
     @configurable
     def __init__(
