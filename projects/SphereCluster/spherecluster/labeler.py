@@ -111,7 +111,7 @@ class SphereClusterLabeler:
         """
         if self.settings.SPHERE:
             return bank.features
-        lengths = getattr(bank, "lengths", None)
+        lengths = bank.lengths
         if lengths is None:
             raise RuntimeError("SPHERECLUSTER.SPHERE False needs the lengths of the features, and"
                                " the feature bank holds directions only")

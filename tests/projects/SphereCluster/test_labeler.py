@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from spherecluster.labeler import SphereClusterLabeler
 from tests.projects.SphereCluster.settings import bank, config, people, unit
 from tests.unreid.clustering.merging_oracle import exact_labels, pass_labels
-from unreid.structures import PseudoLabels
+from unreid.structures import FeatureBank, PseudoLabels
 
 
 def labeler(**settings: object) -> SphereClusterLabeler:
@@ -188,3 +188,17 @@ def test_state__before_the_first_round_is_empty() -> None:
 
 def test_description__names_what_decides_the_number_of_clusters() -> None:
     assert "MERGE_RATE 0.07, PASSES 13" in labeler().describe()
+
+
+def test_raw__clusters_by_length_and_direction() -> None:
+    directions = np.tile(people(1, 1), (12, 1))
+    lengths = np.repeat(np.float32([1.0, 2.0, 3.0]), 4)
+    raw = labeler(SPHERE=False, TEST__METRIC="euclidean", MERGE_RATE=0.25, PASSES=3)
+    given = FeatureBank(directions, np.zeros(12, np.int64), lengths)
+    np.testing.assert_array_equal(raw(given, 0).labels, np.repeat([0, 1, 2], 4))
+
+
+def test_raw__without_lengths_stops() -> None:
+    raw = labeler(SPHERE=False, TEST__METRIC="euclidean")
+    with pytest.raises(RuntimeError, match="needs the lengths of the features"):
+        raw(bank(people(3, 2)), 0)
