@@ -142,7 +142,7 @@ def test_shipped_configs__have_the_losses_of_their_papers() -> None:
         assert model.heads.classes is None
 
 
-def test_people__are_pulled_together_by_each_loss(rng: np.random.Generator) -> None:
+def test_people__are_pulled_together_by_each_loss() -> None:
     """A linear map trained by any of the losses makes people's features more compact."""
     from unreid.clustering.silhouette import sphere_silhouette
     from unreid.losses import sphere_softmax

@@ -62,3 +62,15 @@ def test_choice__is_reported_beside_the_last_round(synthetic_root: Path, tmp_pat
     assert results["selected"]["epoch"] in (1, 3)
     assert {"mAP", "Rank-1"} <= results["selected"].keys()
     assert (tmp_path / "model_selected.pth").is_file()
+
+
+def test_moments_of_the_classes__are_of_this_round_alone(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
+    """Adam counts its steps: 3 rounds of 2 steps for the network, the last 2 for the classes."""
+    train_tiny(PLUS, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3)
+    checkpoint = final_checkpoint(tmp_path)
+    classes = checkpoint["model"]["heads.classes.weight"].shape
+    steps = {tuple(s["exp_avg"].shape) == classes: int(s["step"])
+             for s in checkpoint["optimizer"]["state"].values()}
+    assert steps == {False: 6, True: 2}
