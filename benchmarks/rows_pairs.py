@@ -1,6 +1,8 @@
-"""Rows of the table for pseudo pairs: the mining beside the bare neighbours it starts from.
+"""Rows of the table for pseudo pairs: their mining, and a step of the surrogate loss.
 
-Letters: N images, D channels, K neighbours.
+The mining stands beside the bare neighbours it starts from, the step beside one against all rows.
+
+Letters: N images, D channels, K neighbours, B batch, P patches, M columns drawn.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from benchmarks.inputs import clustered, no_real_features, real
 
 #: Others per image above beta, nearest others that may be partners, neighbours searched.
 EXPECTED, TOP, K = 17.0, 8, 33
+#: The surrogate loss on a ResNet-50's maps: batch, channels, patches, rows drawn, steps timed.
+BATCH, CHANNELS, PATCHES, DRAWN, STEPS = 64, 2048, 6, 4096, 5
 
 
 def _size(quick: bool) -> tuple[int, int]:
@@ -105,6 +109,58 @@ def _quality_row(name: str, title: str, setup: Any) -> Row:
     )
 
 
+def _surrogate(num: int, quick: bool) -> Any:
+    """Modules of the surrogate loss with filled memories, a batch, and one step done."""
+    import torch
+
+    import unreid  # noqa: F401  (before fastreid)
+    from unreid.projects import load_project
+
+    load_project("PseudoPair")
+    from pseudopair.surrogate import SurrogateClasses
+
+    torch.manual_seed(0)
+    num = num // 10 if quick else num
+    module = SurrogateClasses(CHANNELS, num_patches=PATCHES, num_negatives=DRAWN)
+    module.memory.reset(torch.randn(PATCHES, num, module.memory.num_features))
+    maps = torch.randn(BATCH, CHANNELS, 16, 8).requires_grad_()
+    inputs = module, maps, torch.randint(num, (STEPS, BATCH))
+    _steps(inputs, DRAWN, 1)
+    return inputs
+
+
+def _steps(inputs: Any, num_negatives: int, steps: int = 0) -> Any:
+    """Forward, backward and update of the memory for a few batches."""
+    module, maps, batches = inputs
+    module.num_negatives = num_negatives
+    for indices in batches[: steps or STEPS]:
+        maps.grad = None
+        patches = module(maps, indices)
+        module.loss(patches, indices).backward()
+        module.memory.update(indices, patches)
+    return module.memory.rows
+
+
+def _rows_kept(_: Any, rows: Any) -> Any:
+    return rows.numel() * rows.element_size() / 2**20
+
+
+def _surrogate_row(num: int) -> Row:
+    return Row(
+        name=f"surrogate_{num // 1000}k",
+        title=f"{STEPS} steps of the surrogate loss, B {BATCH}, P {PATCHES}, M {DRAWN:,}",
+        size=f"{num:,} x 128",
+        quick_size=f"{num // 10:,} x 128",
+        setup=lambda quick: _surrogate(num, quick),
+        contenders={
+            "ours": lambda inputs: _steps(inputs, DRAWN),
+            "against all N": lambda inputs: _steps(inputs, 0),
+        },
+        digest=_rows_kept,
+        remark=lambda kept: f"the memory itself is {kept:,.0f} MiB",
+    )
+
+
 BARE = "bare kNN, ours"
 
 ROWS = [
@@ -122,4 +178,5 @@ ROWS = [
     ),
     _quality_row("pair_mining_real", "the same, real features", _real),
     _quality_row("pair_mining_centred", "the same, cameras centred", _centred),
+    *(_surrogate_row(num) for num in (12936, 50000, 100000)),
 ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
 import unreid  # noqa: F401  (before fastreid)
-from unreid.projects import projects_root
+from unreid.projects import load_project
 
-sys.path.insert(0, str(projects_root() / "PseudoPair"))
+load_project("PseudoPair")

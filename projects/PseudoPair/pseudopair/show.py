@@ -1,0 +1,179 @@
+"""Asks a trained model for what ``pictures`` draws: its heads on images, its pairs, its alignment.
+
+Letters: B images, K heads, C x H x W the backbone's map, M pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from pseudopair.labeler import PseudoPairLabeler
+from pseudopair.meta_arch import PseudoPair
+from pseudopair.pictures import alignment_picture, attention_sheet, column, landings, sheet
+from unreid.checks import check_integer
+from unreid.data.loader import build_extraction_loader
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.engine.checkpoint import AtomicCheckpointer
+from unreid.engine.extract import extract
+from unreid.engine.trainer import UnsupervisedTrainer
+from unreid.graph.centering import center_cameras
+from unreid.structures import FeatureBank, PseudoPairs
+
+logger = logging.getLogger("fastreid.unreid.pseudopair")
+
+#: Names of the pictures, and how strongly they are compressed.
+HEADS, ALIGNMENT, QUALITY = "pairs_heads.jpg", "pairs_alignment.jpg", 82
+#: Alignments side by side.
+_ACROSS = 3
+
+
+def head_heats(model: PseudoPair, images: Tensor) -> Tensor:
+    """How much each place of an image gives to what each head keeps of it.
+
+    The heat of head k at a place is the sum over channels of the map there times the gradient of
+    |a_k * g|^2, the part of the descriptor that the head keeps: positive where the place is of
+    more weight to this head than to the whole body, since g has length 1 whatever happens.
+
+    Args:
+        model: In evaluation mode, with heads.
+        images: (B, 3, h, w) in 0..255.
+
+    Returns:
+        (B, K, H, W) float32.
+    """
+    assert model.intra is not None
+    with torch.no_grad():
+        maps = model.backbone(model.normalized(images))
+    with torch.enable_grad():
+        maps = maps.detach().requires_grad_()
+        kept = (model.intra(maps).detach() * model.heads(maps).unsqueeze(1)).square().sum(2)
+        heats = []
+        for head in kept.unbind(1):
+            (gradient,) = torch.autograd.grad(head.sum(), maps, retain_graph=True)
+            heats.append((gradient * maps.detach()).sum(1))
+    return torch.stack(heats, dim=1).float().cpu()
+
+
+@torch.no_grad()
+def alignments(
+    model: PseudoPair, images_i: Tensor, images_j: Tensor, expected: bool = False
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each pair, where positions of i land in j, and how similar both ends are.
+
+    Args:
+        model: In evaluation mode, with the inter-similarity.
+        images_i, images_j: (B, 3, h, w) in 0..255.
+        expected: see :func:`pseudopair.pictures.landings`.
+
+    Returns:
+        B times (H, W, 2) and (H, W).
+    """
+    assert model.inter is not None
+    left, right = model.pair_maps(images_i), model.pair_maps(images_j)
+    aligned, offsets, attention = model.inter.align(left, right)
+    similarities = F.cosine_similarity(left, aligned, dim=1)
+    arrays = [x.float().cpu().numpy() for x in (attention, offsets, similarities)]
+    return [(landings(a, o, expected), s) for a, o, s in zip(*arrays)]
+
+
+def chosen_pairs(pairs: PseudoPairs, camids: np.ndarray, wanted: int) -> np.ndarray:
+    """Up to ``wanted`` pairs, from the surest to the least sure at equal steps.
+
+    Pairs of two cameras, where there are enough of them, and no image twice.
+
+    Args:
+        pairs: Mined ones. camids: (N,).
+
+    Returns:
+        (M, 2) int64, M <= wanted.
+    """
+    order = np.argsort(-pairs.confidence, kind="stable")
+    cross = camids[pairs.indices[:, 0]] != camids[pairs.indices[:, 1]]
+    taken: set[int] = set()
+    free: dict[bool, list[int]] = {True: [], False: []}
+    for place in [*order[cross[order]], *order[~cross[order]]]:
+        i, j = pairs.indices[place].tolist()
+        if not {i, j} & taken:
+            taken |= {i, j}
+            free[bool(cross[place])].append(int(place))
+    kept = free[True] if len(free[True]) >= wanted else free[True] + free[False]
+    steps = np.linspace(0, len(kept) - 1, min(wanted, len(kept))).round().astype(int)
+    return pairs.indices[[kept[step] for step in steps]].reshape(-1, 2)
+
+
+def _images_of(cfg: Any, images: UnlabelledImages, indices: np.ndarray) -> Tensor:
+    """(len(indices), 3, h, w) float in 0..255, at the size and by the transforms of the test."""
+    # A list of images is sorted and unique; the pairs are neither.
+    every, places = np.unique(indices, return_inverse=True)
+    loader = build_extraction_loader(cfg, images.subset(every))
+    return torch.cat([batch["images"] for batch in loader])[torch.from_numpy(places)]
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def draw(
+    cfg: Any, weights: str, output: str, *, num_pairs: int = 6, num_images: int = 2000
+) -> list[str]:
+    """Mine pairs on the training images with a trained model, and draw what it sees in some.
+
+    Args:
+        cfg: The config that the model was trained with.
+        weights: A checkpoint. output: A folder, made where it is not there.
+        num_pairs: Drawn at most. num_images: Looked at, at equal steps of the training list.
+
+    Returns:
+        Paths of the pictures: the heads, where ``PSEUDOPAIR.INTRA`` is on, and the alignment,
+        where ``PSEUDOPAIR.INTER`` is.
+
+    Raises:
+        ValueError: a number out of range, or a model without either part.
+        RuntimeError: no pair among the images.
+    """
+    check_integer("--pairs", num_pairs, 1)
+    check_integer("--images", num_images, 2)
+    model = UnsupervisedTrainer.build_model(cfg)
+    if model.intra is None and model.inter is None:
+        raise ValueError("PSEUDOPAIR.INTRA.ENABLED or PSEUDOPAIR.INTER.ENABLED must be True for"
+                         " pictures, got neither")
+    AtomicCheckpointer(model).load(weights)
+    images, _ = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE)
+    steps = np.linspace(0, len(images) - 1, min(num_images, len(images))).round().astype(int)
+    images = images.subset(np.unique(steps))
+    model.eval()
+    bank = extract(cfg, model, images)
+    if cfg.UNSUP.CENTER_CAMERAS:
+        centred = center_cameras(bank.features, bank.camids, cfg.UNSUP.CENTER_SHRINKAGE)
+        bank = FeatureBank(centred, bank.camids)
+    pairs = PseudoPairLabeler(cfg)(bank, cfg.SOLVER.MAX_EPOCH - 1).pairs
+    if pairs is None or not len(pairs):
+        raise RuntimeError(f"no pair among {len(images)} images: nothing to draw")
+    shown = chosen_pairs(pairs, bank.camids, num_pairs)
+    ones, others = (_images_of(cfg, images, shown[:, side]) for side in (0, 1))
+    os.makedirs(output, exist_ok=True)
+    drawn: list[tuple[str, Image.Image]] = []
+    if model.intra is not None:
+        both = torch.stack([ones, others], dim=1).flatten(0, 1)
+        drawn.append((HEADS, attention_sheet(_pixels(both), head_heats(model, both).numpy())))
+    if model.inter is not None:
+        found = alignments(model, ones, others)
+        pictures = [
+            alignment_picture(i, j, *how)
+            for i, j, how in zip(_pixels(ones), _pixels(others), found)
+        ]
+        rows = [pictures[k : k + _ACROSS] for k in range(0, len(pictures), _ACROSS)]
+        drawn.append((ALIGNMENT, column([sheet([[np.asarray(p) for p in r]]) for r in rows])))
+    paths = []
+    for name, picture in drawn:
+        paths.append(os.path.join(output, name))
+        picture.save(paths[-1], quality=QUALITY, optimize=True)
+    return paths

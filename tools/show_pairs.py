@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""Draw what a trained PseudoPair sees: its heads over images, and pairs aligned to each other.
+
+example:
+  FASTREID_DATASETS=datasets/synthetic python tools/show_pairs.py \\
+      --config-file projects/PseudoPair/configs/synthetic.yml \\
+      --weights runs/pairs/model_final.pth --output runs/pairs/pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from pathlib import Path
+
+# Run from a checkout that was not installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import unreid  # noqa: F401  (before fastreid: makes it importable)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="a yml of PseudoPair")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of it")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where pictures go")
+    parser.add_argument("--pairs", type=int, default=6, help="pairs drawn at most (6)")
+    parser.add_argument("--images", type=int, default=2000,
+                        help="training images that pairs are looked for among (2000)")  # fmt: skip
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
+                        help="settings that override the file")  # fmt: skip
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when all went well, 2 for bad input."""
+    args = build_parser().parse_args(arguments)
+    from unreid.config import load_config
+
+    try:
+        cfg, project = load_config(args.config_file, args.opts)
+        if project.name != "PseudoPair":
+            raise ValueError(f"PROJECT must be PseudoPair to show pairs, got {project.name!r}")
+        show = importlib.import_module("pseudopair.show")
+        for path in show.draw(
+            cfg, args.weights, args.output, num_pairs=args.pairs, num_images=args.images
+        ):
+            print(path)
+    except (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
+        if os.environ.get("UNREID_TRACEBACK"):
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"error: {text}\n(UNREID_TRACEBACK=1 shows where)", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
