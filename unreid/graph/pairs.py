@@ -29,7 +29,7 @@ BLOCK_SIZE = 1024
 #: This many saturated rows, or half of all, are still completed exactly.
 COMPLETED_ROWS = 4096
 #: Rows of the estimate.
-SAMPLED_ROWS = 256
+SAMPLED_ROWS = 512
 #: Below the lists' own threshold by this, so that another order of summing loses no pair.
 ROUNDING = 1e-5
 
