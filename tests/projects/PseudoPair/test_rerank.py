@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from yacs.config import CfgNode
 from pseudopair import rerank
 from pseudopair.rerank import PairEvaluator, build_evaluator, mixed_order, nearest_columns
 from tests.projects.tiny_run import BASELINE, load_tiny
+from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.evaluation.rank import evaluate_rank
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 
@@ -235,3 +238,21 @@ def test_config__chooses_the_evaluator() -> None:
         with_keys = CfgNode({**cfg, "PSEUDOPAIR": {
             "RERANK": {"ENABLED": enabled, "TOP_K": 7, "WEIGHT": 0.3}}})
         assert type(build_evaluator(with_keys, QUERY, FakeModel())) is kind
+
+
+def test_evaluation_of_a_model__reranks_by_its_own_aligner(synthetic_root: Path) -> None:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    config = Path("projects/PseudoPair/configs/synthetic.yml")
+    found = {}
+    for weight in (None, 0.0, 0.7):
+        cfg, _ = load_tiny(config, PSEUDOPAIR__RERANK__ENABLED=weight is not None,
+                           PSEUDOPAIR__RERANK__WEIGHT=weight or 0.0,
+                           PSEUDOPAIR__RERANK__TOP_K=10)
+        torch.manual_seed(0)
+        model = UnsupervisedTrainer.build_model(cfg)
+        found[weight] = UnsupervisedTrainer.test(cfg, model)
+    assert "plain mAP" not in found[None]
+    for name, value in found[None].items():
+        assert found[0.0][name] == pytest.approx(value, abs=1e-4), name
+    assert found[0.7]["plain mAP"] == pytest.approx(found[None]["mAP"])
+    assert abs(found[0.7]["mAP"] - found[None]["mAP"]) > 0.01, "re-ranking was done"
