@@ -38,6 +38,15 @@ OF_PROJECT: dict[str, dict[str, str]] = {
         "CALR.KNN.K": "2",  # nearest neighbours alone never hang together as one
         "CALR.MIN_CLUSTER_SIZE": "2",
     },
+    "PseudoPair": {
+        "PSEUDOPAIR.EXPECTED_POSITIVES": "3.0",
+        "PSEUDOPAIR.SURROGATE.EPOCHS": "1",
+        "PSEUDOPAIR.SURROGATE.NEGATIVES": "32",
+        "PSEUDOPAIR.PAIR.NEGATIVES": "32",
+        "PSEUDOPAIR.INTER.WIDTH": "16",
+        # A network from scratch sees everybody alike, before training and after four steps.
+        "PSEUDOPAIR.SEPARATION.MAX_SIMILARITY": "1.0",
+    },
 }
 
 
@@ -45,6 +54,8 @@ OF_PROJECT: dict[str, dict[str, str]] = {
 FOR_ONE_STEP: dict[str, dict[str, object]] = {
     # Stage 1 is the same trainer on another model; the adversary waits for no epoch here.
     "CALR": {"CALR__REFINE__ENABLED": False, "CALR__ADVERSARY__START_EPOCH": 0},
+    # Pairs from the first step on.
+    "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0},
     # An empty table repels nothing: the first step of BUC's line has no gradient.
     "SphereCluster": {"SPHERECLUSTER__REPELLED__START": "centroids",
                       "MODEL__HEADS__NECK_FEAT": "after"},

@@ -1,0 +1,301 @@
+"""The network of PseudoPair: every term of its loss, and when each is on.
+
+[0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
+    https://arxiv.org/abs/2207.13035
+
+Letters: N images, B batch, C channels of the map, D of the descriptor, K heads, G = 1 + K groups
+(the whole body and the heads), R partners at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from fastreid.config import configurable
+from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
+from fastreid.utils.events import get_event_storage
+from torch import Tensor
+
+from pseudopair import rerank
+from pseudopair.backbone import IGNORES_LAST_STRIDE, remove_last_stride
+from pseudopair.config import first_pair_epoch
+from pseudopair.inter import InterSimilarity, choose_pairs
+from pseudopair.intra import (
+    ChannelAttention,
+    diversity_loss,
+    local_features,
+    mean_head_cosine,
+)
+from pseudopair.memory import RowMemory
+from pseudopair.pair_loss import (
+    Partners,
+    batch_pair_loss,
+    memory_pair_loss,
+    partner_table,
+    relations,
+)
+from pseudopair.separation import refuse_collapse, separation_loss, similarity_quantile
+from pseudopair.surrogate import SurrogateClasses, row_nce
+from unreid.modeling.ghost_norm import use_ghost_norm
+from unreid.modeling.memory_reid import MemoryReID
+from unreid.structures import FeatureBank, PseudoLabels
+
+logger = logging.getLogger("fastreid.unreid.pseudopair")
+
+
+@META_ARCH_REGISTRY.register()
+class PseudoPair(MemoryReID):
+    """L = L_sur + L_sep + l1 (L_pair + gamma L_div) + l2 L_inter [0].
+
+    Up to epoch E0 L_sur alone; then all that is enabled, L_sur at its later weight. In evaluation
+    it gives the unit features of body and heads side by side, of unit length together.
+
+    Args:
+        surrogate, intra, inter: The parts, or None where a term is off.
+        settings: ``cfg.PSEUDOPAIR``: weights, temperatures, switches.
+        first_pair_epoch: E0.
+        seed: Of the draws of memory rows.
+        memory_reid: Keywords of :class:`MemoryReID`; its ``memory`` is a :class:`RowMemory` of
+            G groups, renewed from the bank in every label step.
+
+    Attributes:
+        beta: () float32, threshold of the whole-body similarity, in the features as extracted.
+    """
+
+    beta: Tensor
+    memory: Any
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        surrogate: SurrogateClasses | None,
+        intra: ChannelAttention | None,
+        inter: InterSimilarity | None,
+        settings: Any,
+        first_pair_epoch: int,
+        seed: int,
+        **memory_reid: Any,
+    ) -> None:
+        super().__init__(**memory_reid)
+        self.surrogate, self.intra, self.inter = surrogate, intra, inter
+        if memory_reid.get("ghost_bn") and inter is not None:
+            use_ghost_norm(inter, memory_reid["ghost_bn"])
+        self.settings = settings
+        self.first_pair_epoch = first_pair_epoch
+        self.seed = seed
+        self.register_buffer("beta", torch.tensor(-1.0))
+        self.has_pair_terms = (
+            settings.PAIR.ENABLED or settings.SEPARATION.ENABLED or inter is not None
+        )
+        self.on_pairs = False
+        self.partners: Partners | None = None
+        self._generator = torch.Generator()
+        self._step: tuple[Tensor, Tensor | None, Tensor] | None = None
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """Keywords from ``PSEUDOPAIR.*`` and ``MODEL.*``."""
+        root, keywords = cfg.PSEUDOPAIR, MemoryReID.from_config(cfg)
+        backbone = cfg.MODEL.BACKBONE
+        if backbone.LAST_STRIDE == 1 and backbone.NAME in IGNORES_LAST_STRIDE:
+            remove_last_stride(keywords["backbone"])
+        channels, width = backbone.FEAT_DIM, keywords["heads"].num_features
+        surrogate, intra, inter = root.SURROGATE, root.INTRA, root.INTER
+        groups = 1 + (intra.HEADS if intra.ENABLED else 0)
+        keywords["memory"] = RowMemory(groups, width, momentum=root.PAIR.MOMENTUM, saved=False)
+        return {
+            **keywords,
+            "surrogate": SurrogateClasses(
+                channels, num_patches=surrogate.PATCHES, kind=surrogate.KIND,
+                num_features=surrogate.DIM, temperature=surrogate.TEMPERATURE,
+                momentum=surrogate.MOMENTUM, num_negatives=surrogate.NEGATIVES,
+            ) if surrogate.ENABLED else None,
+            "intra": ChannelAttention(channels, intra.HEADS, width, intra.REDUCTION)
+            if intra.ENABLED else None,
+            "inter": InterSimilarity(channels, inter.WIDTH, inter.KERNEL)
+            if inter.ENABLED else None,
+            "settings": root,
+            "first_pair_epoch": first_pair_epoch(cfg),
+            "seed": cfg.UNSUP.SEED,
+        }
+
+    def forward(self, batch: dict[str, Any]) -> Any:
+        """Losses by name in training, (B, G D) unit features in evaluation.
+
+        Args:
+            batch: As :meth:`MemoryReID.forward` takes it. In evaluation ``indices`` may be there
+                (the label step has them): the surrogate classes start from these patches.
+        """
+        maps = self.backbone(self.normalized(batch["images"]))
+        groups, attention = self.group_features(maps)
+        if not self.training:
+            if self.surrogate is not None and "indices" in batch:
+                indices = batch["indices"].to(self.device)
+                self.surrogate.remember(indices, self.surrogate(maps, indices))
+            return F.normalize(groups.flatten(1))
+        indices = batch["indices"].to(self.device)
+        losses = self._surrogate_losses(maps, groups, indices)
+        if self.on_pairs:
+            losses.update(self._pair_losses(maps, groups, attention, indices))
+        return losses
+
+    def group_features(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, C, H, W) -> (B, G, D) unit rows of body and heads, and the attention (B, K, D)."""
+        body = self.heads(maps)
+        if self.intra is None:
+            return body.unsqueeze(1), None
+        attention = self.intra(maps)
+        return torch.cat([body.unsqueeze(1), local_features(attention, body)], dim=1), attention
+
+    def _surrogate_losses(
+        self, maps: Tensor, groups: Tensor, indices: Tensor
+    ) -> dict[str, Tensor]:
+        """L_sur of the patches, and of the whole picture while no pairs are trained on."""
+        self._step = indices, None, groups.detach()
+        if self.surrogate is None:
+            return {}
+        key = self.settings.SURROGATE
+        weight = key.LATER_WEIGHT if self.on_pairs else key.WEIGHT
+        patches = self.surrogate(maps, indices)
+        self._step = indices, patches.detach(), groups.detach()
+        memory = self.surrogate.memory
+        columns = memory.columns(key.NEGATIVES, self._generator) if len(memory) else None
+        partners = self._partners(indices)[0] if self.on_pairs else None
+        loss = self.surrogate.loss(patches, indices, partners, columns)
+        losses = {"loss_surrogate": weight * loss}
+        if key.WHOLE and not (self.on_pairs and self.settings.PAIR.ENABLED):
+            columns = self.memory.columns(key.NEGATIVES, self._generator)
+            whole = row_nce(groups[:, :1], indices, self.memory, columns,
+                            self.settings.PAIR.TEMPERATURE, partners)
+            losses["loss_whole"] = weight * whole
+        return losses
+
+    def _pair_losses(
+        self, maps: Tensor, groups: Tensor, attention: Tensor | None, indices: Tensor
+    ) -> dict[str, Tensor]:
+        root, losses = self.settings, {}
+        body = groups[:, 0]
+        if root.SEPARATION.ENABLED:
+            losses["loss_separation"] = separation_loss(body, self.beta, root.SEPARATION.ALPHA)
+        partners, weights = self._partners(indices)
+        if root.PAIR.ENABLED:
+            spared = self.beta if root.PAIR.SPARE_ABOVE_BETA else None
+            found = self._pair_loss(groups, indices, partners, weights, spared)
+            losses["loss_pair"] = root.PAIR.WEIGHT * found[0]
+            if attention is not None:
+                losses["loss_pair_local"] = root.PAIR.WEIGHT * found[1:].mean()
+                if root.INTRA.DIVERSITY > 0:
+                    factor = root.PAIR.WEIGHT * root.INTRA.DIVERSITY
+                    losses["loss_diversity"] = factor * diversity_loss(attention)
+                self._log("head_cosine", mean_head_cosine(attention.detach()))
+        if self.inter is not None:
+            losses["loss_inter"] = root.INTER.WEIGHT * self._inter_loss(
+                maps, body, indices, partners, weights
+            )
+        return losses
+
+    def _pair_loss(
+        self, groups: Tensor, indices: Tensor, partners: Tensor, weights: Tensor,
+        spared: Tensor | None,
+    ) -> Tensor:
+        """(G,) of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
+        key = self.settings.PAIR
+        if not key.MEMORY:
+            positive, shares = relations(indices, partners, weights)
+            return batch_pair_loss(groups, positive, shares, temperature=key.TEMPERATURE,
+                                   beta=spared)
+        columns = self.memory.columns(key.NEGATIVES, self._generator)
+        return memory_pair_loss(groups, indices, partners, weights, self.memory, columns,
+                                temperature=key.TEMPERATURE, beta=spared)
+
+    def _inter_loss(
+        self, maps: Tensor, body: Tensor, indices: Tensor, partners: Tensor, weights: Tensor
+    ) -> Tensor:
+        """L_inter over the pairs of the batch and the negatives mined in it."""
+        assert self.inter is not None
+        positive, _ = relations(indices, partners, weights)
+        similarity = body.detach() @ body.detach().T
+        ignored = similarity > self.beta
+        pairs, targets = choose_pairs(similarity, positive, ignored, self.settings.INTER.NEGATIVES)
+        return self.inter.loss(self.inter.maps(maps), pairs, targets)
+
+    def _partners(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        if self.partners is None:
+            raise RuntimeError("no pairs yet: the label step must come before the first batch")
+        return self.partners.of(indices)
+
+    def _log(self, name: str, value: Tensor) -> None:
+        """A scalar for metrics.json; outside of a training loop there is no place for it."""
+        with contextlib.suppress(AssertionError):
+            get_event_storage().put_scalar(name, float(value))
+
+    def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
+        """Take the pairs; renew memory and beta from the bank; stop where it has collapsed.
+
+        Raises:
+            RuntimeError: collapse, or labels without pairs.
+        """
+        if pseudo.pairs is None:
+            raise RuntimeError("PseudoPair needs labels with pairs: UNSUP.LABELER"
+                               " PseudoPairLabeler gives them")
+        num, groups = len(bank), self.memory.num_groups
+        rows = torch.from_numpy(bank.features.copy()).view(num, groups, -1)
+        self.memory.reset(rows.transpose(0, 1))
+        body = self.memory.rows[0].cpu().numpy()
+        key = self.settings.SEPARATION
+        # Before the first step nothing of it is training's doing.
+        mean = refuse_collapse(body, key.MAX_SIMILARITY if epoch else 1.0, epoch)
+        beta = similarity_quantile(body, self.settings.EXPECTED_POSITIVES)
+        old = float(self.beta)
+        if old >= 0:
+            beta = key.BETA_MOMENTUM * old + (1 - key.BETA_MOMENTUM) * beta
+        self.beta.fill_(beta)
+        if self.surrogate is not None:
+            self.surrogate.fill(num)
+        by_confidence = self.settings.PAIR.BY_CONFIDENCE
+        table = partner_table(pseudo.pairs, num, by_confidence=by_confidence)
+        self.partners = table.to(self.device)
+        self.on_pairs = self.has_pair_terms and epoch >= self.first_pair_epoch
+        self._generator.manual_seed(self.seed * 100003 + epoch)
+        self._step = None
+        logger.info(f"Epoch {epoch}: {'pairs' if self.on_pairs else 'surrogate classes alone'},"
+                    f" mean similarity {mean:.3f}, beta {beta:.3f}")
+
+    @torch.no_grad()
+    def on_step_end(self) -> None:
+        """After the optimiser's step: move the rows of this batch."""
+        if self._step is None:
+            return
+        indices, patches, groups = self._step
+        self.memory.update(indices, groups)
+        if self.surrogate is not None and patches is not None:
+            self.surrogate.memory.update(indices, patches)
+        self._step = None
+
+    @torch.no_grad()
+    def pair_maps(self, images: Tensor) -> Tensor:
+        """(B, 3, H', W') images in 0..255 -> (B, W, H, W') reduced maps, for pairs at test.
+
+        Raises:
+            RuntimeError: ``PSEUDOPAIR.INTER.ENABLED`` is off.
+        """
+        return self._aligner().maps(self.backbone(self.normalized(images)))
+
+    @torch.no_grad()
+    def pair_similarity(self, maps_i: Tensor, maps_j: Tensor) -> Tensor:
+        """(B,) s_inter in -1..1 of pairs of reduced maps, j aligned to i."""
+        return self._aligner()(maps_i, maps_j)
+
+    def _aligner(self) -> InterSimilarity:
+        if self.inter is None:
+            raise RuntimeError("pairs of images are compared by PSEUDOPAIR.INTER, which is off")
+        return self.inter
+
+    def build_evaluator(self, cfg: Any, num_query: int) -> Any:
+        """The plain evaluator, or the one that re-ranks by pairs (``PSEUDOPAIR.RERANK``)."""
+        return rerank.build_evaluator(cfg, num_query, self)

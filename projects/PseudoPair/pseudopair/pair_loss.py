@@ -1,0 +1,147 @@
+"""L_pair: an image and its pairs attract, all others repel.
+
+[0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
+    https://arxiv.org/abs/2207.13035
+[1] Zhuang et al., Local Aggregation for Unsupervised Learning of Visual Embeddings, ICCV 2019,
+    https://arxiv.org/abs/1903.12355 (neighbours in a memory of instances)
+
+Letters: N images, B batch, R partners at most, G groups (the whole body and K heads), D channels,
+M columns drawn; s similarity, beta its threshold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pseudopair.losses import pair_nce
+from pseudopair.memory import Columns, RowMemory
+from pseudopair.surrogate import among
+from unreid.structures import PseudoPairs
+
+
+@dataclass(frozen=True)
+class Partners:
+    """The pairs of every image in a table.
+
+    Attributes:
+        indices: (N, R) int64, -1 where an image has fewer than R partners.
+        weights: (N, R) float32, confidence over the mean confidence of all pairs; 0 beside a -1.
+    """
+
+    indices: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> Partners:
+        """The same on a device."""
+        return Partners(self.indices.to(device), self.weights.to(device))
+
+    def of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Partners and weights (B, R) of images (B,)."""
+        return self.indices[images], self.weights[images]
+
+
+def partner_table(pairs: PseudoPairs, num_images: int, *, by_confidence: bool) -> Partners:
+    """Both directions of every pair, by image.
+
+    Args:
+        pairs: M pairs; M may be 0.
+        num_images: N.
+        by_confidence: Whether a pair weighs |s - beta|, relative to the mean; else all weigh 1.
+    """
+    images = np.concatenate([pairs.indices[:, 0], pairs.indices[:, 1]])
+    partners = np.concatenate([pairs.indices[:, 1], pairs.indices[:, 0]])
+    mean = float(pairs.confidence.mean()) if len(pairs) else 0.0
+    relative = pairs.confidence / mean if by_confidence and mean > 0 else None
+    weights = np.ones(len(pairs), np.float32) if relative is None else relative
+    order = np.argsort(images, kind="stable")
+    counts = np.bincount(images, minlength=num_images)
+    places = np.arange(len(images)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table = np.full((num_images, int(counts.max(initial=0))), -1, dtype=np.int64)
+    shares = np.zeros(table.shape, dtype=np.float32)
+    table[images[order], places] = partners[order]
+    shares[images[order], places] = np.tile(weights, 2)[order]
+    return Partners(torch.from_numpy(table), torch.from_numpy(shares))
+
+
+def memory_pair_loss(
+    features: Tensor,
+    indices: Tensor,
+    partners: Tensor,
+    weights: Tensor,
+    memory: RowMemory,
+    columns: Columns,
+    *,
+    temperature: float,
+    beta: Tensor | float | None,
+) -> Tensor:
+    """InfoNCE of each group against the rows of the images' own and of their partners.
+
+    The own row is a positive of weight 1, so that an image without a pair is a class of its own.
+    An image more similar than beta that is no pair is neither attracted nor repelled: the sign
+    of s - beta speaks against repelling it [0].
+
+    Args:
+        features: (B, G, D) unit rows; group 0 is the whole body, which is held against beta.
+        indices: (B,) int64 images.
+        partners, weights: (B, R) of :meth:`Partners.of`.
+        memory: (G, N, D).
+        columns: Rows that negatives are taken from.
+        temperature: tau > 0.
+        beta: In 0..1, or None to repel all that are no pairs.
+
+    Returns:
+        (G,) losses.
+    """
+    wanted = torch.cat([indices[:, None], partners.clamp(min=0)], dim=1)
+    attracted = memory.rows[:, wanted]
+    positives = torch.einsum("bgd,gbrd->gbr", features, attracted) / temperature
+    negatives = torch.einsum("bgd,gmd->gbm", features, memory.rows[:, columns.indices])
+    others = (columns.indices != indices[:, None]) & ~among(columns.indices, partners)
+    correction = columns.correction(others, 1 + (partners >= 0).sum(1))
+    keep = others if beta is None else others & (negatives[0].detach() <= beta)
+    shares = torch.cat([weights.new_ones(len(indices), 1), weights], dim=1)
+    return torch.stack([pair_nce(p, shares, n / temperature, keep, correction)
+                        for p, n in zip(positives, negatives)])
+
+
+def batch_pair_loss(
+    features: Tensor, positive: Tensor, weights: Tensor, *, temperature: float,
+    beta: Tensor | float | None,
+) -> Tensor:
+    """The same inside a batch: the other images are the columns, and are moved too.
+
+    Args:
+        features: (B, G, D) unit rows.
+        positive: (B, B) bool; the diagonal is not looked at.
+        weights: (B, B) of the positives.
+        temperature, beta: As in :func:`memory_pair_loss`.
+
+    Returns:
+        (G,) losses; of a batch without a pair zeros, still on the graph.
+    """
+    similarity = torch.einsum("bgd,cgd->gbc", features, features)
+    apart = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
+    keep = ~positive & apart
+    if beta is not None:
+        keep &= similarity[0].detach() <= beta
+    shares = weights * (positive & apart)
+    return torch.stack([pair_nce(s / temperature, shares, s / temperature, keep)
+                        for s in similarity])
+
+
+def relations(indices: Tensor, partners: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Which places of a batch hold a pair or the same image, and the weights: (B, B) each.
+
+    Args:
+        indices: (B,) int64 images, one of which may come twice.
+        partners, weights: (B, R) of :meth:`Partners.of`.
+    """
+    same = indices[:, None] == indices
+    shares = same.to(weights.dtype)
+    for partner, weight in zip(partners.unbind(1), weights.unbind(1)):
+        shares = torch.where(partner[:, None] == indices, weight[:, None], shares)
+    return same | among(indices, partners), shares

@@ -1,0 +1,197 @@
+"""Patch surrogate classes: a patch of an image, however deformed, is a class of its own.
+
+[0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
+    https://arxiv.org/abs/2207.13035
+[1] Dosovitskiy et al., Discriminative Unsupervised Feature Learning with Exemplar Convolutional
+    Neural Networks, 2014, https://arxiv.org/abs/1406.6909
+[2] Yang et al., Patch-Based Discriminative Feature Learning for Unsupervised Person
+    Re-identification, CVPR 2019 (PatchNet: stripes, 128 channels each).
+
+Letters: N images, B batch, C channels of the map, P patches, d channels of a patch, M columns
+drawn, R partners; T(p)_i^k patch k of the deformed image i, w_i^k its memory, tau a temperature.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import roi_align
+
+from pseudopair.losses import pair_nce
+from pseudopair.memory import Columns, RowMemory
+from unreid.checks import check_choice, check_integer, check_number
+
+#: How a map is cut.
+KINDS = ("stripes", "crops")
+#: Least and most of the map's height and width that a crop takes.
+_CROP_HEIGHT, _CROP_WIDTH = (0.25, 0.5), (0.6, 1.0)
+
+
+def crop_boxes(indices: Tensor, num_patches: int, height: int, width: int) -> Tensor:
+    """(B P, 5) boxes (place in the batch, x1, y1, x2, y2) in cells of a map.
+
+    The box k of image i is pseudo-random in (i, k) alone: the same in every epoch, on every
+    device, and stored nowhere.
+
+    Args:
+        indices: (B,) int64 images.
+        num_patches: P.
+        height, width: Of the map.
+    """
+    keys = indices[:, None] * num_patches + torch.arange(num_patches, device=indices.device)
+    shares = torch.stack([_uniform(keys.reshape(-1) * 4 + axis) for axis in range(4)], dim=1)
+    low = torch.tensor([_CROP_HEIGHT[0], _CROP_WIDTH[0]], device=shares.device)
+    high = torch.tensor([_CROP_HEIGHT[1], _CROP_WIDTH[1]], device=shares.device)
+    size = low + (high - low) * shares[:, :2]
+    start = (1 - size) * shares[:, 2:]
+    cells = torch.tensor([height, width], device=shares.device)
+    (y1, x1), (y2, x2) = (start * cells).unbind(1), ((start + size) * cells).unbind(1)
+    places = torch.arange(len(indices), device=indices.device).repeat_interleave(num_patches)
+    return torch.stack([places.float(), x1, y1, x2, y2], dim=1)
+
+
+def _uniform(keys: Tensor) -> Tensor:
+    """int64 -> float32 in 0..1 by rounds of integer mixing, alike on every device."""
+    mixed = keys & 0x7FFFFFFF
+    for factor in (0x45D9F3B, 0x119DE1F3, 0x45D9F3B):
+        mixed = ((mixed ^ (mixed >> 16)) * factor) & 0x7FFFFFFF
+    return ((mixed ^ (mixed >> 15)) & 0xFFFFFF).float() / 0xFFFFFF
+
+
+class SurrogateClasses(nn.Module):
+    """L_sur: patches held against the memory of their own image and of M others.
+
+    Patches are cut from the map, so that one pass gives all of them; the random deformations T
+    are the training transforms (``INPUT.*``) of the whole picture [R].
+
+    Args:
+        in_channels: C.
+        num_patches: P.
+        kind: ``"stripes"``, P horizontal ones [2], or ``"crops"``, P fixed boxes per image.
+        num_features: d.
+        temperature: tau > 0.
+        momentum: In 0..1, the share of the old row in an update of the memory.
+        num_negatives: M, drawn in every step; 0 takes all N, and the loss is exactly that of
+            [0], otherwise a sampled softmax whose denominator is estimated without bias.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        *,
+        num_patches: int = 6,
+        kind: str = "stripes",
+        num_features: int = 128,
+        temperature: float = 0.1,
+        momentum: float = 0.2,
+        num_negatives: int = 4096,
+    ) -> None:
+        super().__init__()
+        self.num_patches = check_integer("num_patches", num_patches, 1)
+        self.kind = check_choice("kind", kind, KINDS)
+        self.temperature = check_number("temperature", temperature, 0, open_minimum=True)
+        self.num_negatives = check_integer("num_negatives", num_negatives, 0)
+        self.embed = nn.Conv1d(in_channels * num_patches, num_features * num_patches, 1,
+                               groups=num_patches, bias=False)
+        self.norm = nn.BatchNorm1d(num_features * num_patches)
+        self.memory = RowMemory(num_patches, num_features, momentum=momentum, saved=True)
+        self._seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, features: Tensor, indices: Tensor) -> Tensor:
+        """(B, C, H, W) map of the images ``indices`` (B,) -> (B, P, d) unit rows."""
+        num, channels, height, width = features.shape
+        if self.kind == "stripes":
+            cut = F.adaptive_avg_pool2d(features, (self.num_patches, 1))[..., 0].transpose(1, 2)
+        else:
+            boxes = crop_boxes(indices, self.num_patches, height, width)
+            cut = roi_align(features.float(), boxes, 1, aligned=True)
+        flat = cut.reshape(num, self.num_patches * channels, 1)
+        embedded = self.norm(self.embed(flat)).float()
+        return F.normalize(embedded.view(num, self.num_patches, -1), dim=2)
+
+    def loss(self, patches: Tensor, indices: Tensor, partners: Tensor | None = None,
+             columns: Columns | None = None) -> Tensor:
+        """L_sur [0] of a batch.
+
+        Args:
+            patches: (B, P, d) of :meth:`forward`.
+            indices: (B,) int64.
+            partners: (B, R) int64, pairs of an image, -1 where there are fewer; no negatives.
+            columns: Those of the memory; drawn where None.
+
+        Returns:
+            A scalar; images whose rows are not filled yet are left out, as anchors and as
+            negatives.
+        """
+        memory = self.memory
+        if not len(memory):
+            return patches.sum() * 0
+        columns = columns or memory.columns(self.num_negatives)
+        return row_nce(patches, indices, memory, columns, self.temperature, partners)
+
+    def remember(self, indices: Tensor, patches: Tensor) -> None:
+        """Keep what the first label step shows: the rows start from it."""
+        if not len(self.memory):
+            self._seen.append((indices, patches))
+
+    def fill(self, num_images: int) -> None:
+        """Make the memory, once: of what :meth:`remember` was given, else of zeros.
+
+        Rows are the patches with mean and deviation over the images taken out, as the batch
+        norm does in training: before the first step its running statistics are nobody's.
+        """
+        if len(self.memory):
+            return
+        width = self.memory.num_features
+        rows = torch.zeros(num_images, self.num_patches, width)
+        for indices, patches in self._seen:
+            # Mirror images come apart; the mean of both is kept.
+            rows.index_add_(0, indices.cpu(), patches.cpu())
+        self._seen = []
+        known = rows.abs().sum(dim=(1, 2)) > 0
+        if known.sum() > 1:
+            seen = F.normalize(rows[known], dim=2)
+            rows[known] = (seen - seen.mean(0)) / seen.std(0).clamp(min=1e-6)
+        self.memory.reset(rows.transpose(0, 1))
+
+    def extra_repr(self) -> str:
+        return (f"kind={self.kind!r}, temperature={self.temperature},"
+                f" num_negatives={self.num_negatives}")
+
+
+def row_nce(
+    features: Tensor, indices: Tensor, memory: RowMemory, columns: Columns, temperature: float,
+    partners: Tensor | None = None,
+) -> Tensor:
+    """Each image against its own row and those of other images: mean over groups and batch.
+
+    Args:
+        features: (B, G, D) unit rows.
+        indices: (B,) int64 images, the rows that are theirs.
+        memory: (G, N, D).
+        columns: Rows that negatives are taken from.
+        temperature: tau > 0.
+        partners: (B, R) int64 images that are no negatives, -1 for none.
+    """
+    own = memory.rows[:, indices].transpose(0, 1)
+    positives = (features * own).sum(2).T.unsqueeze(2) / temperature
+    rows = memory.rows[:, columns.indices]
+    negatives = torch.einsum("bgd,gmd->gbm", features, rows) / temperature
+    others = columns.indices != indices[:, None]
+    excluded: Tensor | int = 1
+    if partners is not None:
+        others &= ~among(columns.indices, partners)
+        excluded = 1 + (partners >= 0).sum(1)
+    correction = columns.correction(others, excluded)
+    known = rows[0].abs().sum(1) > 0
+    weights = (own[:, :1].abs().sum(2) > 0).float()
+    return pair_nce(positives, weights, negatives, others & known, correction)
+
+
+def among(columns: Tensor, partners: Tensor) -> Tensor:
+    """(B, M) bool: whether column m (M,) is one of the partners (B, R) of anchor b."""
+    found = torch.zeros(len(partners), len(columns), dtype=torch.bool, device=columns.device)
+    for partner in partners.unbind(1):
+        found |= columns == partner[:, None]
+    return found
