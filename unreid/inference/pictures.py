@@ -1,0 +1,101 @@
+"""Pictures of a cluster, and of a query beside its answers, with frames and names.
+
+Letters: H x W pixels.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from unreid.data.images import load_image
+from unreid.engine.atomic import replace_file
+
+#: Colours that also those tell apart who see no red and green: one is much darker.
+GREEN, RED, GREY, BLACK = (0, 158, 60), (213, 40, 40), (150, 150, 150), (20, 20, 20)
+_CELL, _FRAME, _GAP, _LINE, _MARGIN = (64, 128), 4, 8, 14, 12
+_SHEET = re.compile(r"cluster_\d{4,}\.jpg")
+_CORRECT = {True: GREEN, False: RED, None: GREY}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture in a frame with up to two lines under it."""
+
+    path: str
+    lines: tuple[str, ...] = ()
+    frame: tuple[int, int, int] = GREY
+
+
+def frame_of(correct: bool | None) -> tuple[int, int, int]:
+    """Green: the query's person; red: another; grey: not known."""
+    return _CORRECT[correct]
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # matplotlib brings DejaVu, which has Latin, Greek, Cyrillic and more: names are any text.
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def _fitted(text: str, width: int, size: int) -> str:
+    """The text, with its middle left out where it is too wide."""
+    font, shown = _font(size), text
+    while font.getlength(shown) > width and len(shown) > 3:
+        half = (len(shown) - 2) // 2
+        shown = f"{shown[:half]}…{shown[len(shown) - half:]}"
+    return shown
+
+
+def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
+    """Cells row by row under a title.
+
+    Raises:
+        UnreadableImageError: names a picture that cannot be read.
+        ValueError: no cell.
+    """
+    if not cells:
+        raise ValueError("a sheet must have at least one picture, got 0")
+    columns = max(1, min(columns, len(cells)))
+    rows = -(-len(cells) // columns)
+    lines = max(len(cell.lines) for cell in cells)
+    wide = _CELL[0] + 2 * _FRAME + _GAP
+    high = _CELL[1] + 2 * _FRAME + lines * _LINE + _GAP
+    width = max(columns * wide + 2 * _MARGIN, 420)
+    sheet = Image.new("RGB", (width, rows * high + 2 * _MARGIN + 24), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((_MARGIN, _MARGIN), _fitted(title, width - 2 * _MARGIN, 13), BLACK, _font(13))
+    for i, cell in enumerate(cells):
+        left, top = _MARGIN + i % columns * wide, _MARGIN + 24 + i // columns * high
+        box = (left, top, left + _CELL[0] + 2 * _FRAME, top + _CELL[1] + 2 * _FRAME)
+        draw.rectangle((*box[:2], box[2] - 1, box[3] - 1), cell.frame)
+        sheet.paste(load_image(cell.path).resize(_CELL), (left + _FRAME, top + _FRAME))
+        for n, line in enumerate(cell.lines):
+            draw.text((left, box[3] + 1 + n * _LINE), _fitted(line, wide - 2, 10), BLACK,
+                      _font(10))
+    return sheet
+
+
+def save_picture(picture: Image.Image, path: str) -> None:
+    """As a JPEG, written whole or not at all."""
+    with replace_file(path) as file:
+        picture.save(file, format="JPEG", quality=88)
+
+
+def remove_sheets(folder: str) -> int:
+    """Delete the cluster sheets of an earlier call (``cluster_0001.jpg``, ...); their number.
+
+    Nothing else in the folder is touched.
+    """
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    old = [name for name in names if _SHEET.fullmatch(name)]
+    for name in old:
+        os.remove(os.path.join(folder, name))
+    return len(old)

@@ -1,0 +1,24 @@
+"""Rows as a CSV that any program reads: UTF-8, one header line, written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from unreid.engine.atomic import replace_file
+
+
+def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows under a header; None becomes an empty field.
+
+    Raises:
+        OSError: see :func:`unreid.engine.atomic.replace_file`.
+    """
+    with replace_file(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()
