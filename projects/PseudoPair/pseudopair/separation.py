@@ -47,13 +47,13 @@ def mean_similarity(features: np.ndarray) -> float:
 
 
 def refuse_collapse(features: np.ndarray, limit: float, epoch: int) -> float:
-    """The mean off-diagonal similarity of a bank, or an error where it passes ``limit``.
+    """The mean off-diagonal similarity of a bank; an error where it passes a ``limit`` below 1.
 
     Raises:
         RuntimeError: names the mean, the limit and its key.
     """
     mean = mean_similarity(features)
-    if mean > limit:
+    if limit < 1 and mean > limit:
         raise RuntimeError(
             f"features have collapsed in epoch {epoch}: the mean off-diagonal similarity of"
             f" {len(features)} images is {mean:.4f}, above"
