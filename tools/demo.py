@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import unreid  # noqa: E402, F401  (before fastreid: makes it importable)
+from unreid.cli import Parser, guarded  # noqa: E402
 from unreid.data.synthetic import draw_dataset  # noqa: E402
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "synthetic.yml"
@@ -30,13 +31,10 @@ TRAIN_IDS, TEST_IDS, IMAGES_PER_ID = 110, 60, 12
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", default="runs/demo", help="where to (runs/demo)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and the training (0)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="settings that override the config")
+    parser.add_key_values("settings that override the config")
     return parser.parse_args(arguments)
 
 
@@ -55,9 +53,8 @@ def table(results: dict[str, Any]) -> str:
     return f"{scores}\n\npseudo identities: {people}\nagainst the truth: {pairs}"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def work(args: argparse.Namespace) -> int:
     """Draw, train, print; 0 when the model got better."""
-    args = parse(arguments)
     started = time.perf_counter()
     data = Path(args.out) / "data"
     summary = draw_dataset(str(data), num_train_ids=TRAIN_IDS, num_test_ids=TEST_IDS,
@@ -71,13 +68,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     opts = ["OUTPUT_DIR", args.out, "UNSUP.SEED", str(args.seed), *args.opts]
     cfg, project = load_config(str(CONFIG), opts)
-    run.start(cfg, SimpleNamespace(config_file=str(CONFIG), eval_only=False, resume=False))
-    results = run.train(cfg, project, resume=False)
+    settings = SimpleNamespace(config_file=str(CONFIG), eval_only=False, resume=False)
+    results = run.train(cfg, project, resume=False, data=run.prepare(cfg, settings))
     centred = "; TEST.CENTER_CAMERAS on" if cfg.TEST.CENTER_CAMERAS else ""
     print(f"\nRetrieval of {TEST_IDS} people never seen in training{centred}\n\n{table(results)}\n")
     print(f"{time.perf_counter() - started:.0f} s in all; results, model, labels of every epoch:"
           f" {os.path.abspath(args.out)}")
     return 0 if results["after"]["mAP"] > results["before"]["mAP"] else 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when the model got better, 1 when not, 2 for bad input, 130 when interrupted."""
+    args = parse(arguments)
+    return guarded(lambda: work(args))
 
 
 if __name__ == "__main__":

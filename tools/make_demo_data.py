@@ -1,5 +1,11 @@
-#!/usr/bin/env python
-"""Draw the synthetic multi-camera data set in Market-1501's layout, or a contact sheet of it."""
+#!/usr/bin/env python3
+"""Draw the synthetic multi-camera data set in Market-1501's layout, or a contact sheet of it.
+
+example:
+  python tools/make_demo_data.py --out datasets/synthetic
+  FASTREID_DATASETS=datasets/synthetic python tools/train_net.py \\
+      --config-file projects/CALR/configs/synthetic.yml
+"""
 
 from __future__ import annotations
 
@@ -10,19 +16,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from unreid.cli import Parser, guarded
 from unreid.data.synthetic import FOLDER, draw_contact_sheet, draw_dataset
-
-EXAMPLE = """example:
-  python tools/make_demo_data.py --out datasets/synthetic
-  FASTREID_DATASETS=datasets/synthetic python tools/train_net.py \\
-      --config-file projects/CALR/configs/synthetic.yml
-"""
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """The command line, checked."""
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", help=f"draw the set into OUT/{FOLDER}")
     parser.add_argument("--identities", type=int, nargs=2, default=(110, 60),
                         metavar=("TRAIN", "TEST"), help="people to train and to test on"
@@ -35,42 +35,43 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
     parser.add_argument("--contact-sheet", metavar="PATH",
                         help="also draw people x cameras into one picture")  # fmt: skip
-    options = parser.parse_args(arguments)
+    options: argparse.Namespace = parser.parse_args(arguments)
     if options.out is None and options.contact_sheet is None:
         parser.error("nothing to do: name --out, --contact-sheet or both")
     return options
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
+def work(options: argparse.Namespace) -> None:
+    """Draw what was asked for, and say what it is."""
     start = time.perf_counter()
-    try:
-        if options.out is not None:
-            summary = draw_dataset(
-                options.out,
-                num_train_ids=options.identities[0],
-                num_test_ids=options.identities[1],
-                num_cameras=options.cameras,
-                images_per_id=options.images_per_identity,
-                size=tuple(options.size),
-                seed=options.seed,
-            )
-            what = "drawn" if summary.drawn else "there already"
-            print(
-                f"{Path(summary.root) / FOLDER}: {summary.num_train_images} pictures of"
-                f" {summary.num_train_ids} people to train on, {summary.num_query_images} queries"
-                f" and {summary.num_gallery_images} gallery pictures of {summary.num_test_ids}"
-                f" others, {summary.num_cameras} cameras; {what} in"
-                f" {time.perf_counter() - start:.1f} s"
-            )
-        if options.contact_sheet is not None:
-            sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
-            sheet.save(options.contact_sheet, quality=78)
-            print(f"{options.contact_sheet}: {sheet.width} x {sheet.height} pixels")
-    except (ValueError, FileExistsError) as error:
-        print(f"make_demo_data.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.out is not None:
+        summary = draw_dataset(
+            options.out,
+            num_train_ids=options.identities[0],
+            num_test_ids=options.identities[1],
+            num_cameras=options.cameras,
+            images_per_id=options.images_per_identity,
+            size=tuple(options.size),
+            seed=options.seed,
+        )
+        what = "drawn" if summary.drawn else "there already"
+        print(
+            f"{Path(summary.root) / FOLDER}: {summary.num_train_images} pictures of"
+            f" {summary.num_train_ids} people to train on, {summary.num_query_images} queries"
+            f" and {summary.num_gallery_images} gallery pictures of {summary.num_test_ids}"
+            f" others, {summary.num_cameras} cameras; {what} in"
+            f" {time.perf_counter() - start:.1f} s"
+        )
+    if options.contact_sheet is not None:
+        sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
+        sheet.save(options.contact_sheet, quality=78)
+        print(f"{options.contact_sheet}: {sheet.width} x {sheet.height} pixels")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when it is drawn, 2 for bad input."""
+    options = parse(arguments)
+    return guarded(lambda: work(options))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -20,13 +19,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import unreid  # noqa: F401  (before fastreid: makes it importable)
-from unreid.checks import nearest
+from unreid.cli import Parser, guarded
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line, with fast-reid's names."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = Parser(
+        description=__doc__,
         usage="%(prog)s --config-file FILE [--eval-only] [--resume] [--num-gpus N] [KEY VALUE ...]",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a project's yml")
@@ -34,47 +33,37 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N",
                         help="devices to train on; 1 is supported (default)")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE",
-                        help="settings that override the file, such as SOLVER.MAX_EPOCH 10")
+    parser.add_key_values("settings that override the file, such as SOLVER.MAX_EPOCH 10")
     return parser
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Parse, with a suggestion for a misspelt option."""
+    """The command line, checked as far as it can be without a config."""
     parser = build_parser()
-    args, unknown = parser.parse_known_args(arguments)
-    options = ["--config-file", "--eval-only", "--resume", "--num-gpus"]
-    for word in [*unknown, *args.opts[::2]]:
-        if word in options:
-            parser.error(f"{word} must come before the KEY VALUE pairs")
-        if word.startswith("-"):
-            parser.error(f"unknown option {word}{nearest(word, options)}")
+    args = parser.parse_args(arguments)
     if args.num_gpus != 1:
         parser.error(f"--num-gpus must be 1, got {args.num_gpus}: training on several devices is"
                      " not supported yet")
     return args
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """0 when all went well, 2 for bad input."""
-    args = parse(sys.argv[1:] if arguments is None else arguments)
+def work(args: argparse.Namespace) -> None:
+    """Train, or score."""
     from unreid.config import load_config
     from unreid.engine import run
 
-    try:
-        cfg, project = load_config(args.config_file, args.opts)
-        run.start(cfg, args)
-        if args.eval_only:
-            run.evaluate_only(cfg)
-        else:
-            run.train(cfg, project, resume=args.resume)
-    except (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
-        if os.environ.get("UNREID_TRACEBACK"):
-            raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {text}\n(UNREID_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 2
-    return 0
+    cfg, project = load_config(args.config_file, args.opts)
+    data = run.prepare(cfg, args)
+    if args.eval_only:
+        run.evaluate_only(cfg)
+    else:
+        run.train(cfg, project, resume=args.resume, data=data)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when all went well, 2 for bad input, 130 when interrupted."""
+    args = parse(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: work(args))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 import unreid.data.samplers
 import unreid.modeling.memory_reid  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
+from unreid.data.folder_dataset import FOLDER, check_folder_settings
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import Project, load_project
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
@@ -67,6 +68,7 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.MEMORY.TEMPERATURE = 0.05
     cfg.UNSUP.MEMORY.MOMENTUM = 0.1
     cfg.UNSUP.MEMORY.UPDATE = "plain"
+    _add_folder_config(cfg)
 
     # Images per batch-norm group, on any number of devices; 0: the whole (per-device) batch.
     cfg.MODEL.GHOST_BN = 0
@@ -74,6 +76,28 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.MODEL.CHANNELS_LAST = True
     # Subtract each camera's mean gallery feature at test; uses the gallery's camera ids.
     cfg.TEST.CENTER_CAMERAS = False
+
+
+def _add_folder_config(cfg: CfgNode) -> None:
+    """Pictures of your own: DATASETS.NAMES ("Folder",), and DATASETS.TESTS the same or ()."""
+    folder = cfg.UNSUP.FOLDER = CfgNode()
+    # The folder of all pictures; people with ids are divided into training and test.
+    folder.ROOT = ""
+    # Folders of their own instead, in ROOT; without ROOT each is a root for itself.
+    folder.TRAIN = ""
+    folder.QUERY = ""
+    folder.GALLERY = ""
+    # Searched in the path relative to the root; named groups camera, id, tracklet.
+    folder.PATTERN = ""
+    # Or a file with the columns path, camera, and perhaps id, tracklet.
+    folder.CSV = ""
+    # "regex", "subfolder", "csv" or "one" camera; "": by the pattern or CSV given, else one.
+    folder.CAMERA = ""
+    # CAMERA subfolder: what the sub-folders are, from the outermost ("id", "tracklet", "").
+    folder.LEVELS = ("camera",)
+    # Of the people seen by two cameras or more, how many are tested; and who.
+    folder.TEST_SHARE = 0.3
+    folder.SPLIT_SEED = 0
 
 
 def flat_keys(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -211,6 +235,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
     check_choice("UNSUP.BAD_IMAGE", unsup.BAD_IMAGE, ("error", "skip"))
     check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
     check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE, "SOLVER.IMS_PER_BATCH")
+    check_folder_settings(cfg)
     _check_names(cfg)
     _check_pretrain(cfg)
     if cfg.TEST.PRECISE_BN.ENABLED:
@@ -247,8 +272,14 @@ def _check_names(cfg: CfgNode) -> None:
 
 
 def config_hash(cfg: CfgNode) -> str:
-    """Twelve hex digits that change when a setting changes (the output folder is none)."""
+    """Twelve hex digits that change when a setting changes.
+
+    The output folder is none, nor are a report, and a folder of pictures that is not read.
+    """
     clone = cfg.clone()
     clone.defrost()
     clone.OUTPUT_DIR = ""
+    clone.UNSUP.pop("REPORT", None)
+    if FOLDER not in (*clone.DATASETS.NAMES, *clone.DATASETS.TESTS):
+        clone.UNSUP.pop("FOLDER", None)
     return hashlib.sha256(clone.dump().encode()).hexdigest()[:12]

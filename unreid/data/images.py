@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -26,6 +27,8 @@ def load_image(path: str) -> Image.Image:
         UnreadableImageError: names the file, what was found, and what can be done.
     """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
+            raise OSError("no regular file")
         return read_image(path, format="RGB")
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableImageError(

@@ -54,7 +54,7 @@ def build_test_loader(cfg: Any, dataset_name: str) -> tuple[DataLoader, int]:
         ValueError: a set without query or gallery images.
     """
     compat.rebind()
-    dataset = build_dataset(dataset_name, "DATASETS.TESTS")
+    dataset = build_dataset(dataset_name, "DATASETS.TESTS", cfg)
     query = sorted(dataset.query)  # type: ignore[attr-defined]
     gallery = sorted(dataset.gallery)  # type: ignore[attr-defined]
     for part, items in (("query", query), ("gallery", gallery)):
@@ -64,7 +64,7 @@ def build_test_loader(cfg: Any, dataset_name: str) -> tuple[DataLoader, int]:
     fields: dict[str, Any] = {"targets": _integers(pids), "camids": _integers(camids)}
     # A query tracklet and a gallery tracklet are two, whatever they are called.
     tracklets = number_tracklets(
-        (f"{part}/{item[3]}" if len(item) > 3 else "", item[2], str(item[0]))
+        (f"{part}/{item[3]}" if len(item) > 3 and item[3] else "", item[2], str(item[0]))
         for part, items in (("query", query), ("gallery", gallery)) for item in items
     )
     if tracklets is not None:

@@ -20,6 +20,7 @@ from fastreid.data.datasets import DATASET_REGISTRY
 
 from unreid.checks import nearest
 from unreid.clustering.partition import compact
+from unreid.data.folder_dataset import FOLDER, FolderDataset, train_folder
 from unreid.data.images import ADVICE, UnreadableImageError, unreadable
 
 logger = logging.getLogger("fastreid.unreid.data")
@@ -87,17 +88,22 @@ def _natural(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
 
 
-def build_dataset(name: str, key: str) -> object:
-    """A fast-reid data set, with errors that say which folder was looked for.
+def build_dataset(name: str, key: str, cfg: Any = None) -> object:
+    """A fast-reid data set, or your folder, with errors that say which folder was looked for.
 
     Raises:
         KeyError: no data set of that name.
         FileNotFoundError: its folder is not under ``FASTREID_DATASETS``.
+        ValueError: "Folder" without a config that says which, or a folder that does not fit it.
     """
     known = DATASET_REGISTRY._obj_map
+    if name == FOLDER:
+        if cfg is None:
+            raise ValueError(f"{key} {FOLDER}: a config must name the folder (UNSUP.FOLDER.ROOT)")
+        return FolderDataset.from_config(cfg)
     if name not in known:
-        raise KeyError(f"{key}: no data set {name!r}{nearest(name, known)}; known: "
-                       + ", ".join(sorted(known)))
+        raise KeyError(f"{key}: no data set {name!r}{nearest(name, [*known, FOLDER])}; known: "
+                       + ", ".join([FOLDER, *sorted(known)]))
     root = datasets_root()
     try:
         return DATASET_REGISTRY.get(name)(root=root)
@@ -105,11 +111,12 @@ def build_dataset(name: str, key: str) -> object:
         raise FileNotFoundError(
             f"{key} {name}: {error}. Looked under {os.path.abspath(root)}; set the environment"
             " variable FASTREID_DATASETS to the folder that holds the data sets"
+            + (f', or {key} "()" to train without a test' if key == "DATASETS.TESTS" else "")
         ) from error
 
 
 def load_training_images(
-    names: Sequence[str], *, bad_image: str = "error"
+    names: Sequence[str], *, bad_image: str = "error", cfg: Any = None
 ) -> tuple[UnlabelledImages, np.ndarray | None]:
     """The training images of one or several data sets, sorted by path.
 
@@ -121,9 +128,11 @@ def load_training_images(
         bad_image: Every file is decoded once (some 5,000 small crops a second), so that a
             truncated one does not show after hours: ``"error"`` names it and stops, ``"skip"``
             leaves it out with a warning that names it.
+        cfg: Says which folder "Folder" is (``cfg.UNSUP.FOLDER``).
 
     Returns:
-        The images, and the ids (N,) int64 for :mod:`unreid.evaluation.label_quality` alone.
+        The images, and the ids (N,) int64 for :mod:`unreid.evaluation.label_quality` alone, or
+        None where not every image has one.
 
     Raises:
         KeyError, FileNotFoundError: see :func:`build_dataset`.
@@ -131,7 +140,7 @@ def load_training_images(
     """
     rows: list[_Row] = []
     for name in names:
-        dataset = build_dataset(name, "DATASETS.NAMES")
+        dataset = build_dataset(name, "DATASETS.NAMES", cfg)
         items = dataset.train  # type: ignore[attr-defined]
         if not items:
             raise ValueError(
@@ -139,8 +148,8 @@ def load_training_images(
                 f" {getattr(dataset, 'train_dir', datasets_root())}"
             )
         rows += [
-            _Row(str(path), f"{name}/{pid}", _camera_name(name, cam),
-                 f"{name}/{rest[0]}" if rest else "")
+            _Row(str(path), "" if pid == "" else f"{name}/{pid}", _camera_name(name, cam),
+                 f"{name}/{rest[0]}" if rest and rest[0] else "")
             for path, pid, cam, *rest in items
         ]
     rows.sort()
@@ -151,16 +160,21 @@ def load_training_images(
         paths=tuple(row.path for row in rows),
         camids=np.array([position[row.camera] for row in rows], dtype=np.int64),
         cameras=tuple(cameras),
-        root=datasets_root(),
+        root=train_folder(cfg.UNSUP.FOLDER) if list(names) == [FOLDER] else datasets_root(),
         tracklets=number_tracklets((row.tracklet, row.camera, row.path) for row in rows),
     )
-    _, pids = np.unique([row.pid for row in rows], return_inverse=True)
+    nameless = sum(not row.pid for row in rows)
+    pids = None
+    if nameless == 0:
+        pids = np.unique([row.pid for row in rows], return_inverse=True)[1].astype(np.int64)
     logger.info(
         f"Training on {len(images)} images of {len(cameras)} cameras without ids: "
         + ", ".join(f"{c} {n}" for c, n in zip(cameras, np.bincount(images.camids)))
         + ("" if images.tracklets is None else f"; {len(images.unit_indices)} tracklets")
     )
-    return images, pids.astype(np.int64)
+    if 0 < nameless < len(rows):
+        logger.info(f"{nameless} of {len(rows)} images have no id: labels are not scored")
+    return images, pids
 
 
 def _camera_name(dataset: str, camera: object) -> str:

@@ -20,7 +20,7 @@ from fastreid.utils.logger import setup_logger
 
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
-from unreid.data.unlabelled import load_training_images
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.engine.atomic import replace_file
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.results import RunResults
@@ -74,6 +74,77 @@ def set_aside_earlier_run(folder: str) -> str | None:
     for name in names:
         os.rename(os.path.join(folder, name), os.path.join(target, name))
     return target
+
+
+#: Training images, and the ids of each where they are known.
+TrainingData = tuple[UnlabelledImages, np.ndarray | None]
+
+
+def prepare(cfg: Any, args: Any) -> TrainingData | None:
+    """Read what is trained on, then :func:`start`; None where nothing is trained.
+
+    In this order bad data moves no file of an earlier run. What reading says is kept for the log,
+    which stands in the output folder.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: see :func:`read_data`.
+    """
+    data = None
+    with _log_held() as held:
+        if not args.eval_only:
+            data = read_data(cfg)
+    start(cfg, args)
+    for record in held:
+        logging.getLogger(record.name).handle(record)
+    return data
+
+
+def read_data(cfg: Any) -> TrainingData:
+    """The training images; the test sets and the labeler have had a look, too.
+
+    Raises:
+        KeyError, ValueError, FileNotFoundError: bad input, before any long work.
+    """
+    if not cfg.UNSUP.LABELER:
+        raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
+    labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
+    images, pids = load_training_images(
+        cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg
+    )
+    for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
+        build_test_loader(cfg, name)
+    if hasattr(labeler_class, "check_images"):
+        cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
+        labeler_class.check_images(cfg, images)
+    return images, pids
+
+
+class _Held(logging.Handler):
+    """Keeps records for a log that does not stand yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@contextlib.contextmanager
+def _log_held() -> Iterator[list[logging.LogRecord]]:
+    """What is logged meanwhile, where no log has been set up yet."""
+    log, handler = logging.getLogger("fastreid"), _Held()
+    if log.handlers:
+        yield handler.records
+        return
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield handler.records
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def start(cfg: Any, args: Any) -> None:
@@ -150,26 +221,28 @@ def evaluate_only(cfg: Any) -> dict[str, Any]:
     return UnsupervisedTrainer.test(cfg, model)
 
 
-def train(cfg: Any, project: Project, *, resume: bool) -> dict[str, Any]:
+def train(
+    cfg: Any, project: Project, *, resume: bool, data: TrainingData | None = None
+) -> dict[str, Any]:
     """Both ends of a run and all that is between; returns the content of ``results.json``.
+
+    Args:
+        cfg: A checked config.
+        project: The one that it names.
+        resume: Continue the run in ``OUTPUT_DIR``.
+        data: What :func:`prepare` or :func:`read_data` gave; read here where it is missing.
 
     Raises:
         KeyError, ValueError, FileNotFoundError: bad input, before any long work.
         RuntimeError: no clusters.
         FloatingPointError: training diverged.
     """
-    if not cfg.UNSUP.LABELER:
-        raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
-    images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE)
-    for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
-        build_test_loader(cfg, name)
+    images, pids = data or read_data(cfg)
     cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
     quality = None
     if pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY:
         quality = LabelScorer(pids, images.camids)
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
-    if hasattr(labeler_class, "check_images"):
-        labeler_class.check_images(cfg, images)
     results = RunResults(cfg, resume=resume)
     if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
         started = time.perf_counter()
