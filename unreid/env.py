@@ -1,0 +1,116 @@
+"""``python -m unreid.env``: what one pastes into an issue.
+
+Versions, device, threads and compiled kernels; no host name, no user name, no path.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from unreid.cli import Parser
+from unreid.kernels import kernel
+
+#: Packages that a run may use beside those that results.json names.
+OPTIONAL = ("faiss-cpu", "faiss-gpu", "scipy", "yacs", "cython", "pillow", "matplotlib", "jinja2",
+            "infomap", "onnx", "onnxruntime", "gdown")
+#: Variables that change what a run does, and whose values are harmless.
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES",
+             "UNREID_PURE_PYTHON")
+
+
+def kernel_names() -> list[str]:
+    """The kernels that there is source for."""
+    folder = Path(__file__).parent / "kernels"
+    return sorted(path.name.removesuffix("_twin.py") for path in folder.glob("*_twin.py"))
+
+
+def environment() -> dict[str, dict[str, str]]:
+    """Title -> name -> value, in the order in which :func:`main` prints them."""
+    from unreid.engine.results import versions
+
+    known = versions()
+    machine = {"device": known.pop("device"), "threads of torch": known.pop("threads")}
+    compiled = {name: "compiled" if kernel(name) else "not compiled: the slower twin in numpy"
+                for name in kernel_names()}
+    if not all(text == "compiled" for text in compiled.values()):
+        compiled["to compile"] = "pip install -e . (needs a C compiler; UNREID_PURE_PYTHON unset)"
+    return {
+        "versions": known,
+        "optional": {name: _version(name) for name in OPTIONAL},
+        "machine": {
+            "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+            "processor": _processor(),
+            "cores": f"{_usable_cores()} usable of {os.cpu_count()}",
+            **machine,
+            "memory": _memory(),
+            **_cuda(),
+        },
+        "variables": {name: os.environ.get(name, "not set") for name in VARIABLES}
+        | {"FASTREID_DATASETS": "set" if os.environ.get("FASTREID_DATASETS") else "not set"},
+        "kernels": compiled,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return "unknown"
+    return f"{total / 2**30:.1f} GiB"
+
+
+def _cuda() -> dict[str, str]:
+    found = {"torch is built for": f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU"}
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(number)
+            found[f"GPU {number}"] = f"{device.name}, {device.total_memory / 2**30:.1f} GiB"
+        found["cuDNN"] = str(torch.backends.cudnn.version())
+        found["bfloat16 on GPU"] = str(torch.cuda.is_bf16_supported())
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print it all."""
+    parser = Parser(prog="python -m unreid.env",
+                    description=f"{__doc__}\nexample:\n  python -m unreid.env")
+    parser.parse_args(arguments)
+    for title, entries in environment().items():
+        width = max(map(len, entries))
+        lines = [f"  {name.ljust(width)}  {value}" for name, value in entries.items()]
+        sys.stdout.write("\n".join([title, *lines, ""]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
