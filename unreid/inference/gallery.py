@@ -176,7 +176,7 @@ class Gallery:
         try:
             with np.load(path, allow_pickle=False) as file:
                 table = json.loads(file["table"].tobytes())
-                index = faiss.downcast_index(faiss.deserialize_index(file["faiss"]))
+                index = faiss.deserialize_index(file["faiss"])
             if table["format"] != _FORMAT:
                 raise ValueError(f"format {table['format']}, known: {_FORMAT}")
             entries = tuple(Entry(**entry) for entry in table["entries"])
