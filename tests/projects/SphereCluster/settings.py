@@ -18,9 +18,15 @@ MARKET = CONFIGS / "market.yml"
 BUC = CONFIGS / "predecessors" / "buc.yml"
 
 
-def config(path: Path = MARKET, **settings: object) -> Any:
+#: Where no config is named: SphereCluster's merging, with the triplet loss on all clusters.
+PLAIN = {"SPHERECLUSTER__SOFTMAX__ENABLED": False, "SPHERECLUSTER__MIN_CLUSTER_SIZE": 1}
+
+
+def config(path: Path | None = None, **settings: object) -> Any:
     """A tiny config; ``PASSES=3`` stands for ``SPHERECLUSTER.PASSES 3``."""
     known = {k if "__" in k else f"SPHERECLUSTER__{k}": v for k, v in settings.items()}
+    if path is None:
+        path, known = MARKET, {**PLAIN, **known}
     return load_tiny(path, **known)[0]
 
 
@@ -42,7 +48,7 @@ def bank(features: np.ndarray) -> FeatureBank:
     return FeatureBank(features, np.zeros(len(features), np.int64))
 
 
-def network(path: Path = MARKET, *, images: int = 8, **settings: object) -> Any:
+def network(path: Path | None = None, *, images: int = 8, **settings: object) -> Any:
     """A tiny model for a training set of so many images."""
     cfg = with_numbers(config(path, **settings), num_cameras=3, num_images=images)
     torch.manual_seed(0)

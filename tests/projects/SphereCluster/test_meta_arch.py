@@ -134,12 +134,13 @@ def test_raw_features__come_out_with_their_lengths() -> None:
 
 
 def test_shipped_configs__have_the_losses_of_their_papers() -> None:
-    for name, expected in (("market", (0.5, False)), ("predecessors/hct", (0.5, False)),
-                           ("predecessors/buc", (None, True)), ("predecessors/dbc", (None, True)),
-                           ("predecessors/ecluster", (None, True))):
+    for name, expected in (("market", (0.5, False, True)),
+                           ("predecessors/hct", (0.5, False, False)),
+                           ("predecessors/buc", (None, True, False)),
+                           ("predecessors/dbc", (None, True, False)),
+                           ("predecessors/ecluster", (None, True, False))):
         model = network(CONFIGS / f"{name}.yml")
-        assert (model.margin, model.repelled) == expected
-        assert model.heads.classes is None
+        assert (model.margin, model.repelled, model.heads.classes is not None) == expected
 
 
 def test_people__are_pulled_together_by_each_loss() -> None:
