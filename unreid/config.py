@@ -59,6 +59,8 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.NUM_IMAGES = 0
     # Evaluate the start weights before training ("before" in results.json).
     cfg.UNSUP.EVAL_BEFORE = True
+    # Write report.html into OUTPUT_DIR at the end; a report that fails never fails a training.
+    cfg.UNSUP.REPORT = True
     # k-reciprocal Jaccard distance: neighbours, and neighbours of the query expansion.
     cfg.UNSUP.JACCARD = CfgNode()
     cfg.UNSUP.JACCARD.K1 = 30

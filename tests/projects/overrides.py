@@ -26,6 +26,7 @@ TINY = {
     "TEST.IMS_PER_BATCH": "64",
     "UNSUP.ITERS_PER_EPOCH": "2",
     "UNSUP.EVAL_BEFORE": "False",
+    "UNSUP.REPORT": "False",
 }
 
 #: What a network that knows nothing needs to see two clusters or more.

@@ -272,6 +272,11 @@ def train(
     if trainer.selected is not None:
         results.put("selected", trainer.selected)
     _log_summary(cfg, results)
+    if cfg.UNSUP.REPORT and comm.is_main_process():
+        # Imported here: what only draws is no part of training.
+        from unreid.visualization.sources import report_after_training
+
+        report_after_training(cfg, images, pids if cfg.UNSUP.LOG_LABEL_QUALITY else None)
     return results.content
 
 

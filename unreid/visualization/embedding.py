@@ -1,0 +1,51 @@
+"""Features laid out in the plane.
+
+[0] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
+
+Letters: n images, D channels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from unreid.checks import check_choice, check_integer
+
+METHODS = ("tsne", "pca")
+#: t-SNE means little of fewer points.
+_FEWEST = 10
+
+
+def lay_out(features: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
+    """Points of the plane in -1..1, close where features are.
+
+    Args:
+        features: (n, D) float32.
+        method: ``"tsne"`` [0], of the first 50 principal components, or ``"pca"``. Fewer than 10
+            images, or images that are all alike, are laid out by PCA.
+        seed: Of t-SNE.
+
+    Returns:
+        (n, 2) float64.
+    """
+    check_choice("method", method, METHODS)
+    check_integer("seed", seed, 0)
+    n = len(features)
+    spread = float(np.abs(features - features.mean(axis=0)).max(initial=0))
+    if n < 2 or spread < 1e-6:
+        return np.zeros((n, 2))
+    parts = min(50, n, features.shape[1])
+    points = PCA(parts, svd_solver="full" if parts < 50 else "randomized",
+                 random_state=seed).fit_transform(features.astype(np.float64))
+    if method == "tsne" and n >= _FEWEST:
+        start = 1e-4 * points[:, :2] / points[:, 0].std()
+        if parts < 2:
+            start = np.hstack([start, np.zeros((n, 1))])
+        points = TSNE(perplexity=min(30.0, (n - 1) / 3), init=start, random_state=seed,
+                      max_iter=500).fit_transform(points)
+    if points.shape[1] < 2:
+        points = np.hstack([points, np.zeros((n, 1))])
+    points = points[:, :2] - points[:, :2].mean(axis=0)
+    return points / np.abs(points).max()

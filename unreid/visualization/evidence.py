@@ -1,0 +1,249 @@
+"""What a page needs of the model: features before and after training, and rankings.
+
+Made from the start weights and the checkpoint of a run; on samples, so that a page costs minutes
+even after a training of days. How much was looked at is said on the page.
+
+[0] Zheng et al., Scalable person re-identification: a benchmark (Market-1501), ICCV 2015.
+
+Letters: N images, n in the sample, D channels, Q queries, G gallery images.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fastreid.evaluation.evaluator import inference_context
+from fastreid.utils.env import seed_all_rng
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from unreid.data.loader import build_test_loader
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine.checkpoint import AtomicCheckpointer
+from unreid.engine.extract import extract, progress
+from unreid.engine.trainer import UnsupervisedTrainer
+from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+
+#: Answers kept of each query.
+TOP = 10
+#: CMC up to this rank.
+MAX_RANK = 50
+_BLOCK = 256
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much is looked at.
+
+    Attributes:
+        train: Training images, for the neighbours and the map.
+        queries: Query images.
+        gallery: Gallery images.
+    """
+
+    train: int = 2000
+    queries: int = 500
+    gallery: int = 4000
+
+    @classmethod
+    def of_device(cls, device: str) -> Limits:
+        """A GPU looks at more in less time."""
+        return cls(8000, 3000, 20_000) if device.startswith("cuda") else cls()
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Rankings of one test set by the final model.
+
+    Attributes:
+        name: Of the test set.
+        paths: Q + G files, queries first.
+        pids: (Q + G,).
+        camids: (Q + G,).
+        queries: (V,) those of the Q that have a match.
+        top: (V, 10) gallery positions in ``paths``, nearest first; -1 where the gallery ends.
+        average_precisions: (V,) in 0..1.
+        cmc: (50,) in 0..1.
+        looked_at: (queries, all queries, gallery images, all of them).
+        remark: What of the test settings is not in these rankings, or nothing.
+    """
+
+    name: str
+    paths: list[str]
+    pids: np.ndarray
+    camids: np.ndarray
+    queries: np.ndarray
+    top: np.ndarray
+    average_precisions: np.ndarray
+    cmc: np.ndarray
+    looked_at: tuple[int, int, int, int]
+    remark: str
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are the scores of the whole test set."""
+        queries, all_queries, gallery, whole = self.looked_at
+        return queries == all_queries and gallery == whole
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """fast-reid's logger without its chatter while models are built and read."""
+    log = logging.getLogger("fastreid")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def sample(num: int, limit: int, seed: int) -> np.ndarray:
+    """``limit`` of 0..num-1 at random, ascending; all where there are no more."""
+    if num <= limit:
+        return np.arange(num)
+    return np.sort(np.random.default_rng([seed, 7]).choice(num, limit, replace=False))
+
+
+def load_model(cfg: Any, weights: str) -> nn.Module:
+    """The run's model with ``weights``; '' leaves it as it was before training."""
+    with quiet():
+        seed_all_rng(cfg.UNSUP.SEED)
+        model = UnsupervisedTrainer.build_model(cfg)
+        AtomicCheckpointer(model).load(weights)
+    return model
+
+
+def features_of(
+    cfg: Any, model: nn.Module, images: UnlabelledImages, chosen: np.ndarray
+) -> np.ndarray:
+    """(n, D) unit features of the chosen training images, as a labeler would get them."""
+    return extract(cfg, model, images.subset(chosen)).features
+
+
+class _Features(UnsupervisedEvaluator):
+    """Collects as the evaluator does, and hands over instead of scoring."""
+
+    def centred(self) -> tuple[torch.Tensor, np.ndarray, np.ndarray, int]:
+        features, pids, camids, num_query = self.collected()
+        if self.cfg.TEST.CENTER_CAMERAS:
+            features = self._centred(features, camids, num_query)
+        return features, pids, camids, num_query
+
+
+def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
+    """Rankings of the first of ``DATASETS.TESTS``, by the protocol of [0].
+
+    A gallery larger than the limit keeps every match of the queries that are looked at, as far as
+    the limit allows, and others at random.
+
+    Raises:
+        KeyError, FileNotFoundError, ValueError: see :func:`unreid.data.loader.build_test_loader`;
+            also a sample in which no query has a match.
+    """
+    name = cfg.DATASETS.TESTS[0]
+    loader, num_query = build_test_loader(cfg, name)
+    dataset: Any = loader.dataset
+    pids = np.array(dataset.fields["targets"], dtype=np.int64)
+    queries = sample(num_query, limits.queries, cfg.UNSUP.SEED)
+    gallery = _gallery(pids, num_query, queries, limits.gallery, cfg.UNSUP.SEED)
+    chosen = np.concatenate([queries, gallery])
+    evaluator = _Features(cfg, len(queries), None)
+    evaluator.reset()
+    part = DataLoader(
+        Subset(dataset, chosen.tolist()), batch_size=cfg.TEST.IMS_PER_BATCH,
+        num_workers=loader.num_workers, multiprocessing_context=loader.multiprocessing_context,
+    )
+    with quiet():
+        _run(cfg, model, part, evaluator)
+        features, ids, camids, split = evaluator.centred()
+    paths = [str(dataset.paths[i]) for i in chosen]
+    if "tracklets" in dataset.fields:  # of each, its first frame stands for it
+        of = np.asarray(dataset.fields["tracklets"])[chosen]
+        paths = [paths[i] for i in np.unique(of, return_index=True)[1]]
+    found, top, precisions, cmc = rank(features, ids, camids, split, cfg.TEST.METRIC)
+    looked_at = (len(queries), num_query, len(gallery), len(pids) - num_query)
+    return Retrieval(name, paths, ids, camids, found, top, precisions, cmc, looked_at,
+                     _left_out(cfg, model))
+
+
+def _left_out(cfg: Any, model: nn.Module) -> str:
+    named = [name for name, on in (
+        ("TEST.AQE", cfg.TEST.AQE.ENABLED), ("TEST.RERANK", cfg.TEST.RERANK.ENABLED),
+        ("the model's own evaluator", hasattr(model, "build_evaluator"))) if on]
+    return f"Ranked by features alone, without {' and '.join(named)}." if named else ""
+
+
+def _gallery(
+    pids: np.ndarray, num_query: int, queries: np.ndarray, limit: int, seed: int
+) -> np.ndarray:
+    gallery = np.arange(num_query, len(pids))
+    if len(gallery) <= limit:
+        return gallery
+    order = np.random.default_rng([seed, 8]).permutation(gallery)
+    wanted = np.isin(pids[order], pids[queries])
+    return np.sort(np.concatenate([order[wanted], order[~wanted]])[:limit])
+
+
+def _run(cfg: Any, model: nn.Module, loader: DataLoader, evaluator: _Features) -> None:
+    with inference_context(model), torch.inference_mode():
+        for batch in progress(loader, "test features"):
+            outputs = model(batch)
+            if cfg.TEST.FLIP.ENABLED:
+                outputs = (outputs + model({**batch, "images": batch["images"].flip(3)})) / 2
+            evaluator.process(batch, outputs)
+
+
+def rank(
+    features: torch.Tensor, pids: np.ndarray, camids: np.ndarray, num_query: int,
+    metric: str = "cosine",
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rank the gallery for each query, leaving out gallery images of its person in its camera [0].
+
+    Args:
+        features: (Q + G, D) floating, queries first.
+        pids: (Q + G,) integer.
+        camids: (Q + G,) integer.
+        num_query: Q.
+        metric: ``"cosine"`` or ``"euclidean"``.
+
+    Returns:
+        Queries with a match (V,), their first 10 answers (V, 10) as rows of ``features``, -1 where
+        there are fewer, average precisions (V,) and CMC (50,).
+
+    Raises:
+        ValueError: no query has a match.
+    """
+    features = features.float()
+    if metric == "cosine":
+        features = F.normalize(features)
+    gallery = features[num_query:]
+    g_pids, g_camids = pids[num_query:], camids[num_query:]
+    kept, tops, precisions, firsts = [], [], [], []
+    for start in range(0, num_query, _BLOCK):
+        stop = min(start + _BLOCK, num_query)
+        block = features[start:stop]
+        distances = 1 - block @ gallery.T if metric == "cosine" else torch.cdist(block, gallery)
+        orders = torch.argsort(distances, dim=1, stable=True).numpy()
+        for q, order in zip(range(start, stop), orders):
+            same = g_pids[order] == pids[q]
+            order = order[~(same & (g_camids[order] == camids[q]))]
+            hits = np.flatnonzero(g_pids[order] == pids[q])
+            if not len(hits):
+                continue
+            kept.append(q)
+            tops.append(np.pad(order[:TOP] + num_query, (0, max(0, TOP - len(order))),
+                               constant_values=-1))
+            precisions.append(float(((np.arange(len(hits)) + 1) / (hits + 1)).mean()))
+            firsts.append(int(hits[0]))
+    if not kept:
+        raise ValueError("no query has a match in the gallery under another camera")
+    found = np.bincount(np.minimum(firsts, MAX_RANK), minlength=MAX_RANK + 1)[:MAX_RANK]
+    return np.array(kept), np.array(tops), np.array(precisions), np.cumsum(found) / len(kept)

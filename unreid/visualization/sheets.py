@@ -1,0 +1,138 @@
+"""Contact sheets of clusters and rank lists of queries, as data for the page.
+
+Letters: N images, C clusters, Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from unreid.structures import NOISE
+from unreid.visualization.clusters import ClusterTable, choose, letters, show_members
+from unreid.visualization.evidence import Retrieval
+
+#: Clusters of a kind, and images of each; queries of a kind.
+CLUSTERS, MEMBERS, QUERIES = 4, 14, 5
+
+#: A file's path -> its ``data:`` address, or None where it cannot be read.
+Show = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One thumbnail: its address (None: not readable), words below it, and the kind of frame."""
+
+    src: str | None
+    caption: str
+    frame: str = ""
+    alt: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A row of thumbnails under a line of words; a rank list begins with its query."""
+
+    title: str
+    tiles: list[Tile]
+    more: int = 0
+    lead: Tile | None = None
+
+
+def camera_names(names: tuple[str, ...]) -> list[str]:
+    """Short where the data set's name is in front of all of them: ``market1501_3`` -> ``3``."""
+    prefixes = {name.rpartition("_")[0] for name in names}
+    if len(prefixes) != 1 or "" in prefixes:
+        return list(names)
+    return [name.rpartition("_")[2] for name in names]
+
+
+def camera_label(name: str) -> str:
+    """``c3`` for a bare number; a camera with a name keeps it."""
+    return f"c{name}" if name.isdigit() else name
+
+
+def cluster_sheets(
+    table: ClusterTable,
+    labels: np.ndarray,
+    camids: np.ndarray,
+    pids: np.ndarray | None,
+    cameras: list[str],
+    paths: list[str],
+    show: Show,
+) -> dict[str, list[Sheet]]:
+    """Kind of cluster -> sheets, chosen by :func:`unreid.visualization.clusters.choose`."""
+    sheets: dict[str, list[Sheet]] = {}
+    for kind, rows in choose(table, CLUSTERS).items():
+        for row in rows:
+            members = np.flatnonzero(labels == table.ids[row])
+            shown = show_members(members, camids, pids, MEMBERS)
+            persons = letters(pids[shown]) if pids is not None else [""] * len(shown)
+            tiles = []
+            for i, person in zip(shown.tolist(), persons):
+                frame = "" if pids is None else "right" if person == "A" else "wrong"
+                camera = camera_label(cameras[camids[i]])
+                tiles.append(Tile(show(paths[i]), f"{person} · {camera}" if person else camera,
+                                  frame, f"image {i} of camera {cameras[camids[i]]}"))
+            words = [f"Cluster {table.ids[row]}", f"{table.sizes[row]} images",
+                     f"{table.cameras[row]} camera{'s' if table.cameras[row] != 1 else ''}"]
+            if table.purity is not None and pids is not None:
+                people = len(np.unique(pids[members]))
+                words.append(f"{people} {'people' if people != 1 else 'person'}, purity"
+                             f" {100 * table.purity[row]:.0f} %")
+            sheets.setdefault(kind, []).append(
+                Sheet(" · ".join(words), tiles, len(members) - len(shown)))
+    return sheets
+
+
+def rank_sheets(retrieval: Retrieval, show: Show) -> dict[str, list[Sheet]]:
+    """The best and the worst queries with their first answers.
+
+    Of equal average precision, the query of more matches is the better one; then the earlier.
+    """
+    order = _by_precision(retrieval)
+    num = min(QUERIES, (len(order) + 1) // 2)
+    kinds = {"Best queries": order[:num], "Worst queries": order[::-1][: min(num, len(order) // 2)]}
+    return {kind: [_rank_sheet(retrieval, int(row), show) for row in rows]
+            for kind, rows in kinds.items() if len(rows)}
+
+
+def _by_precision(retrieval: Retrieval) -> np.ndarray:
+    matches = np.array([
+        ((retrieval.pids == retrieval.pids[q]) & (retrieval.camids != retrieval.camids[q])).sum()
+        for q in retrieval.queries.tolist()
+    ])
+    rows = np.arange(len(matches))
+    return np.lexsort((rows, -matches, -retrieval.average_precisions))
+
+
+def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
+    query = int(retrieval.queries[row])
+    lead = Tile(show(retrieval.paths[query]), f"query · c{retrieval.camids[query]}", "query",
+                "the query")
+    tiles = []
+    for place, i in enumerate(retrieval.top[row].tolist(), 1):
+        if i < 0:
+            break
+        hit = retrieval.pids[i] == retrieval.pids[query]
+        tiles.append(Tile(show(retrieval.paths[i]),
+                          f"{'✓' if hit else '✗'} c{retrieval.camids[i]}",
+                          "right" if hit else "wrong",
+                          f"answer {place}, {'the same' if hit else 'another'} person"))
+    share = 100 * retrieval.average_precisions[row]
+    return Sheet(f"Average precision {share:.1f} %", tiles, lead=lead)
+
+
+def noise_sheet(
+    labels: np.ndarray, camids: np.ndarray, cameras: list[str], paths: list[str], show: Show
+) -> Sheet | None:
+    """Some of the images that are in no cluster, evenly from the list."""
+    members = np.flatnonzero(labels == NOISE)
+    if not len(members):
+        return None
+    shown = members[np.unique(np.linspace(0, len(members) - 1, MEMBERS).astype(int))]
+    tiles = [Tile(show(paths[i]), camera_label(cameras[camids[i]]), "", f"image {i}")
+             for i in shown.tolist()]
+    return Sheet(f"In no cluster · {len(members)} images", tiles, len(members) - len(shown))
