@@ -8,7 +8,7 @@ example:
   python tools/check_data.py --root /data/shop --camera subfolder
   python tools/check_data.py --root /data/shop --csv pictures.csv
   python tools/check_data.py --config-file projects/CALR/configs/synthetic.yml \\
-      DATASETS.NAMES "('Folder',)" DATASETS.TESTS "()" UNSUP.FOLDER.ROOT /data/shop
+      DATASETS.NAMES '("Folder",)' DATASETS.TESTS "()" UNSUP.FOLDER.ROOT /data/shop
 """
 
 from __future__ import annotations
@@ -93,11 +93,10 @@ def of_config(cfg: Any) -> list[Any]:
 
 def settings(args: argparse.Namespace, with_ids: bool) -> str:
     """What train_net.py is told to train on the folder that was checked."""
-    pairs = {"DATASETS.NAMES": "('Folder',)",
-             "DATASETS.TESTS": "('Folder',)" if with_ids else "()",
+    pairs = {"DATASETS.NAMES": '("Folder",)',
+             "DATASETS.TESTS": '("Folder",)' if with_ids else "()",
              "UNSUP.FOLDER.ROOT": args.root, "UNSUP.FOLDER.PATTERN": args.pattern,
-             "UNSUP.FOLDER.CSV": os.path.abspath(args.csv) if os.path.isfile(args.csv) else args.csv,
-             "UNSUP.FOLDER.CAMERA": args.camera}
+             "UNSUP.FOLDER.CSV": args.csv, "UNSUP.FOLDER.CAMERA": args.camera}
     if args.camera == "subfolder" and args.levels != ["camera"]:
         pairs["UNSUP.FOLDER.LEVELS"] = str(tuple(args.levels))
     return " ".join(f"{key} {shlex.quote(value)}" for key, value in pairs.items() if value)
