@@ -134,7 +134,7 @@ class PseudoPair(MemoryReID):
         maps = self.backbone(self.normalized(batch["images"]))
         groups, attention = self.group_features(maps)
         if not self.training:
-            if self.surrogate is not None and "indices" in batch:
+            if self.surrogate is not None and "indices" in batch and not self.surrogate.ready:
                 indices = batch["indices"].to(self.device)
                 self.surrogate.remember(indices, self.surrogate(maps, indices))
             return F.normalize(groups.flatten(1))

@@ -125,14 +125,19 @@ class SurrogateClasses(nn.Module):
             negatives.
         """
         memory = self.memory
-        if not len(memory):
+        if not self.ready:
             return patches.sum() * 0
         columns = columns or memory.columns(self.num_negatives)
         return row_nce(patches, indices, memory, columns, self.temperature, partners)
 
+    @property
+    def ready(self) -> bool:
+        """Whether the memory has its rows."""
+        return len(self.memory) > 0
+
     def remember(self, indices: Tensor, patches: Tensor) -> None:
         """Keep what the first label step shows: the rows start from it."""
-        if not len(self.memory):
+        if not self.ready:
             self._seen.append((indices, patches))
 
     def fill(self, num_images: int) -> None:
@@ -141,7 +146,7 @@ class SurrogateClasses(nn.Module):
         Rows are the patches with mean and deviation over the images taken out, as the batch
         norm does in training: before the first step its running statistics are nobody's.
         """
-        if len(self.memory):
+        if self.ready:
             return
         width = self.memory.num_features
         rows = torch.zeros(num_images, self.num_patches, width)
