@@ -181,10 +181,15 @@ class _Frame:
 
 
 def _short(value: float) -> str:
-    """A tick: 12k, 0.05, 3.5."""
+    """A tick: 12k, 0.05, 3.5, 2.5e-4."""
     if abs(value) >= 10_000:
         return f"{value / 1000:.4g}k"
-    return "0" if abs(value) < 1e-12 else f"{value:.4g}"
+    if abs(value) < 1e-12:
+        return "0"
+    if abs(value) < 0.01:
+        digits, _, exponent = f"{value:.2e}".partition("e")
+        return f"{float(digits):g}e{int(exponent)}"
+    return f"{value:.4g}"
 
 
 def bar_chart(title: str, bars: dict[str, float], *, note: str = "", unit: str = "") -> Chart:
@@ -200,12 +205,17 @@ def bar_chart(title: str, bars: dict[str, float], *, note: str = "", unit: str =
         parts.append(
             f'<text x="{left - 8}" y="{y + 16}" text-anchor="end">{escape(_clipped(name, 20))}'
             f'</text><rect class="f0" x="{left}" y="{y + 4}" width="{width:.1f}" height="16"'
-            f' rx="3"/><text x="{left + width + 6:.1f}" y="{y + 16}">{number(value)}'
+            f' rx="3"/><text x="{left + width + 6:.1f}" y="{y + 16}">{_rounded(value)}'
             f"{escape(unit)}</text>"
         )
     svg = Markup(f'<svg class="chart" viewBox="0 0 {_WIDTH} {top + height * len(bars) + 4}"'
                  f' role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>')
     return Chart(title, svg, note=note)
+
+
+def _rounded(value: float) -> str:
+    """Whole from 100 on, else a digit behind the point where there is something behind it."""
+    return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}"
 
 
 def heat_map(
@@ -278,7 +288,9 @@ def scatter(
             hue, light = group * 137.508 % 360, (45, 60, 52)[group % 3]
             colour = f' class="dot" style="stroke:hsl({hue:.0f} 65% {light}%)"'
         parts.append(f'<path{colour} stroke-width="{2 * radius}" d="{dots}"/>')
-    svg = Markup(f'<svg class="chart map" viewBox="0 0 {side} {side}" role="img"'
+    top, bottom = (where[:, 1].min() - edge, where[:, 1].max() + edge) if len(where) else (0, 0)
+    tall = max(bottom - top, side / 4)
+    svg = Markup(f'<svg class="chart map" viewBox="0 {top:.0f} {side} {tall:.0f}" role="img"'
                  f' aria-label="{escape(title)}">{"".join(parts)}</svg>')
     return Chart(title, svg, legend, note=note)
 

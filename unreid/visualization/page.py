@@ -42,6 +42,8 @@ REPORT = "report.html"
 #: Points of the map: more are a blot on a phone, and minutes of t-SNE.
 _MAP_POINTS = 1500
 _NEIGHBOURS = 10
+#: Never at the beginning of a line.
+_PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Page:
     scores: list[dict[str, Any]] = field(default_factory=list)
     curves: list[Chart] = field(default_factory=list)
     phases: Chart | None = None
-    cmc: Chart | None = None
+    retrieval: list[Chart] = field(default_factory=list)
     ranks: dict[str, list[sheets.Sheet]] = field(default_factory=dict)
     rank_note: str = ""
     spread: list[Chart] = field(default_factory=list)
@@ -99,7 +101,8 @@ def write_report(
     run = read_run(folder)
     page = Page(run, remarks=[*run.remarks, *remarks])
     page.tiles, page.scores, page.curves = _tiles(run), _scores(run), curves(run)
-    seconds = {name: value for name, value in run.results.get("seconds", {}).items() if value}
+    seconds = {name.replace("_", " "): value
+               for name, value in run.results.get("seconds", {}).items() if value}
     if seconds:
         page.phases = bar_chart("Seconds by phase", seconds, unit=" s", note="Of the whole run.")
     if images is not None and not _same_list(run, images):
@@ -212,10 +215,14 @@ def _spread(table: ClusterTable) -> list[Chart]:
     charts = [bar_chart("Clusters by the cameras that see them", cameras)]
     edges = [1, 2, 3, 5, 9, 17, 33, 65, 129, 257]
     edges = [*[e for e in edges if e <= table.sizes.max()], int(table.sizes.max()) + 1]
-    sizes = {}
+    sizes: dict[str, float] = {}
     for low, high in pairwise(edges):
-        name = f"{low}" if high == low + 1 else f"{low} to {high - 1}"
-        sizes[f"{name} images"] = float(((table.sizes >= low) & (table.sizes < high)).sum())
+        name = f"{low} image{'s' if low > 1 else ''}"
+        if high > low + 1:
+            name = f"{low} to {high - 1} images"
+        found = int(((table.sizes >= low) & (table.sizes < high)).sum())
+        if found or sizes:  # no empty bars in front
+            sizes[name] = float(found)
     return [*charts, bar_chart("Clusters by size", sizes)]
 
 
@@ -265,14 +272,18 @@ def _add_retrieval(page: Page, retrieval: Retrieval) -> None:
     page.rank_note = " ".join(
         [f"{retrieval.name}, {looked}; mAP {mean:.2f} %.", retrieval.remark]).strip()
     points = [(float(r + 1), float(100 * retrieval.cmc[r])) for r in range(MAX_RANK)]
-    lines: dict[str, Any] = {"after training": points}
-    for key in ("before", "after"):
-        known = dict(page.run.scores.get(retrieval.name, []))
-        if key == "before" and 0 in known:
-            lines["before training"] = [
-                (float(r), known[0][f"Rank-{r}"]) for r in (1, 5, 10) if f"Rank-{r}" in known[0]]
-    page.cmc = line_chart("Queries with a match among the first answers (CMC)", lines, "rank",
-                          zero=True, unit="%")
+    lines = {"after training": points}
+    known = dict(page.run.scores.get(retrieval.name, []))
+    if 0 in known:
+        lines["before training"] = [
+            (float(r), known[0][f"Rank-{r}"]) for r in (1, 5, 10) if f"Rank-{r}" in known[0]]
+    cmc = line_chart("Queries with a match among the first answers (CMC)", lines, "rank",
+                     zero=True, unit="%")
+    tenths = np.minimum((10 * retrieval.average_precisions).astype(int), 9)
+    counts = np.bincount(tenths, minlength=10)
+    spread = bar_chart("Queries by average precision", {
+        f"{10 * i} to {10 * i + 10} %": float(counts[i]) for i in reversed(range(10))})
+    page.retrieval = [chart for chart in (cmc, spread) if chart is not None]
     page.ranks = sheets.rank_sheets(retrieval, _shower())
 
 
@@ -290,11 +301,11 @@ def _add_cameras(
         page.gap.append(heat_map(
             f"Neighbours' cameras, {when} training", shares, names,
             note="Row: the image's camera. Column: where its neighbours are from, in percent."))
-        words.append(f"{100 * same_camera(shares, camids):.0f} % {when} training")
+        words.append(f"{100 * same_camera(shares, camids):.0f}{_PERCENT} {when} training")
     by_chance = same_camera(chance(camids, num), camids)
     page.gap_note = (
         f"Of the {min(_NEIGHBOURS, len(chosen) - 1)} nearest neighbours of an image, those of its"
-        f" own camera: {', '.join(words)}; {100 * by_chance:.0f} % would be chance."
+        f" own camera: {', '.join(words)}; {100 * by_chance:.0f}{_PERCENT} would be chance."
         + _sampled(len(chosen), len(images)))
 
 

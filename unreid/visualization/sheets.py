@@ -110,8 +110,7 @@ def _by_precision(retrieval: Retrieval) -> np.ndarray:
 
 def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
     query = int(retrieval.queries[row])
-    lead = Tile(show(retrieval.paths[query]), f"query · c{retrieval.camids[query]}", "query",
-                "the query")
+    lead = Tile(show(retrieval.paths[query]), "query", "query", "the query")
     tiles = []
     for place, i in enumerate(retrieval.top[row].tolist(), 1):
         if i < 0:
@@ -122,7 +121,8 @@ def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
                           "right" if hit else "wrong",
                           f"answer {place}, {'the same' if hit else 'another'} person"))
     share = 100 * retrieval.average_precisions[row]
-    return Sheet(f"Average precision {share:.1f} %", tiles, lead=lead)
+    title = f"Average precision {share:.1f} % · seen by camera {retrieval.camids[query]}"
+    return Sheet(title, tiles, lead=lead)
 
 
 def noise_sheet(

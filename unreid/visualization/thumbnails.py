@@ -9,8 +9,8 @@ from PIL import Image
 
 from unreid.data.images import UnreadableImageError, load_image
 
-#: Of a thumbnail at most, in pixels: twice what is shown, for dense screens.
-SIZE = (64, 128)
+#: Of a thumbnail at most, in pixels: a little more than what is shown, for dense screens.
+SIZE = (80, 160)
 
 
 def thumbnail(path: str, size: tuple[int, int] = SIZE) -> str | None:
