@@ -1,0 +1,180 @@
+"""The check as a user meets it: table, findings, exit code, and what to type next."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.projects.overrides import ROOT, tiny_options
+from tests.projects.tiny_run import BASELINE
+from unreid.config import load_config
+from unreid.data.unlabelled import load_training_images
+
+CONFIG = ["--config-file", str(ROOT / BASELINE)]
+PATTERN = r"_c(?P<camera>\d)s"
+WITH_IDS = r"(?P<id>\d{4})_c(?P<camera>\d)s"
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    path = list(sys.path)
+    spec = importlib.util.spec_from_file_location("check_data", ROOT / "tools" / "check_data.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+@pytest.fixture
+def folder(synthetic_root: Path, tmp_path: Path) -> Path:
+    """72 drawn pictures of 8 people under 3 cameras, for a test to break."""
+    return Path(shutil.copytree(synthetic_root / "Market-1501-v15.09.15/bounding_box_train",
+                                tmp_path / "my pictures"))
+
+
+def first(folder: Path) -> Path:
+    return sorted(folder.glob("*.jpg"))[0]
+
+
+def test_good_folder__is_a_table_exit_code_0_and_what_to_type_next(
+    tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["--root", str(folder), "--pattern", WITH_IDS]) == 0
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["all", "all", "72", "8", "-", "64", "128", "0"] in rows
+    assert {"1", "2", "3"} == {r[1] for r in rows if r[:1] == ["all"]} - {"all"}
+    assert "72 files read in" in out and "\nno error\n" in out
+    told = out.split("to train on it: ")[1]
+    cfg, _ = load_config(str(ROOT / BASELINE),
+                         [*tiny_options(BASELINE, "unused"), *shlex.split(told)])
+    assert cfg.DATASETS.NAMES == cfg.DATASETS.TESTS == ("Folder",)
+    assert len(load_training_images(cfg.DATASETS.NAMES, cfg=cfg)[0]) == 54
+
+
+def test_folder_without_ids__is_told_to_train_alone(
+    tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["--root", str(folder), "--pattern", PATTERN]) == 0
+    assert """DATASETS.NAMES '("Folder",)' DATASETS.TESTS '()'""" in capsys.readouterr().out
+
+
+def test_truncated_picture__is_named_with_exit_code_1(
+    tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = first(folder)
+    broken.write_bytes(broken.read_bytes()[:300])
+    assert tool.main(["--root", str(folder), "--pattern", PATTERN]) == 1
+    out = capsys.readouterr().out
+    assert f"error: 1 unreadable: {broken} (" in out and "1 error to mend first" in out
+    assert "to train on it" not in out
+
+
+def test_copies_and_cameras_with_few_images__are_warnings_with_exit_code_0(
+    tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(first(folder), folder / "copy_c1s.JPG")
+    assert tool.main(["--root", str(folder), "--pattern", PATTERN, "--min-images", "1000"]) == 0
+    out = capsys.readouterr().out
+    assert "warning: 1 exact copies of 1 pictures" in out
+    assert "warning: 3 cameras have fewer than 1000 training images" in out
+
+
+def test_no_camera_named__is_warned_of_and_the_pattern_is_suggested(
+    tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["--root", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "all training images are of one camera" in out and "hint: --pattern '" in out
+    suggested = out.split("hint: --pattern '")[1].split("'")[0]
+    assert tool.main(["--root", str(folder), "--pattern", suggested]) == 0
+    assert "one camera" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--pattern", "c(?P<camera>x)"], "does not match the pattern"),
+        (["--pattern", "c1"], "pattern must have a group (?P<camera>...)"),
+        (["--camera", "subfolder"], "lies in 0 sub-folders"),
+        (["--csv", "nope.csv"], "nope.csv: no such CSV"),
+        (["--camera", "subfoldr"], "did you mean 'subfolder'"),
+    ],
+)
+def test_folder_that_cannot_be_listed__is_one_line_and_exit_code_1(
+    tool: ModuleType, folder: Path, arguments: list[str], message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert tool.main(["--root", str(folder), *arguments]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and message in err and "Traceback" not in err
+
+
+def test_missing_and_empty_folders__are_errors(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["--root", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere: no such folder" in capsys.readouterr().err
+    assert tool.main(["--root", str(tmp_path)]) == 1
+    assert "error: no picture (jpg" in capsys.readouterr().out
+
+
+def test_csv__says_how_many_pictures_it_leaves_out_and_where_a_path_escapes(
+    tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(p.name for p in folder.glob("*.jpg"))
+    (folder / "list.csv").write_text(
+        "path,camera\n" + "".join(f"{name},{name[6]}\n" for name in names[:40]))
+    assert tool.main(["--root", str(folder), "--csv", "list.csv"]) == 0
+    out = capsys.readouterr().out
+    assert "40 files read" in out and "note: 32 pictures below" in out
+    (folder / "list.csv").write_text(f"path,camera\n../{folder.name}/{names[0]},1\n")
+    assert tool.main(["--root", str(folder), "--csv", "list.csv"]) == 1
+    assert "list.csv line 2: " in capsys.readouterr().err
+
+
+def test_config__checks_what_it_trains_and_is_tested_on(
+    tool: ModuleType, synthetic_root: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    assert tool.main([*CONFIG, *tiny_options(BASELINE, "unused")]) == 0
+    rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert {"train", "query", "gallery"} <= {row[0] for row in rows if row}
+    own = tiny_options(BASELINE, "unused", DATASETS__NAMES="('Folder',)", DATASETS__TESTS="()",
+                       UNSUP__FOLDER__ROOT=folder, UNSUP__BAD_IMAGE="skip",
+                       UNSUP__FOLDER__PATTERN=PATTERN)
+    first(folder).write_bytes(b"")
+    assert tool.main([*CONFIG, *own]) == 0
+    assert "left out by UNSUP.BAD_IMAGE skip" in capsys.readouterr().out
+
+
+def test_bad_setting_of_a_config__is_exit_code_2(
+    tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main([*CONFIG, "UNSUP.FOLDER.ROT", "x"]) == 2
+    assert "did you mean 'UNSUP.FOLDER.ROOT'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --root --config-file is required"),
+        (["--root", "a", "--patern", "b"], "unknown option --patern; did you mean '--pattern'?"),
+        (["--root", "a", "A.B", "1"], "KEY VALUE pairs (A.B ...) go with --config-file"),
+        ([*CONFIG, "--csv", "a.csv"], "with --config-file, name the folder by UNSUP.FOLDER.ROOT"),
+    ],
+)
+def test_misuse__is_named_and_exits_with_2(
+    tool: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        tool.main(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
