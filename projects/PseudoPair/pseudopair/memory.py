@@ -113,6 +113,10 @@ class RowMemory(nn.Module):
         drawn = torch.randint(len(self), (wanted,), generator=generator)
         return Columns(drawn.to(device), True, len(self))
 
+    def at(self, columns: Columns) -> Tensor:
+        """(G, M, D) rows of the columns; of all N without a copy."""
+        return self.rows[:, columns.indices] if columns.sampled else self.rows
+
     @torch.no_grad()
     def update(self, indices: Tensor, features: Tensor) -> None:
         """w_i <- normalise(m w_i + (1 - m) f_i), over the batches of all ranks.

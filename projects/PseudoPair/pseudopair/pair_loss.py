@@ -99,7 +99,8 @@ def memory_pair_loss(
     wanted = torch.cat([indices[:, None], partners.clamp(min=0)], dim=1)
     attracted = memory.rows[:, wanted]
     positives = torch.einsum("bgd,gbrd->gbr", features, attracted) / temperature
-    negatives = torch.einsum("bgd,gmd->gbm", features, memory.rows[:, columns.indices])
+    # A product of transposed views: einsum would copy all rows.
+    negatives = features.transpose(0, 1) @ memory.at(columns).transpose(1, 2)
     others = (columns.indices != indices[:, None]) & ~among(columns.indices, partners)
     correction = columns.correction(others, 1 + (partners >= 0).sum(1))
     keep = others if beta is None else others & (negatives[0].detach() <= beta)

@@ -181,8 +181,8 @@ def row_nce(
     """
     own = memory.rows[:, indices].transpose(0, 1)
     positives = (features * own).sum(2).T.unsqueeze(2) / temperature
-    rows = memory.rows[:, columns.indices]
-    negatives = torch.einsum("bgd,gmd->gbm", features, rows) / temperature
+    rows = memory.at(columns)
+    negatives = features.transpose(0, 1) @ rows.transpose(1, 2) / temperature
     others = columns.indices != indices[:, None]
     excluded: Tensor | int = 1
     if partners is not None:
