@@ -90,13 +90,21 @@ def cluster_sheets(
 def rank_sheets(retrieval: Retrieval, show: Show) -> dict[str, list[Sheet]]:
     """The best and the worst queries with their first answers.
 
-    Of equal average precision, the query of more matches is the better one; then the earlier.
+    Of equal average precision, the query of more matches is the better one; then the earlier. Of
+    a person, one query is shown among the best and one among the worst.
     """
     order = _by_precision(retrieval)
-    num = min(QUERIES, (len(order) + 1) // 2)
-    kinds = {"Best queries": order[:num], "Worst queries": order[::-1][: min(num, len(order) // 2)]}
+    half = (len(order) + 1) // 2
+    kinds = {"Best queries": _one_each(retrieval, order[:half]),
+             "Worst queries": _one_each(retrieval, order[half:][::-1])}
     return {kind: [_rank_sheet(retrieval, int(row), show) for row in rows]
             for kind, rows in kinds.items() if len(rows)}
+
+
+def _one_each(retrieval: Retrieval, rows: np.ndarray) -> np.ndarray:
+    """The first :data:`QUERIES` of these rows, each of another person."""
+    first = np.unique(retrieval.pids[retrieval.queries[rows]], return_index=True)[1]
+    return rows[np.sort(first)][:QUERIES]
 
 
 def _by_precision(retrieval: Retrieval) -> np.ndarray:
@@ -121,7 +129,7 @@ def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
                           "right" if hit else "wrong",
                           f"answer {place}, {'the same' if hit else 'another'} person"))
     share = 100 * retrieval.average_precisions[row]
-    title = f"Average precision {share:.1f} % · seen by camera {retrieval.camids[query]}"
+    title = f"Average precision {share:.1f} % · camera {retrieval.camids[query]}"
     return Sheet(title, tiles, lead=lead)
 
 

@@ -1,0 +1,348 @@
+"""The page of a run: it needs nothing, has the run's numbers, and exists for runs of any fate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.projects.tiny_run import BASELINE, load_tiny, train_tiny
+from tests.unreid.visualization.conftest import WriteRun
+from tests.unreid.visualization.reading import Reading
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.visualization import evidence, sources
+from unreid.visualization.evidence import Limits
+from unreid.visualization.history import read_run
+from unreid.visualization.page import duration, write_report
+from unreid.visualization.sources import load_sources, report_after_training
+from unreid.visualization.thumbnails import SIZE, thumbnail
+
+HOSTILE = '<script>alert("x")</script> & "quotes\' <img src=x onerror=alert(1)>'
+
+
+def images_of(folder: Path, names: list[str], camids: list[int], cameras: tuple[str, ...]) -> Any:
+    """Small pictures on disk, and the training list of them."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 40), (90, 20, 60)).save(path, "JPEG")
+    paths = tuple(str(folder / name) for name in names)
+    return UnlabelledImages(paths, np.array(camids, dtype=np.int64), cameras, str(folder))
+
+
+def assert_self_contained(page: Reading) -> None:
+    for address in page.addresses:
+        assert address.startswith(("data:", "#")), address
+    assert "script" not in page.tags and "iframe" not in page.tags
+    # Neither a style nor a picture names a place.
+    assert "url(" not in page.source and "@import" not in page.source
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page.source)
+    assert "default-src 'none'" in page.source
+
+
+def test_page__is_self_contained_and_well_formed(page: Path) -> None:
+    reading = Reading(page)
+    assert_self_contained(reading)
+    assert reading.unclosed == []
+    assert sum(a.startswith("data:image/jpeg") for a in reading.addresses) > 50
+
+
+def test_page__has_every_part(page: Path) -> None:
+    text = Reading(page).text
+    for words in ("finished", "Scores", "Curves", "Retrieval", "Losses", "Label quality",
+                  "Seconds of the label step", "Best queries", "Worst queries", "Largest",
+                  "Purest", "Most mixed", "Clusters by the cameras", "before training",
+                  "after training", "By cluster", "By camera", "config hash", "SOLVER.BASE_LR"):
+        assert words in text, words
+    assert "Not on this page" not in text
+
+
+def test_every_link_inside__leads_somewhere(page: Path) -> None:
+    source = page.read_text()
+    links = re.findall(r'href="#([^"]+)"', source)
+    assert len(links) >= 6 and all(f'id="{link}"' in source for link in links)
+
+
+def test_every_curve__has_the_runs_numbers(page: Path, trained: Path) -> None:
+    charts = Reading(page).charts
+    run = read_run(trained)
+    results = json.loads((trained / "results.json").read_text())
+    wanted = {
+        ("Clusters", "clusters"): [(e.number, e.clusters) for e in run.epochs],
+        ("Images in no cluster", "noise"): [(e.number, 100 * e.noise) for e in run.epochs],
+        ("Largest cluster", "images"): [(e.number, e.largest) for e in run.epochs],
+        ("Cameras per cluster", "mean"): [(e.number, e.cameras_per_cluster) for e in run.epochs],
+        ("Seconds of the label step", "extract"): [
+            (e.number, e.seconds["extract"]) for e in run.epochs],
+    }
+    for name in ("precision", "recall", "f_score", "ari", "nmi", "purity"):
+        wanted["Label quality", name] = [(e.number, e.quality[name]) for e in run.epochs]
+    for name, points in run.losses.items():
+        wanted["Learning rate" if name == "lr" else "Losses", name] = [*points]
+    scores = run.scores["Market1501"]
+    assert scores[0][1] == results["before"] and scores[-1][1] == results["after"]
+    for name in results["after"]:
+        wanted["Retrieval", name] = [(done, values[name]) for done, values in scores]
+    for (title, name), points in wanted.items():
+        chart = charts[title]
+        spread = chart.axes["y1"] - chart.axes["y0"]
+        assert chart.column(name) == pytest.approx([(x, pytest.approx(y, rel=1e-5))
+                                                    for x, y in points]), (title, name)
+        # Drawn where the table says: to a hundredth of a pixel of some 200.
+        assert len(chart.lines[name]) == len(points)
+        for drawn, (x, y) in zip(chart.lines[name], points):
+            assert drawn[0] == pytest.approx(x, abs=1e-3 * max(1, chart.axes["x1"]))
+            assert drawn[1] == pytest.approx(y, abs=1e-3 * spread), (title, name)
+
+
+def test_whole_test_set__ranks_to_the_runs_own_scores(
+    trained: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    cfg, *_ = load_sources(trained, [])
+    model = evidence.load_model(cfg, str(trained / "model_final.pth"))
+    found = evidence.retrieve(cfg, model, Limits())
+    after = json.loads((trained / "results.json").read_text())["after"]
+    assert found.complete
+    assert 100 * found.average_precisions.mean() == pytest.approx(after["mAP"], abs=0.01)
+    for place in (1, 5, 10):
+        assert 100 * found.cmc[place - 1] == pytest.approx(after[f"Rank-{place}"], abs=0.01)
+
+
+def test_features_before__are_those_of_the_start_weights(
+    trained: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    cfg, images, _, _ = load_sources(trained, [])
+    assert images is not None
+    every = np.arange(len(images))
+    rows = [evidence.features_of(cfg, evidence.load_model(cfg, weights), images, every)
+            for weights in ("", "", str(trained / "model_final.pth"))]
+    np.testing.assert_array_equal(rows[0], rows[1])
+    assert np.abs(rows[0] - rows[2]).max() > 1e-3
+    some = np.array([1, 4, 9])
+    model = evidence.load_model(cfg, "")
+    np.testing.assert_allclose(evidence.features_of(cfg, model, images, some), rows[0][some],
+                               atol=1e-4)
+
+
+def test_samples__are_named_on_the_page(
+    copy: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    cfg, images, pids, _ = load_sources(copy, [])
+    assert images is not None
+    limits = Limits(train=20, queries=5, gallery=12)
+    text = Reading(write_report(copy, cfg=cfg, images=images, pids=pids, limits=limits)).text
+    assert f"A sample: 20 of {len(images)} images." in text
+    assert "a sample: 5 of" in text and "12 of" in text
+    assert "the numbers here are not those of the run" in text
+
+
+def test_run_without_ids__shows_clusters_by_cameras(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    names = [f"{i}.jpg" for i in range(6)]
+    images = images_of(tmp_path / "data", names, [0, 0, 1, 1, 2, 2], ("a_0", "a_1", "a_2"))
+    folder = write_run(labels=[[0, 0, 0, 1, 1, -1]], camids=[0, 0, 1, 1, 2, 2], paths=names)
+    reading = Reading(write_report(folder, images=images))
+    for words in ("In most cameras", "In none", "Cluster 0 · 3 images · 2 cameras"):
+        assert words in reading.text
+    for words in ("Purest", "Most mixed", "purity", "Label quality"):
+        assert words not in reading.text
+    assert_self_contained(reading)
+
+
+def test_run_without_test_sets__has_no_retrieval(
+    tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    settings = {"DATASETS__TESTS": "()", "SOLVER__MAX_EPOCH": 1, "UNSUP__REPORT": True}
+    cfg, _ = load_tiny(BASELINE, folder, **settings)
+    folder.mkdir()
+    (folder / "config.yaml").write_text(cfg.dump())
+    train_tiny(BASELINE, synthetic_root, folder, **settings)
+    text = Reading(folder / "report.html").text
+    assert "finished" in text and "The gap between cameras" in text
+    assert "Best queries" not in text and "Not on this page" not in text
+
+
+def test_killed_half_way__has_what_was_known(
+    copy: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    for name in ("model_final.pth", "last_checkpoint", "labels/epoch_002.npz"):
+        (copy / name).unlink()
+    results = json.loads((copy / "results.json").read_text())
+    results.update(after=None, labels=None, seconds={})
+    (copy / "results.json").write_text(json.dumps(results))
+    cfg, images, pids, _ = load_sources(copy, [])
+    reading = Reading(write_report(copy, cfg=cfg, images=images, pids=pids))
+    assert "stopped in epoch 1" in reading.text
+    assert "there is no checkpoint" in reading.text
+    assert [x for x, _ in reading.charts["Clusters"].column("clusters")] == [0, 1]
+    assert "Neighbours' cameras, before training" in reading.text
+    assert "Neighbours' cameras, after training" not in reading.text
+
+
+def test_killed_before_the_first_labels__is_a_page_all_the_same(write_run: WriteRun) -> None:
+    reading = Reading(write_report(write_run()))
+    assert "stopped before the first labels" in reading.text
+    assert "results.json is not there" in reading.text
+    assert_self_contained(reading)
+
+
+def test_one_cluster_left__is_a_page(write_run: WriteRun, tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(5)]
+    images = images_of(tmp_path / "data", names, [0] * 5, ("a_0",))
+    folder = write_run(labels=[[0, 0, 1, 1, -1], [0] * 5], paths=names)
+    text = Reading(write_report(folder, images=images, pids=np.arange(5))).text
+    assert "Cluster 0 · 5 images · 1 camera · 5 people, purity 20 %" in text
+    assert "1 camera 1" in text
+
+
+def test_all_noise__is_a_page(write_run: WriteRun, tmp_path: Path) -> None:
+    names = [f"{i}.jpg" for i in range(3)]
+    images = images_of(tmp_path / "data", names, [0] * 3, ("a_0",))
+    text = Reading(write_report(write_run(labels=[[-1] * 3], paths=names), images=images)).text
+    assert "In no cluster · 3 images" in text
+
+
+def test_names_that_are_markup__come_out_as_words(write_run: WriteRun, tmp_path: Path) -> None:
+    names = ["<b>0.jpg", "'1\".jpg", "&amp;.jpg", "ä ö.jpg"]
+    images = images_of(tmp_path / "data", names, [0, 0, 1, 1], (f"cam_{HOSTILE}", "dark & stormy"))
+    results = {
+        "before": {HOSTILE: {"mAP": 1.0}, "b": {"mAP": 1.0}},
+        "after": {HOSTILE: {"mAP": 2.0, HOSTILE: 3.0}, "b": {"mAP": 1.0}},
+        "seconds": {HOSTILE: 3.0}, "versions": {HOSTILE: HOSTILE}, "project": HOSTILE,
+        "config_hash": HOSTILE, "datasets": {"train": [HOSTILE], "test": [HOSTILE]},
+    }
+    metrics = json.dumps({"iteration": 1, f"loss_{HOSTILE}": 1.0}) + "\n"
+    folder = write_run("run <b> & 'x'", labels=[[0, 0, 0, 1]], camids=[0, 0, 1, 1], paths=names,
+                       results=results, metrics=metrics, config=json.dumps({"A": HOSTILE}))
+    reading = Reading(write_report(folder, images=images, pids=np.array([0, 1, 0, 1])))
+    assert_self_contained(reading)
+    assert reading.unclosed == [] and "<script" not in reading.source
+    assert "b" not in set(reading.tags) - {"b"} and "onerror=" not in re.sub(
+        r"&lt;img src=x onerror=", "", reading.source)
+    assert f"loss_{HOSTILE}" in reading.charts["Losses"].lines
+    assert "run <b> & 'x'" in reading.text
+
+
+def test_pictures_that_are_gone__leave_an_empty_place(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    names = [f"{i}.jpg" for i in range(4)]
+    images = images_of(tmp_path / "data", names, [0, 0, 1, 1], ("a_0", "a_1"))
+    folder = write_run(labels=[[0, 0, 1, 1]], camids=[0, 0, 1, 1], paths=names)
+    shutil.rmtree(tmp_path / "data")
+    reading = Reading(write_report(folder, images=images))
+    assert "not readable" in reading.text and "img" not in reading.tags
+
+
+def test_another_training_set__is_never_shown_as_this_runs(
+    write_run: WriteRun, tmp_path: Path
+) -> None:
+    images = images_of(tmp_path / "data", ["x.jpg", "y.jpg"], [0, 0], ("a_0",))
+    reading = Reading(write_report(write_run(labels=[[0, 0]]), images=images))
+    assert "the training set is not the one" in reading.text and "img" not in reading.tags
+
+
+def test_losses_that_are_not_numbers__break_the_line_and_not_the_page(
+    write_run: WriteRun,
+) -> None:
+    rows = [(1, 2.0), (2, float("nan")), (3, float("inf")), (4, 1.0)]
+    metrics = "".join(json.dumps({"iteration": i, "total_loss": v}) + "\n" for i, v in rows)
+    chart = Reading(write_report(write_run(metrics=metrics))).charts["Losses"]
+    assert chart.column("total_loss") == [(1, 2), (4, 1)]
+
+
+def test_page_that_cannot_be_made__warns_with_the_command_and_raises_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, copy: Path,
+    synthetic_root: Path,
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    cfg, images, pids, _ = load_sources(copy, [])
+    assert images is not None
+    shutil.rmtree(copy)
+    monkeypatch.setattr(sources.logger, "propagate", True)
+    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        assert report_after_training(cfg, images, pids) is None
+    assert "the training itself is complete" in caplog.text
+    assert f"python tools/report.py {copy}" in caplog.text
+
+
+def test_page_without_jinja__is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, copy: Path,
+    synthetic_root: Path,
+) -> None:
+    import sys
+
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    cfg, images, pids, _ = load_sources(copy, [])
+    assert images is not None
+    for name in ("unreid.visualization.page", "unreid.visualization.render"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.setattr(logging.getLogger("fastreid"), "propagate", True)
+    with caplog.at_level(logging.WARNING):
+        assert report_after_training(cfg, images, pids) is None
+    assert "jinja2" in caplog.text
+
+
+def test_model_that_fails__leaves_the_rest_of_the_page(
+    copy: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
+    (copy / "model_final.pth").write_bytes(b"half a model")
+    cfg, images, pids, _ = load_sources(copy, [])
+    text = Reading(write_report(copy, cfg=cfg, images=images, pids=pids)).text
+    assert "the model after training could not be asked" in text and "is damaged" in text
+    assert "Largest" in text and "Neighbours' cameras, before training" in text
+
+
+def test_training_ends__with_a_page_unless_told_not_to(
+    tmp_path: Path, synthetic_root: Path
+) -> None:
+    for report in (True, False):
+        folder = tmp_path / str(report)
+        train_tiny(BASELINE, synthetic_root, folder, SOLVER__MAX_EPOCH=1, UNSUP__REPORT=report)
+        assert (folder / "report.html").is_file() == report
+
+
+def test_thumbnail__fits_and_carries_no_metadata(tmp_path: Path) -> None:
+    import base64
+    import io
+
+    big = Image.new("RGB", (300, 500), (1, 2, 3))
+    exif = big.getexif()
+    exif[0x010E] = "where she lives"
+    big.save(tmp_path / "big.jpg", exif=exif)
+    text = thumbnail(str(tmp_path / "big.jpg"))
+    assert text is not None
+    small = Image.open(io.BytesIO(base64.b64decode(text.partition(",")[2])))
+    assert small.width <= SIZE[0] and small.height <= SIZE[1] and not small.getexif()
+    assert abs(small.width / small.height - 300 / 500) < 0.02
+    (tmp_path / "no.jpg").write_text("no picture")
+    assert thumbnail(str(tmp_path / "no.jpg")) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(3.4, "3 s"), (119, "119 s"), (600, "10 min"), (7260, "2 h 01 min"), (90000, "25 h 00 min")],
+)
+def test_duration__is_in_words(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_environment__is_left_alone(page: Path) -> None:
+    assert "FASTREID_DATASETS" not in os.environ
