@@ -47,6 +47,10 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.CENTER_CAMERAS = False
     # Images whose weight equals one global mean when a camera's mean is estimated.
     cfg.UNSUP.CENTER_SHRINKAGE = 16.0
+    # Beyond its mean, even out each camera's covariance: the power, 0 (off) to 0.5 (whitening).
+    cfg.UNSUP.WHITEN_CAMERAS = 0.0
+    # Draw each feature towards its k nearest mutual neighbours before labelling; 0 does not.
+    cfg.UNSUP.SMOOTH_NEIGHBOURS = 0
     # Extract with the flipped image too, and average: twice the time, steadier labels.
     cfg.UNSUP.EXTRACT_FLIP = False
     # An unreadable training image: "error" names it and stops, "skip" leaves it out.
@@ -216,6 +220,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
     for key, value, low in (
         ("UNSUP.ITERS_PER_EPOCH", unsup.ITERS_PER_EPOCH, 1),
         ("UNSUP.SEED", unsup.SEED, 0),
+        ("UNSUP.SMOOTH_NEIGHBOURS", unsup.SMOOTH_NEIGHBOURS, 0),
         ("UNSUP.JACCARD.K1", unsup.JACCARD.K1, 2),
         ("UNSUP.JACCARD.K2", unsup.JACCARD.K2, 1),
         ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 1),
@@ -231,6 +236,10 @@ def check_unreid_config(cfg: CfgNode) -> None:
     if cfg.MODEL.GHOST_BN == 1:
         raise ValueError("MODEL.GHOST_BN must be 0 or an integer >= 2, got 1")
     check_number("UNSUP.CENTER_SHRINKAGE", unsup.CENTER_SHRINKAGE, 0)
+    check_number("UNSUP.WHITEN_CAMERAS", unsup.WHITEN_CAMERAS, 0, 0.5)
+    if unsup.WHITEN_CAMERAS and not unsup.CENTER_CAMERAS:
+        raise ValueError("UNSUP.WHITEN_CAMERAS must be 0 without UNSUP.CENTER_CAMERAS, whose means"
+                         f" it goes beyond, got {unsup.WHITEN_CAMERAS}")
     check_number("UNSUP.MEMORY.TEMPERATURE", memory.TEMPERATURE, 0, open_minimum=True)
     check_number("UNSUP.MEMORY.MOMENTUM", memory.MOMENTUM, 0, 1)
     check_choice("UNSUP.MEMORY.UPDATE", memory.UPDATE, ("plain", "hard"))

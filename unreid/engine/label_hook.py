@@ -23,8 +23,11 @@ from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
+from unreid.engine.neighbours import find_neighbours
 from unreid.engine.selection import Selection
 from unreid.graph.centering import center_cameras
+from unreid.graph.smoothing import smooth_mutual
+from unreid.graph.whitening import whiten_cameras
 from unreid.registry import SAMPLER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -134,16 +137,26 @@ class PseudoLabelHook(HookBase):
             self.trainer.optimizer.state.pop(parameter, None)
 
     def bank_for_labelling(self, bank: FeatureBank) -> FeatureBank:
-        """The bank that the labeler sees: of tracklets, each the mean of its frames [0], and with
-        the cameras centred. The memory is always made of features as extracted."""
+        """The bank that the labeler sees: of tracklets, each the mean of its frames [0]; with the
+        cameras centred or evened out, and neighbours drawn together. The memory is always made of
+        features as extracted."""
         tracklets = self.images.tracklets
         if tracklets is not None:
             camids = bank.camids[self.images.unit_indices]
             bank = FeatureBank(centroids(bank.features, tracklets), camids)
-        if not self.cfg.UNSUP.CENTER_CAMERAS:
-            return bank
-        shrinkage = self.cfg.UNSUP.CENTER_SHRINKAGE
-        return FeatureBank(center_cameras(bank.features, bank.camids, shrinkage), bank.camids)
+        unsup = self.cfg.UNSUP
+        if unsup.CENTER_CAMERAS and unsup.WHITEN_CAMERAS:
+            evened = whiten_cameras(bank.features, bank.camids, power=unsup.WHITEN_CAMERAS,
+                                    mean_shrinkage=unsup.CENTER_SHRINKAGE)
+            bank = FeatureBank(evened, bank.camids)
+        elif unsup.CENTER_CAMERAS:
+            centred = center_cameras(bank.features, bank.camids, unsup.CENTER_SHRINKAGE)
+            bank = FeatureBank(centred, bank.camids)
+        if unsup.SMOOTH_NEIGHBOURS:
+            neighbours = find_neighbours(bank, unsup.SMOOTH_NEIGHBOURS + 1, self.cfg.MODEL.DEVICE)
+            smoothed = smooth_mutual(bank.features, unsup.SMOOTH_NEIGHBOURS, neighbours=neighbours)
+            bank = FeatureBank(smoothed, bank.camids)
+        return bank
 
     def _of_images(self, pseudo: PseudoLabels) -> PseudoLabels:
         """Every frame has the label of its tracklet."""
