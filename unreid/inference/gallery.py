@@ -82,8 +82,7 @@ class Gallery:
     def empty(cls, root: str, predictor: Predictor) -> Gallery:
         """A gallery without a picture yet."""
         features = np.zeros((0, predictor.num_features), dtype=np.float32)
-        return cls(os.path.abspath(root), (), features, predictor.fingerprint,
-                   os.path.abspath(predictor.name))
+        return cls(os.path.abspath(root), (), features, predictor.fingerprint, predictor.title)
 
     @property
     def paths(self) -> list[str]:
@@ -99,9 +98,8 @@ class Gallery:
         if predictor.fingerprint != self.fingerprint:
             raise ValueError(
                 f"{name} holds features of {self.model} ({self.fingerprint}), which cannot be"
-                f" compared with those of {os.path.abspath(predictor.name)}"
-                f" ({predictor.fingerprint}); take that model (and the same --flip), or name"
-                " another index file for this one"
+                f" compared with those of {predictor.title} ({predictor.fingerprint}); take that"
+                " model, or name another index file for this one"
             )
 
     def update(

@@ -9,7 +9,9 @@ Letters: N pictures, B of a batch, D channels, H x W pixels.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -143,8 +145,15 @@ class Predictor:
             # What the weights lack is drawn alike every time: one file, one fingerprint.
             torch.manual_seed(cfg.UNSUP.SEED)
             model = build_model(cfg)
-        AtomicCheckpointer(model).load(weights)
+        with _training_parts_unmentioned():
+            AtomicCheckpointer(model).load(weights)
         return cls(cfg, model, name=weights, **options)
+
+    @property
+    def title(self) -> str:
+        """The absolute name of the weights, and what else tells models of one file apart."""
+        height, width = self.size
+        return f"{os.path.abspath(self.name)} at {height}x{width}{' with flip' * self.flip}"
 
     @property
     def num_features(self) -> int:
@@ -248,6 +257,21 @@ class Predictor:
         if self.flip:
             features = (features + self.model({"images": images.flip(3)})) / 2
         return torch.nn.functional.normalize(features.float()).cpu()
+
+
+@contextlib.contextmanager
+def _training_parts_unmentioned() -> Iterator[None]:
+    """What only training needs (a camera adversary) is not in the model, and rightly so."""
+    log = logging.getLogger("fastreid.unreid.checkpoint")
+
+    def unusual(record: logging.LogRecord) -> bool:
+        return "not in the model, left out" not in record.getMessage()
+
+    log.addFilter(unusual)
+    try:
+        yield
+    finally:
+        log.removeFilter(unusual)
 
 
 def _size(cfg: Any) -> tuple[int, int]:

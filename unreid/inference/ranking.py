@@ -67,13 +67,17 @@ def left_out(
     These are the query itself, where its file is in the gallery, and with ``other_cameras`` all
     that the query's camera has taken.
     """
-    of_file: dict[str, list[int]] = {}
-    for index, path in enumerate(gallery.paths):
-        of_file.setdefault(os.path.realpath(path), []).append(index)
+    by_size: dict[int, list[int]] = {}
+    for index, entry in enumerate(gallery.entries):
+        by_size.setdefault(entry.size, []).append(index)
+    paths = gallery.paths
     cameras = np.array([entry.camera for entry in gallery.entries], dtype=object)
     result = []
     for item in queries:
-        own = np.array(of_file.get(os.path.realpath(item.path), []), dtype=np.int64)
+        # One file has one size: few are left to be looked up, of however many.
+        same = [i for i in by_size.get(os.path.getsize(item.path), ())
+                if os.path.realpath(paths[i]) == os.path.realpath(item.path)]
+        own = np.array(same, dtype=np.int64)
         if other_cameras:
             own = np.union1d(own, np.flatnonzero(cameras == item.camera))
         result.append(own)
