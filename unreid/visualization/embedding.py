@@ -33,8 +33,7 @@ def lay_out(features: np.ndarray, method: str = "tsne", seed: int = 0) -> np.nda
     check_choice("method", method, METHODS)
     check_integer("seed", seed, 0)
     n = len(features)
-    spread = float(np.abs(features - features.mean(axis=0)).max(initial=0))
-    if n < 2 or spread < 1e-6:
+    if n < 2 or np.ptp(features, axis=0).max() < 1e-6:
         return np.zeros((n, 2))
     parts = min(50, n, features.shape[1])
     points = PCA(parts, svd_solver="full" if parts < 50 else "randomized",
