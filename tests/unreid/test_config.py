@@ -18,6 +18,8 @@ OUT_OF_RANGE = [
     ("UNSUP.JACCARD.K1", 1, "an integer >= 2"),
     ("UNSUP.JACCARD.K2", 0, "an integer >= 1"),
     ("UNSUP.CENTER_SHRINKAGE", -0.5, "a number >= 0"),
+    ("UNSUP.WHITEN_CAMERAS", 0.6, "a number >= 0 and <= 0.5"),
+    ("UNSUP.SMOOTH_NEIGHBOURS", -1, "an integer >= 0"),
     ("UNSUP.MEMORY.TEMPERATURE", 0.0, "a number > 0"),
     ("UNSUP.MEMORY.MOMENTUM", 1.5, "a number >= 0 and <= 1"),
     ("UNSUP.MEMORY.UPDATE", "harder", "one of 'plain', 'hard'"),

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.projects.tiny_run import BASELINE, MARKET, label_files, train_tiny
+from tests.projects.tiny_run import BASELINE, MARKET, label_files, load_tiny, train_tiny
 from unreid.engine import label_hook
 from unreid.engine.label_hook import cameras_per_cluster
 from unreid.graph.centering import center_cameras
+from unreid.graph.knn import knn
+from unreid.graph.smoothing import smooth_mutual
+from unreid.graph.whitening import whiten_cameras
+from unreid.structures import FeatureBank
 
 SHORT = {"SOLVER__MAX_EPOCH": 1, "UNSUP__ITERS_PER_EPOCH": 1}
 
@@ -35,10 +39,10 @@ def test_label_file__has_relative_paths_cameras_and_labels_before_refinement(
     assert file["labels"].shape == moved.shape == (72,)
 
 
-@pytest.mark.parametrize("centred", [False, True])
-def test_labeler__sees_centred_features_and_the_memory_never_does(
-    centred: bool, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def bank_and_labelled(
+    root: Path, output: Path, monkeypatch: pytest.MonkeyPatch, **settings: object
+) -> tuple[FeatureBank, FeatureBank]:
+    """The bank as extracted, and as the labeler is given it."""
     seen: dict[str, Any] = {}
     extract = label_hook.extract
 
@@ -58,15 +62,40 @@ def test_labeler__sees_centred_features_and_the_memory_never_does(
     monkeypatch.setattr(label_hook, "extract", keep)
     monkeypatch.setattr(CALRLabeler, "__call__", labeler)
     with pytest.raises(Stop):
-        train_tiny(BASELINE, synthetic_root, tmp_path, UNSUP__CENTER_CAMERAS=centred,
-                   UNSUP__CENTER_SHRINKAGE=2.0)
-    bank, labelled = seen["bank"], seen["labelled"]
+        train_tiny(BASELINE, root, output, UNSUP__CENTER_SHRINKAGE=2.0, **settings)
+    return seen["bank"], seen["labelled"]
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_labeler__sees_centred_features_and_the_memory_never_does(
+    centred: bool, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, labelled = bank_and_labelled(
+        synthetic_root, tmp_path, monkeypatch, UNSUP__CENTER_CAMERAS=centred)
     if centred:
         expected = center_cameras(bank.features, bank.camids, 2.0)
         np.testing.assert_array_equal(labelled.features, expected)
         assert not np.array_equal(labelled.features, bank.features)
     else:
         assert labelled is bank
+
+
+def test_labeler__sees_cameras_evened_out_and_neighbours_drawn_together(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank, labelled = bank_and_labelled(
+        synthetic_root, tmp_path, monkeypatch, UNSUP__CENTER_CAMERAS=True,
+        UNSUP__WHITEN_CAMERAS=0.3, UNSUP__SMOOTH_NEIGHBOURS=3)
+    evened = whiten_cameras(bank.features, bank.camids, power=0.3, mean_shrinkage=2.0)
+    expected = smooth_mutual(evened, 3, neighbours=knn(evened, 4))
+    np.testing.assert_array_equal(labelled.features, expected)
+    assert labelled.lengths is None
+    np.testing.assert_array_equal(labelled.camids, bank.camids)
+
+
+def test_whitening_without_centring__is_refused() -> None:
+    with pytest.raises(ValueError, match=r"WHITEN_CAMERAS must be 0 without UNSUP\.CENTER_CAMERAS"):
+        load_tiny(BASELINE, UNSUP__WHITEN_CAMERAS=0.3)
 
 
 def test_memory__is_made_of_features_as_extracted(
