@@ -27,8 +27,10 @@ def test_readme__commands_name_files_that_exist(readme: Path) -> None:
     named = set(re.findall(r"\b(?:tools|benchmarks)/\w+\.py|projects/[\w/]+\.yml", text))
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
-    small = re.findall(r"`small/(\w+)\.yml`", text)
-    assert all((ROOT / "projects/CALR/configs/small" / f"{s}.yml").exists() for s in small)
+    # Beside its own project, or in a text on all of them in any.
+    own = readme.parent if readme.parent.parent.name == "projects" else ROOT / "projects" / "*"
+    for name in re.findall(r"`((?:small|predecessors|ablations)/\w+\.yml)`", text):
+        assert list(ROOT.glob(str(own.relative_to(ROOT) / "configs" / name))), name
 
 
 @every_readme
@@ -49,12 +51,18 @@ def test_readme__python_runs(rng: np.random.Generator) -> None:
 
 def test_readme__settings_exist() -> None:
     from unreid.config import flat_keys, load_config
+    from unreid.projects import discover_projects
 
-    cfg, _ = load_config(str(ROOT / "projects/CALR/configs/market.yml"),
-                         ["MODEL.BACKBONE.PRETRAIN", "False"])
-    known = {key for key, _ in flat_keys(cfg)}
+    projects = sorted(discover_projects())
+    known: set[str] = set()
+    for project in projects:
+        cfg, _ = load_config(str(ROOT / f"projects/{project}/configs/market.yml"),
+                             ["MODEL.BACKBONE.PRETRAIN", "False"])
+        known |= {key for key, _ in flat_keys(cfg)}
     nodes = {key.rsplit(".", n)[0] for key in known for n in (1, 2)}
-    pattern = r"\b(?:UNSUP|CALR|MODEL|TEST|SOLVER|DATASETS|DATALOADER)\.[A-Z0-9_.]*[A-Z0-9]"
+    roots = "|".join(["UNSUP", "MODEL", "TEST", "SOLVER", "DATASETS", "DATALOADER",
+                      *(project.upper() for project in projects)])
+    pattern = rf"\b(?:{roots})\.[A-Z0-9_.]*[A-Z0-9]"
     for readme in READMES:
         named = set(re.findall(pattern, readme.read_text()))
         assert named <= known | nodes, readme
