@@ -53,7 +53,7 @@ def build_parser() -> Parser:
                         " (TEST.CENTER_CAMERAS)")
     parser.add_argument("--query-csv", default="", metavar="FILE",
                         help="columns path, camera (and id) of a query folder")
-    add_model_options(parser)
+    add_model_options(parser, flip="TEST.FLIP.ENABLED")
     add_folder_options(parser)
     return parser
 
@@ -115,6 +115,8 @@ def run(args: Any) -> int:
 
     queries = read_queries(args.query, args)
     predictor = build_predictor(args)
+    if args.flip is None:  # as the run was scored, which its labels need not be
+        predictor = predictor.with_flip(bool(predictor.cfg.TEST.FLIP.ENABLED))
     gallery = open_gallery(args, predictor)
     if not queries:
         return 0

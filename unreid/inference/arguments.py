@@ -18,7 +18,7 @@ from unreid.data.folder import (
 from unreid.inference.predictor import Predictor
 
 
-def add_model_options(parser: Parser) -> None:
+def add_model_options(parser: Parser, flip: str = "UNSUP.EXTRACT_FLIP") -> None:
     """``--run``, or ``--config-file`` and ``--weights``; ``--device``, ``--flip``, ..."""
     model = parser.add_argument_group("model")
     model.add_argument("--run", metavar="FOLDER",
@@ -31,7 +31,7 @@ def add_model_options(parser: Parser) -> None:
     model.add_argument("--batch-size", type=int, metavar="N",
                        help="pictures in a forward pass (TEST.IMS_PER_BATCH)")
     model.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None,
-                       help="average with the mirror image's feature (UNSUP.EXTRACT_FLIP)")
+                       help=f"average with the mirror image's feature ({flip})")
 
 
 def check_model_options(parser: Parser, args: Any) -> None:

@@ -149,6 +149,11 @@ class Predictor:
             AtomicCheckpointer(model).load(weights)
         return cls(cfg, model, name=weights, **options)
 
+    def with_flip(self, flip: bool) -> Predictor:
+        """The same network, with or without the mirror image."""
+        return Predictor(self.cfg, self.model, name=self.name, batch_size=self.batch_size,
+                         flip=flip)
+
     @property
     def title(self) -> str:
         """The absolute name of the weights, and what else tells models of one file apart."""

@@ -1,0 +1,109 @@
+"""Labels as a user asks for them: the CSV, the sheets, settings of another clusterer."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.tools.using import load_tool
+from tests.unreid.inference.making import fill, make_run, truncate
+
+
+@pytest.fixture(scope="module")
+def tool() -> ModuleType:
+    return load_tool("label")
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("label") / "run")
+
+
+def test_folder_becomes_a_csv_and_sheets(
+    tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"cam {camera}/人 {i}.png" for camera in range(2) for i in range(5)]
+    paths = fill(tmp_path / "crops", names)
+    truncate(paths[3])
+    arguments = ["--run", str(run_folder), "--images", str(tmp_path / "crops"), "--camera",
+                 "subfolder", "--output", str(tmp_path / "out" / "labels.csv"),
+                 "--method", "bottom_up", "--clusters", "3", "--min-size", "1",
+                 "--sheets", str(tmp_path / "sheets")]
+    assert tool.main(arguments) == 2
+    assert f"error: {paths[3]} cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+    assert tool.main([*arguments, "--skip-bad"]) == 0
+    printed = capsys.readouterr()
+    assert f"left out: {paths[3]}" in printed.err
+    assert "9 pictures of 2 cameras: 3 identities, 0 pictures in none" in printed.out
+    with open(tmp_path / "out" / "labels.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == sorted(set(names) - {names[3]})
+    assert {row["camera"] for row in rows} == {"cam 0", "cam 1"}
+    assert {row["identity"] for row in rows} == {"0", "1", "2"}
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
+    assert len(list((tmp_path / "sheets").iterdir())) == 3
+
+
+def test_one_picture__is_nobody(tool: ModuleType, run_folder: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "crops", ["a.png"])
+    output = tmp_path / "labels.csv"
+    assert tool.main(["--run", str(run_folder), "--images", str(tmp_path / "crops"),
+                      "--output", str(output), "--center-cameras"]) == 0
+    assert output.read_text() == "path,camera,identity,confidence\na.png,0,-1,0.0000\n"
+
+
+def test_config_and_weights__do_as_a_run(
+    tool: ModuleType, run_folder: Path, tmp_path: Path
+) -> None:
+    fill(tmp_path / "crops", [f"{i}.png" for i in range(6)])
+    tables = []
+    for model in (["--run", str(run_folder)],
+                  ["--config-file", str(run_folder / "config.yaml"),
+                   "--weights", str(run_folder / "model_final.pth")]):
+        output = tmp_path / "labels.csv"
+        assert tool.main([*model, "--images", str(tmp_path / "crops"), "--output", str(output),
+                          "--method", "map_equation"]) == 0
+        tables.append(output.read_text())
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--eps", "0.5"], "--eps is a setting of dbscan, not of --method map_equation"),
+        (["--clusters", "5"], "--clusters is a setting of bottom_up, agglomerative, not of"),
+        (["--neighbors", "5"], "unknown option --neighbors; did you mean '--neighbours'?"),
+        (["--weights", "w"], ""),
+    ],
+)
+def test_setting_of_another_clusterer__is_refused(
+    tool: ModuleType, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--run", "r", "--images", "i", "--method", "map_equation"]
+    if not words:
+        assert tool.parse([*common, *arguments]).weights == "w"
+        return
+    with pytest.raises(SystemExit):
+        tool.parse([*common, *arguments])
+    assert words in capsys.readouterr().err
+
+
+def test_empty_folder__is_one_line(
+    tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["--run", str(run_folder), "--images", str(tmp_path)]) == 2
+    assert f"error: {tmp_path}: no picture found (.jpg" in capsys.readouterr().err
+
+
+def test_help__has_an_example_and_every_clusterer(
+    tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tool.parse(["--help"])
+    text = capsys.readouterr().out
+    assert "example:\n  python tools/label.py --run" in text
+    assert all(name in text for name in ("dbscan:", "agglomerative:", "--eps 0.5", "--k1 30"))
