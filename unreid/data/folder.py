@@ -79,31 +79,24 @@ def read_folder(
     under = _below(root, under)
     if source == "csv":
         inside = f"{under}/" if under else ""
-        return tuple(sorted(
-            FolderItem(f"{root.rstrip('/')}/{row.path}", row.camera, row.pid, row.tracklet)
-            for row in read_csv(_csv_file(root, csv), root, SUFFIXES)
-            if row.path.startswith(inside)
-        ))
-    names = image_files(root, under)
-    found: dict[str, dict[str, str | None]] = {name: {"camera": ONE_CAMERA} for name in names}
-    if expression is not None:
-        for name, groups in _matched(root, names, expression).items():
-            found[name].update(groups)
-    if source == "subfolder":
-        for name in names:
-            found[name].update(_of_levels(root, name, under, levels))
-    elif source == "one":
-        for fields in found.values():
-            fields["camera"] = ONE_CAMERA
-    for name, fields in found.items():
-        if not fields["camera"]:
-            raise ValueError(f"{root}/{name}: the group camera of {pattern!r} is empty here;"
-                             " it must have at least one character")
-    return tuple(sorted(
-        FolderItem(f"{root.rstrip('/')}/{name}", str(fields["camera"]), fields.get("id") or None,
-                   fields.get("tracklet") or None)
-        for name, fields in found.items()
-    ))
+        rows = [(row.path, row.camera, row.pid, row.tracklet)
+                for row in read_csv(_csv_file(root, csv), root, SUFFIXES)
+                if row.path.startswith(inside)]
+    else:
+        names = image_files(root, under)
+        found = _matched(root, names, expression)
+        for name, fields in found.items():
+            if source == "subfolder":
+                fields.update(_of_levels(root, name, under, levels))
+            elif source == "one":
+                fields["camera"] = ONE_CAMERA
+            if not fields["camera"]:
+                raise ValueError(f"{root}/{name}: the group camera of {pattern!r} is empty here;"
+                                 " it must have at least one character")
+        rows = [(name, str(fields["camera"]), fields.get("id") or None,
+                 fields.get("tracklet") or None) for name, fields in found.items()]
+    return tuple(sorted(FolderItem(f"{root.rstrip('/')}/{name}", camera_name, pid, tracklet)
+                        for name, camera_name, pid, tracklet in rows))
 
 
 def check_reading(
@@ -212,15 +205,19 @@ def _csv_file(root: str, csv: str) -> str:
 
 
 def _matched(
-    root: str, names: Sequence[str], expression: re.Pattern[str]
+    root: str, names: Sequence[str], expression: re.Pattern[str] | None
 ) -> dict[str, dict[str, str | None]]:
-    groups, missed = {}, []
+    """What the groups of the pattern say of each path; nothing without a pattern."""
+    if expression is None:
+        return {name: {} for name in names}
+    groups: dict[str, dict[str, str | None]] = {}
+    missed = []
     for name in names:
         match = expression.search(name)
         if match is None:
             missed.append(name)
         else:
-            groups[name] = match.groupdict()
+            groups[name] = dict(match.groupdict())
     if missed:
         raise ValueError(
             f"{root}/{missed[0]}{_others(missed)} does not match the pattern"
