@@ -86,6 +86,8 @@ def line_chart(
     xs, ys = [x for x, _ in finite], [y for _, y in finite]
     y_ticks = ticks(min(0.0, *ys) if zero else min(ys), max(ys))
     x_ticks = [t for t in ticks(min(xs), max(xs)) if min(xs) <= t <= max(xs)]
+    if all(x == int(x) for x in xs):  # there is no epoch 2.5
+        x_ticks = [t for t in x_ticks if t == round(t)]
     x_low, x_high = min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1
     frame = _Frame(x_low, x_high, y_ticks[0], y_ticks[-1])
     parts = [frame.axes(x_ticks, y_ticks, x_name, unit)]

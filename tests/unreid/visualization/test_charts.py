@@ -57,6 +57,13 @@ def test_one_point__is_drawn_inside_the_frame() -> None:
     assert 44 <= x <= 350 and 10 <= y <= 186
 
 
+def test_epochs__are_ticked_at_whole_numbers() -> None:
+    chart = line_chart("t", {"a": [(float(i), 1.0 + i) for i in range(11)]}, "epoch")
+    assert chart is not None
+    labels = [float(t) for t in re.findall(r'y="202"[^>]*>([^<]+)<', chart.svg)]
+    assert labels == [0, 5, 10]
+
+
 def test_words__are_escaped_everywhere() -> None:
     bad = '<script>"&'
     chart = line_chart(bad, {bad: [(0.0, 1.0)]}, bad, unit=bad)
