@@ -10,7 +10,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -44,10 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         cfg, project = load_config(args.config_file, args.opts)
-        if project.name != "PseudoPair":
+        if project.draw_pictures is None:
             raise ValueError(f"PROJECT must be PseudoPair to show pairs, got {project.name!r}")
-        show = importlib.import_module("pseudopair.show")
-        for path in show.draw(
+        for path in project.draw_pictures(
             cfg, args.weights, args.output, num_pairs=args.pairs, num_images=args.images
         ):
             print(path)

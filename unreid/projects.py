@@ -6,7 +6,9 @@ A project is a folder ``projects/MyMethod`` with a package ``mymethod`` in it. T
 * ``add_config(cfg)``: declare the method's keys under ``cfg.MYMETHOD``;
 * ``check_config(cfg)``: refuse values out of range (optional);
 * ``before_training(cfg, images, quality) -> None``: a stage that comes before the main one
-  (optional; CALR's intra-camera stage).
+  (optional; CALR's intra-camera stage);
+* ``draw_pictures(cfg, weights, output, ...) -> paths``: what a trained model sees (optional;
+  PseudoPair's heads and alignments).
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ class Project:
     add_config: Callable[[Any], None]
     check_config: Callable[[Any], None]
     before_training: Callable[..., None] | None
+    draw_pictures: Callable[..., Any] | None = None
 
 
 def projects_root() -> Path:
@@ -69,4 +72,5 @@ def load_project(name: str) -> Project:
         add_config=package.add_config,
         check_config=getattr(package, "check_config", lambda cfg: None),
         before_training=getattr(package, "before_training", None),
+        draw_pictures=getattr(package, "draw_pictures", None),
     )

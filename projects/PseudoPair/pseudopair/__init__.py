@@ -10,5 +10,9 @@ from pseudopair.config import add_config, check_config
 from pseudopair.labeler import PseudoPairLabeler
 from pseudopair.meta_arch import PseudoPair
 from pseudopair.sampler import PairSampler
+from pseudopair.show import draw as draw_pictures
 
-__all__ = ["PairSampler", "PseudoPair", "PseudoPairLabeler", "add_config", "check_config"]
+__all__ = [
+    "PairSampler", "PseudoPair", "PseudoPairLabeler", "add_config", "check_config",
+    "draw_pictures",
+]

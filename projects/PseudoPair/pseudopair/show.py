@@ -146,7 +146,7 @@ def draw(
         raise ValueError("PSEUDOPAIR.INTRA.ENABLED or PSEUDOPAIR.INTER.ENABLED must be True for"
                          " pictures, got neither")
     AtomicCheckpointer(model).load(weights)
-    images, _ = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE)
+    images, _ = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg)
     steps = np.linspace(0, len(images) - 1, min(num_images, len(images))).round().astype(int)
     images = images.subset(np.unique(steps))
     model.eval()
