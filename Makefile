@@ -19,13 +19,14 @@ REQUIRED := $(VENV)/.unreid-required
 INSTALLED := $(VENV)/.unreid-installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint docs bench clean
 
 help:
 	@echo "make install   environment in $(VENV), requirements, unreid and its kernels"
 	@echo "make demo      draw a small data set, train on it without labels, print before and after"
 	@echo "make test      all tests"
 	@echo "make lint      ruff and mypy"
+	@echo "make docs      the site of docs/ into build/site; a warning is an error"
 	@echo "make bench     the benchmarks behind the README's claims"
 	@echo "make clean     remove what was built; $(VENV) and runs/ stay"
 
@@ -59,6 +60,11 @@ test: install
 lint: install
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
+
+docs:
+	@$(MAKE) --no-print-directory install EXTRAS="$(if $(findstring docs,$(EXTRAS)),$(EXTRAS),docs)"
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@echo "build/site/index.html"
 
 bench: install
 	@set -e; for script in $(BENCH); do $(PY) "$$script" $(ARGS); done
