@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
 
 #: Backbones of fast-reid that know no address to download weights from.
 _NO_DOWNLOAD = ("build_mobilenetv2_backbone", "build_repvgg_backbone", "build_vit_backbone")
+
+_WHOLE = re.compile(r"[+-]?\d+")
 
 
 def add_unreid_config(cfg: CfgNode) -> None:
@@ -170,6 +173,10 @@ def load_config(
     project.add_config(cfg)
     _check_keys([k for k, _ in flat_keys(loaded)], cfg, config_file)
     _check_keys(opts[::2], cfg, "command line")
+    fractions = {key for key, value in flat_keys(cfg) if isinstance(value, float)}
+    _whole_to_fraction(loaded, fractions)
+    opts = [f"{word}.0" if i % 2 and opts[i - 1] in fractions and _WHOLE.fullmatch(str(word))
+            else word for i, word in enumerate(opts)]
     _merge(cfg, loaded, opts, config_file)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
@@ -178,6 +185,15 @@ def load_config(
     if freeze:
         cfg.freeze()
     return cfg, project
+
+
+def _whole_to_fraction(loaded: CfgNode, fractions: set[str], prefix: str = "") -> None:
+    """``LAMBDA: 0`` means 0.0 where the key holds a fraction; yacs would refuse it."""
+    for key, value in loaded.items():
+        if isinstance(value, dict):
+            _whole_to_fraction(value, fractions, f"{prefix}{key}.")
+        elif f"{prefix}{key}" in fractions and type(value) is int:
+            loaded[key] = float(value)
 
 
 def _merge(cfg: CfgNode, loaded: CfgNode, opts: list[str], config_file: str) -> None:

@@ -228,3 +228,16 @@ def test_hash__changes_with_a_setting_and_not_with_the_folder() -> None:
 def test_order__file_over_defaults_and_command_line_over_file() -> None:
     assert load("CALR.INTRA.NUM_CLUSTERS", 7).CALR.INTRA.NUM_CLUSTERS == 7
     assert load().CALR.INTRA.NUM_CLUSTERS == 600
+
+
+def test_whole_numbers__are_taken_for_keys_that_hold_fractions(tmp_path: Path) -> None:
+    """``KEY 0`` on a command line, and in a yml, without a point."""
+    file = tmp_path / "whole.yml"
+    file.write_text(f"_BASE_: {ROOT / BASELINE}\nCALR:\n  ADVERSARY: {{FACTOR: 2}}\n"
+                    "SOLVER: {GAMMA: 1}\n")
+    cfg, _ = load_config(str(file), ["MODEL.BACKBONE.PRETRAIN", "False",
+                                     "UNSUP.MEMORY.TEMPERATURE", "1"])
+    for value, expected in ((cfg.CALR.ADVERSARY.FACTOR, 2.0), (cfg.SOLVER.GAMMA, 1.0),
+                            (cfg.UNSUP.MEMORY.TEMPERATURE, 1.0)):
+        assert type(value) is float and value == expected
+    assert type(cfg.SOLVER.MAX_EPOCH) is int

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unreid.config import config_hash, flat_keys, load_config
+from unreid.config import config_hash, load_config
 
 SEED = "UNSUP.SEED"
 
@@ -83,10 +83,9 @@ def expand(
     runs: list[Run] = []
     values = [[(key, value) for value in given] for key, given in vary]
     for label, config_file in zip(labels, configs):
-        fractions = _fractions(config_file)
         for varied in itertools.product(*values):
             for seed in seeds or (None,):
-                runs.append(_run(config_file, label, varied, settings, seed, output, fractions))
+                runs.append(_run(config_file, label, varied, settings, seed, output))
     first: dict[object, Run] = {}
     for run in runs:
         for same in ((run.config_file, run.hash), run.folder):
@@ -106,18 +105,9 @@ def _labels(configs: Sequence[str]) -> list[str]:
     raise ValueError(f"a config is given twice: {', '.join(configs)}")
 
 
-def _fractions(config_file: str) -> set[str]:
-    """The keys that hold a float, for which the config would not take ``0`` or ``1``."""
-    try:
-        cfg, _ = load_config(config_file, ["MODEL.BACKBONE.PRETRAIN", "False"])
-    except (KeyError, ValueError, OSError):  # said again, with its reason, by the run itself
-        return set()
-    return {key for key, value in flat_keys(cfg) if isinstance(value, float)}
-
-
 def _run(
     config_file: str, label: str, varied: tuple[tuple[str, str], ...],
-    settings: Sequence[tuple[str, str]], seed: int | None, output: str, fractions: set[str],
+    settings: Sequence[tuple[str, str]], seed: int | None, output: str,
 ) -> Run:  # fmt: skip
     parts = [f"{short(key)}-{value}" for key, value in varied]
     parts += [] if seed is None else [f"seed-{seed}"]
@@ -125,9 +115,7 @@ def _run(
     name = "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in [label, *parts])
     folder = os.path.join(output, name)
     pairs = [*settings, *varied] + ([] if seed is None else [(SEED, str(seed))])
-    whole = re.compile(r"[+-]?\d+")
-    opts = [word for key, value in [*pairs, ("OUTPUT_DIR", folder)] for word in (
-        key, f"{value}.0" if key in fractions and whole.fullmatch(value) else value)]  # fmt: skip
+    opts = [word for pair in [*pairs, ("OUTPUT_DIR", folder)] for word in pair]
     try:
         cfg, _ = load_config(config_file, opts)
     except (KeyError, ValueError, OSError) as error:
