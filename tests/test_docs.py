@@ -25,7 +25,7 @@ PAGES = [TUTORIAL, ROOT / "README.md",
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
 #: Blocks of these languages hold no command.
-LANGUAGES = {"sh", "text", "python", "yaml", "bibtex", ""}
+LANGUAGES = {"sh", "text", "python", "py", "yaml", "bibtex", ""}
 _BLOCK = re.compile(r"^```(\w*)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 #: A command in a block that is indented instead of fenced.
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
@@ -263,11 +263,11 @@ def test_tutorial_and_own_data__run_as_written(
                 logged = log.read_text() if tool == "train_net" else ""
                 output += "\n".join([written.out, written.err, *(
                     line.partition("]: ")[2] or line for line in logged.splitlines()), ""])
-        for block in blocks(ROOT / "docs" / "index.md"):
-            if "Predictor" in block.text:
-                scope: dict[str, Any] = {}
-                exec(block.text, scope)
-                assert scope["similarity"].shape == (2, 2)
+        for page in ("README.md", "docs/index.md"):
+            (text,) = [b.text for b in blocks(ROOT / page) if "Predictor" in b.text]
+            scope: dict[str, Any] = {}
+            exec(text, scope)
+            assert scope["similarity"].shape == (2, 2)
     finally:
         torch.set_num_threads(torch_threads)
     assert missing_lines("\n".join(transcripts()), output) == []
