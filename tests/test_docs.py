@@ -29,7 +29,7 @@ LANGUAGES = {"sh", "text", "python", "py", "yaml", "bibtex", ""}
 _BLOCK = re.compile(r"^```(\w*)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 #: A command in a block that is indented instead of fenced.
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
-_COMMAND = re.compile(r"^\s*(?:\$ |(?:[A-Z_]+=\S+ )*(?:python|pip|make|export|cd|git)\b)")
+_COMMAND = re.compile(r"^\s*(?:\$ |(?:[A-Z_]+=\S+ )*(?:python|pip|make|export|cd|git)\s)")
 
 
 class Block(NamedTuple):
@@ -183,12 +183,27 @@ def test_command__could_be_run(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_a_clone(tmp_path, monkeypatch)
-    if "MutualGroups" in command.line:  # of the page that says how to write it
+    if "MutualGroups" in command.line:  # the page itself says how to write it
+        assert command.words[3] in four_files()
         return
     try:
         check(command)
     except (SystemExit, AssertionError, KeyError, ValueError, OSError) as error:
         pytest.fail(f"{command.line}: {error!r}")
+
+
+@pytest.mark.parametrize("line", [
+    "rm -r runs", "make nothing", "pip install torch", "pip install -e .[nothing]",
+    "python tools/nothing.py", "python tools/search.py --run runs/a --galery b",
+    "python tools/train_net.py --config-file projects/CALR/configs/nothing.yml",
+    "python tools/train_net.py --config-file projects/CALR/configs/market.yml SOLVER.MAX_EPOCHS 3",
+    "python benchmarks/label_engine.py --only nothing_like_it",
+])
+def test_check__refuses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_a_clone(tmp_path, monkeypatch)
+    refusals = (SystemExit, AssertionError, KeyError, ValueError, OSError, pytest.fail.Exception)
+    with pytest.raises(refusals):
+        check(Command(ROOT / "README.md", {}, shlex.split(line)))
 
 
 # --- commands that are run ---
@@ -281,14 +296,17 @@ def test_tutorial__shows_the_output_of_what_it_runs() -> None:
 # --- the method of four files ---
 
 
+def four_files() -> dict[str, str]:
+    """Path -> text of the files that the page on adding a method shows."""
+    page = blocks(ROOT / "docs" / "add_a_method.md")
+    titles = [re.search(r'title="(projects/[^"]+)"', block.title) for block in page]
+    return {title[1]: block.text for block, title in zip(page, titles) if title}
+
+
 def test_add_a_method__the_four_files_of_the_page_train(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic_root: Path
 ) -> None:
-    files = {}
-    for block in blocks(ROOT / "docs" / "add_a_method.md"):
-        title = re.search(r'title="(projects/[^"]+)"', block.title)
-        if title:
-            files[title[1]] = block.text
+    files = four_files()
     assert len(files) == 4
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
