@@ -327,11 +327,16 @@ def _labels_of(state: dict[str, Any]) -> PseudoLabels | None:
 
 
 def settings_beside(cfg: Any) -> str:
-    """The test settings that must be named beside a number, or nothing."""
+    """The test settings that must be named beside a number, or nothing.
+
+    Those of ``TEST``, and the ``RERANK`` of a project that has one.
+    """
     test = cfg.TEST
     named = [name for name, on in (
         ("TEST.CENTER_CAMERAS", test.CENTER_CAMERAS), ("TEST.FLIP", test.FLIP.ENABLED),
-        ("TEST.AQE", test.AQE.ENABLED), ("TEST.RERANK", test.RERANK.ENABLED)) if on]
+        ("TEST.AQE", test.AQE.ENABLED)) if on]
+    named += [f"{name}.RERANK" for name, node in cfg.items()
+              if isinstance(node, dict) and "RERANK" in node and node["RERANK"].ENABLED]
     return f" ({', '.join(named)})" if named else ""
 
 
