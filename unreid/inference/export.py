@@ -95,7 +95,8 @@ def export(
             warnings.simplefilter("ignore")  # that TorchScript ages, and notes on tracing
             try:
                 write(_graph(network, predictor.size), file, _about(predictor))
-            except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.UserError) as error:
+            except (torch._dynamo.exc.TorchDynamoException, torch.onnx.OnnxExporterError,
+                    NotImplementedError) as error:
                 first = str(error).strip().splitlines()[0]
                 raise RuntimeError(f"{predictor.name} cannot be exported: {first}") from error
             differences = _compare(network, read(file), predictor.size, batches)
