@@ -23,16 +23,14 @@ ROOT = Path(__file__).resolve().parent.parent
 # Run from a checkout that was not installed.
 sys.path.insert(0, str(ROOT))
 
-import unreid  # noqa: E402, F401  (before fastreid: makes it importable)
+from unreid.cli import Parser, guarded  # noqa: E402  (unreid before fastreid: importable then)
 
 COMMAND = [sys.executable, str(ROOT / "tools" / "train_net.py")]
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config-file", metavar="FILE", help="a project's yml")
     which.add_argument("--configs", nargs="+", metavar="FILE", help="several")
@@ -66,15 +64,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """0 when every run is done, 1 when some failed, 2 for bad input, 130 when interrupted."""
     args = parse(arguments)
+    return guarded(lambda: ablate(args))
+
+
+def ablate(args: argparse.Namespace) -> int:
+    """Check all runs, then train them and write the tables."""
     from unreid.ablation import expand, is_finished, run_all, write_report
 
     vary = [(key, values) for key, *values in args.vary]
-    try:
-        runs = expand(args.configs, vary, [tuple(s) for s in args.set], args.seeds, args.output)
-    except (KeyError, ValueError, OSError, ImportError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {text}", file=sys.stderr)
-        return 2
+    runs = expand(args.configs, vary, [tuple(s) for s in args.set], args.seeds, args.output)
     if args.dry_run:
         for run in runs:
             print(f"{run.folder}: {run.name}{' (finished)' if is_finished(run) else ''}")

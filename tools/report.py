@@ -12,7 +12,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,18 +19,12 @@ from pathlib import Path
 # Run from a checkout that was not installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import unreid  # noqa: F401  (before fastreid: makes it importable)
-from unreid.checks import nearest
-
-OPTIONS = ["--out", "--map", "--max-images", "--max-queries", "--max-gallery", "--no-model"]
+from unreid.cli import Parser, guarded  # unreid before fastreid: importable then
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN",
                         help="OUTPUT_DIR of a training; two or more are compared")
     parser.add_argument("--out", metavar="FILE",
@@ -50,11 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """Parse, with a suggestion for a misspelt option."""
+    """The command line, with its numbers checked."""
     parser = build_parser()
-    args, unknown = parser.parse_known_args(arguments)
-    for word in unknown:
-        parser.error(f"unknown option {word}{nearest(word, OPTIONS)}")
+    args: argparse.Namespace = parser.parse_args(arguments)
     for name in ("max_images", "max_queries", "max_gallery"):
         value = getattr(args, name)
         if value is not None and value < 2:
@@ -65,18 +56,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """0 when the page is written, 2 for bad input."""
     args = parse(sys.argv[1:] if arguments is None else arguments)
+    return guarded(lambda: page(args))
+
+
+def page(args: argparse.Namespace) -> None:
+    """Write the page that is asked for, and say where."""
     started = time.perf_counter()
-    try:
-        path = compare(args) if len(args.runs) > 1 else report(args)
-    except (KeyError, ValueError, OSError, ImportError, RuntimeError) as error:
-        if os.environ.get("UNREID_TRACEBACK"):
-            raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {text}\n(UNREID_TRACEBACK=1 shows where)", file=sys.stderr)
-        return 2
+    path = compare(args) if len(args.runs) > 1 else report(args)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s;"
           " open it in a browser")
-    return 0
 
 
 def compare(args: argparse.Namespace) -> Path:

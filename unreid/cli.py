@@ -34,8 +34,13 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's; an option that does not exist ends with the nearest one that does."""
-        found, unknown = self.parse_known_args(args, namespace)
         options = [o for o in self._option_string_actions if o.startswith("--")]
+        # First, since argparse would speak of what is missing: the option that was misspelt.
+        for word in sys.argv[1:] if args is None else args:
+            name = word.split("=")[0]
+            if word.startswith("--") and word != "--" and name not in options:
+                self.error(f"unknown option {name}{nearest(name, options)}")
+        found, unknown = self.parse_known_args(args, namespace)
         # A VALUE may be -1; a KEY is no option.
         for word in [*unknown, *getattr(found, "opts", [])[::2]]:
             name = word.split("=")[0]

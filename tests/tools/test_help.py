@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.tools.using import load_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
@@ -19,6 +22,23 @@ def test_help__has_an_example_that_names_the_tool(name: str) -> None:
     assert done.returncode == 0
     _, _, example = done.stdout.partition("example:\n")
     assert f"python tools/{name}" in example
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_misspelt_option__ends_with_the_nearest(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of each tool the longest option, its last two letters turned round."""
+    tool = load_tool(name.removesuffix(".py"))
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit):
+        tool.main(["--help"])
+    option = max(re.findall(r"^  (--[a-z-]+)", capsys.readouterr().out, re.MULTILINE), key=len)
+    wrong = option[:-2] + option[-1] + option[-2]
+    with pytest.raises(SystemExit) as ended:
+        tool.main([wrong])
+    assert ended.value.code == 2
+    assert f"unknown option {wrong}; did you mean {option!r}?" in capsys.readouterr().err
 
 
 def test_tools__are_found() -> None:
