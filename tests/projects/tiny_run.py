@@ -15,7 +15,7 @@ import torch
 from tests.projects.overrides import ROOT, tiny_options
 from unreid.config import load_config
 from unreid.engine import run
-from unreid.engine.trainer import UnsupervisedStep
+from unreid.engine.step import UnsupervisedStep
 
 MARKET = Path("projects/CALR/configs/market.yml")
 BASELINE = Path("projects/CALR/configs/baseline.yml")

@@ -29,7 +29,7 @@ import os, runpy, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 import unreid
 from unreid.engine.label_hook import PseudoLabelHook
-from unreid.engine.trainer import UnsupervisedStep
+from unreid.engine.step import UnsupervisedStep
 
 place, number = sys.argv[1], int(sys.argv[2])
 owner, name = {{"labels": (PseudoLabelHook, "_publish"),

@@ -32,7 +32,8 @@ from tests.projects.tiny_run import (
 from unreid.config import config_hash
 from unreid.engine import run
 from unreid.engine.run import LabelScorer, set_aside_earlier_run
-from unreid.engine.trainer import UnsupervisedStep, UnsupervisedTrainer
+from unreid.engine.step import UnsupervisedStep
+from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.modeling.memory_reid import MemoryReID
 
 TRAIN = "Market-1501-v15.09.15/bounding_box_train"
