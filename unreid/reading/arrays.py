@@ -1,0 +1,110 @@
+"""Arrays of an ``.npz``: no pickles, and no more memory than its headers were found to ask for.
+
+[0] https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+
+Letters: N images.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Of all arrays that are read of one file, in bytes: 4 million images with paths of 60 characters.
+MAX_BYTES = 2**30
+_STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def read_arrays(
+    path: str | os.PathLike[str], *names: str, limit: int = MAX_BYTES
+) -> dict[str, np.ndarray]:
+    """The arrays called ``names`` of an ``.npz``; others are not looked at.
+
+    Sizes are read of the headers first: a file of 10 kB may unfold into 10 GB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file: damaged, an array is missing, holds objects (a pickle), or the
+            arrays take more than ``limit`` bytes.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            total = sum(_bytes_of(archive, name) for name in names)
+            if total > limit:
+                raise ValueError(f"its arrays take {total} bytes, and at most {limit} are read")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names}
+    except Exception as error:  # zip, zlib, struct and numpy each have their own
+        reason = " ".join((str(error) or type(error).__name__).split())[:200]
+        raise ValueError(f"{path} is no file of arrays, or damaged ({reason})") from error
+
+
+def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
+    """Of one array, by its header [0]."""
+    if archive.namelist().count(f"{name}.npy") != 1:
+        found = ", ".join(archive.namelist()[:8]) or "nothing"
+        raise ValueError(f"it must hold {name} once; found {found}")
+    member = archive.getinfo(f"{name}.npy")
+    if member.compress_type not in _STORED or member.flag_bits & 1:
+        raise ValueError(f"{name} is encrypted, or packed in a way that numpy does not use")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"{name} is of an unknown version {version}")
+        shape, _, dtype = read(file, max_header_size=10_000)
+    if dtype.hasobject:
+        raise ValueError(f"{name} holds objects, a pickle: it could run code, and is not read")
+    count = 1
+    for length in shape:
+        if not isinstance(length, int) or length < 0:
+            raise ValueError(f"{name} has a negative length")
+        count *= length
+    return count * dtype.itemsize
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """Labels of one epoch, or of one camera after another.
+
+    Attributes:
+        paths: N paths relative to the data root.
+        camids: (N,) int64, >= 0.
+        labels: (N,) int64, >= -1.
+    """
+
+    paths: list[str]
+    camids: np.ndarray
+    labels: np.ndarray
+
+
+def read_labels(path: str | os.PathLike[str]) -> LabelFile:
+    """What a label file says of each image.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`read_arrays`; also arrays that do not fit each
+            other.
+    """
+    arrays = read_arrays(path, "paths", "camids", "labels")
+    paths = arrays["paths"]
+    if paths.ndim != 1 or paths.dtype.kind != "U" or not len(paths):
+        raise ValueError(f"{os.fspath(path)} is no file of labels: paths must be (N,) texts, got"
+                         f" {paths.dtype} {paths.shape}")
+    numbers = {}
+    for name, least in (("camids", 0), ("labels", -1)):
+        array = arrays[name]
+        if array.shape != paths.shape or array.dtype.kind not in "iu":
+            raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be"
+                             f" ({len(paths)},) integers, got {array.dtype} {array.shape}")
+        if int(array.min()) < least or int(array.max()) >= max(2**31, len(paths)):
+            raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be >= {least},"
+                             f" got {array.min()}..{array.max()}")
+        numbers[name] = array.astype(np.int64)
+    return LabelFile([str(p) for p in paths], numbers["camids"], numbers["labels"])

@@ -1,0 +1,35 @@
+"""A JSON object of a file, or an error that names it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+#: In bytes.
+MAX_BYTES = 2**26
+
+
+def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The object in a file of JSON.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file: no JSON, no object, too large or too deep.
+    """
+    path = os.fspath(path)
+    try:
+        size = os.path.getsize(path)
+        if size > MAX_BYTES:
+            raise ValueError(f"{size} bytes, and at most {MAX_BYTES} are read")
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except FileNotFoundError:
+        raise
+    except RecursionError as error:
+        raise ValueError(f"{path} must be a JSON object (it nests too deep)") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} must be a JSON object ({error})") from error
+    return content

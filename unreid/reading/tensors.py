@@ -1,0 +1,163 @@
+"""Checkpoints and weights: tensors and plain values; a pickle that asks for more is named.
+
+[0] https://pytorch.org/docs/stable/notes/serialization.html (weights_only)
+"""
+
+from __future__ import annotations
+
+import os
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+#: Of a pickle in bytes: the weights lie beside it, here are names and plain values.
+MAX_PICKLE = 2**26
+#: Values of a file beside its tensors, at most; and no more than the file has bytes.
+MAX_VALUES = 20_000_000
+#: What the tensors of an honest file ask for.
+_HARMLESS = re.compile(
+    r"torch\.(\w+Storage|Size|device|dtype|b?float\w*|u?int\d+|bool|complex\d+)"
+    r"|torch\._utils\._rebuild\w*|torch\._tensor\._rebuild\w*|torch\.storage\.\w+"
+    r"|collections\.OrderedDict|_codecs\.encode"
+)
+
+
+def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
+    """What ``torch.save`` put into a file, on the CPU, with ``weights_only=True`` [0].
+
+    Args:
+        path: The file.
+        what: What to call it in an error, before its name.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file and why: damaged; asks for code (which); or unfolds into more
+            than the file holds.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"{what} {path}: no such file")
+    try:
+        with warnings.catch_warnings():
+            # Of a pickle that is of another kind: it is refused, or read, either way.
+            warnings.simplefilter("ignore", UserWarning)
+            _check_archive(path)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_extent(content, os.path.getsize(path))
+    except Exception as error:  # whatever damaged bytes make an unpickler stumble over
+        code = sorted(set(_code_in(path)))
+        if code:
+            raise ValueError(
+                f"{what} {path} is refused: it holds more than tensors and plain values, and asks"
+                f" to run {', '.join(code[:3])}; take a file from someone you trust, saved as a"
+                " state dict"
+            ) from error
+        raise ValueError(f"{what} {path} cannot be loaded: it is damaged, or no file of tensors"
+                         f" ({_reason(error)})") from error
+    return content
+
+
+def check_state_dict(path: str, state: Any) -> None:
+    """Refuse what is no state dict, before a model stumbles over it.
+
+    Raises:
+        ValueError: names the file and the first entry that is no name with a tensor.
+    """
+    if not isinstance(state, Mapping):
+        raise ValueError(f"checkpoint {path} must hold the weights of a model by name, got a"
+                         f" {type(state).__name__}")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise ValueError(f"checkpoint {path} must hold a tensor by the name of each weight, got"
+                             f" {type(value).__name__} under {key!r:.60}")
+
+
+def _check_archive(path: str) -> None:
+    """Refuse a zip whose entries unfold: ``torch.save`` packs none.
+
+    Raises:
+        ValueError: what is wrong; zipfile.BadZipFile: of a file that is cut off.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    total = sum(member.file_size for member in members)
+    if total > os.path.getsize(path):
+        raise ValueError(f"its entries unfold into {total} bytes")
+    large = [m for m in members if m.filename.endswith("data.pkl") and m.file_size > MAX_PICKLE]
+    if large:
+        raise ValueError(f"a pickle of {large[0].file_size} bytes")
+
+
+def _check_extent(content: Any, size: int) -> None:
+    """Refuse what stands for many times the bytes of its file: tensors with a stride of zero, lists
+    of lists that are one and the same.
+
+    Raises:
+        ValueError: see above.
+    """
+    total, left = 0, min(size, MAX_VALUES) + 10_000
+    waiting = [content]
+    while waiting:
+        node = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError("its lists unfold into more values than it has bytes")
+        if isinstance(node, torch.Tensor):
+            total += node.numel() * node.element_size()
+        elif isinstance(node, Mapping):
+            waiting += node.values()
+        elif isinstance(node, (list, tuple, set)):
+            waiting += node
+    if total > 16 * size + 2**20:
+        raise ValueError(f"its tensors unfold into {total} bytes")
+
+
+def _reason(error: BaseException) -> str:
+    """In one line; without torch's advice to load it unsafely."""
+    text = str(error) or type(error).__name__
+    if text.startswith("Weights only load failed"):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        telling = [line for line in lines if line.startswith(("Unsupported", "Trying to", "Got"))]
+        return telling[0] if telling else "no pickle of tensors"
+    return " ".join(text.split())[:200]
+
+
+def _code_in(path: str) -> Iterator[str]:
+    """Dotted names of what the pickle in a file would call that is no part of a tensor.
+
+    The pickle is read through, never run.
+    """
+    for data in _pickles(path):
+        texts: list[str] = []
+        try:
+            for opcode, argument, _ in pickletools.genops(data):
+                name = ""
+                if opcode.name in ("GLOBAL", "INST"):
+                    name = str(argument).replace(" ", ".")
+                elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
+                    name = ".".join(texts[-2:])
+                elif isinstance(argument, str):
+                    texts = [*texts[-1:], argument]
+                if name and not _HARMLESS.fullmatch(name):
+                    yield name[:80]
+        except Exception:  # cut off: what was found so far counts
+            continue
+
+
+def _pickles(path: str) -> Iterator[bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if member.filename.endswith(".pkl") and member.file_size <= MAX_PICKLE:
+                    yield archive.read(member)
+    except Exception:  # no zip: the whole file may be one
+        with open(path, "rb") as file:
+            yield file.read(MAX_PICKLE)

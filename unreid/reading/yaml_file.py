@@ -1,0 +1,153 @@
+"""Settings of a yml and of the files it is based on, as plain nested dicts.
+
+Tags that would make objects are refused; so is a file that is small and unfolds into a large one
+(aliases of aliases), that nests too deep, or that is based on itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+#: Of one file in bytes; a config written out in full has some ten thousand.
+MAX_BYTES = 2**18
+#: Values in a file once aliases are written out; references to anchors; and levels.
+MAX_VALUES, MAX_ALIASES, MAX_DEPTH = 20_000, 64, 20
+#: Files of one ``_BASE_`` chain.
+MAX_BASES = 16
+_BASE = "_BASE_"
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that counts aliases and what ``<<`` merges as it meets them."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._aliases = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            self._aliases += 1
+            if self._aliases > MAX_ALIASES:
+                raise ValueError(f"more than {MAX_ALIASES} aliases")
+        return super().compose_node(parent, index)
+
+    def flatten_mapping(self, node: Any) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} merged values")
+
+
+def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The nested settings in one file; an ``_BASE_`` is not followed.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: names the file and says what is not as it must be.
+    """
+    path = os.fspath(path)
+    try:
+        size = os.path.getsize(path)
+        if size > MAX_BYTES:
+            raise ValueError(f"{size} bytes, and at most {MAX_BYTES} are read")
+        with open(path, encoding="utf-8") as file:
+            content = yaml.load(file, _Loader)  # a SafeLoader
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds {_kind(content)}")
+        _check_extent(content)
+    except FileNotFoundError:
+        raise
+    except RecursionError as error:
+        raise ValueError(f"{path} must be a yml of nested keys (it nests too deep)") from error
+    except yaml.constructor.ConstructorError as error:
+        tag = (error.problem or "").partition("tag '")[2].rstrip("'")
+        why = f"the tag {tag} would make an object: only plain values are read" if "python" in tag \
+            else error.problem
+        raise ValueError(f"{path} must be a yml of nested keys ({why})") from error
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError,
+            OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} must be a yml of nested keys ({reason})") from error
+    return content
+
+
+def read_with_bases(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The settings of a file on top of those of the file named by its ``_BASE_``, and so on.
+
+    Args:
+        path: A ``_BASE_`` is a file, relative to the file that names it, or absolute, or in ``~``.
+
+    Raises:
+        FileNotFoundError: no such file; of a base, names both.
+        ValueError: see :func:`read_yaml`; also a base that is no file name, or a file that is
+            based on itself.
+    """
+    chain: list[dict[str, Any]] = []
+    seen: list[str] = []
+    current = os.fspath(path)
+    while True:
+        seen.append(os.path.realpath(current))
+        content = read_yaml(current)
+        chain.append(content)
+        if _BASE not in content:
+            break
+        base = content.pop(_BASE)
+        if not isinstance(base, str) or not base or "\0" in base:
+            raise ValueError(f"{current}: _BASE_ must be the name of a file, got {base!r}")
+        if "://" in base:
+            raise ValueError(f"{current}: _BASE_ must be a file on this machine, got {base}")
+        following = os.path.join(os.path.dirname(current), os.path.expanduser(base))
+        if os.path.realpath(following) in seen:
+            raise ValueError(f"{current}: _BASE_ {base} leads back to a file that it is the base"
+                             " of")
+        if len(seen) >= MAX_BASES:
+            raise ValueError(f"{current}: more than {MAX_BASES} files are based on each other")
+        if not os.path.isfile(following):
+            raise FileNotFoundError(f"{current}: no file {following} (_BASE_)")
+        current = following
+    merged: dict[str, Any] = {}
+    for content in reversed(chain):
+        _merge(content, merged, current)
+    return merged
+
+
+def _merge(above: Mapping[str, Any], below: dict[str, Any], path: str) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and key in below:
+            if not isinstance(below[key], dict):
+                raise ValueError(f"{path}: {key} is a node of keys in one file and a value in"
+                                 " another")
+            _merge(value, below[key], path)
+        else:
+            below[key] = value
+
+
+def _check_extent(content: Any) -> None:
+    """Count what aliases unfold into: a dozen lines can stand for thousands of millions of values.
+
+    Raises:
+        ValueError: too many values, too deep, or a key that is no text.
+    """
+    left = MAX_VALUES
+    waiting: list[tuple[Any, int]] = [(content, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it unfolds into more than {MAX_VALUES} values")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it nests deeper than {MAX_DEPTH} levels")
+        if isinstance(node, dict):
+            for key in node:
+                if not isinstance(key, str):
+                    raise ValueError(f"keys must be text, got {key!r:.60}")
+            waiting += [(value, depth + 1) for value in node.values()]
+        elif isinstance(node, (list, tuple, set)):
+            waiting += [(value, depth + 1) for value in node]
+
+
+def _kind(content: Any) -> str:
+    return "nothing" if content is None else f"a {type(content).__name__}"
