@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import random
 from typing import Any
 
@@ -18,7 +17,9 @@ from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer
 from torch import nn
 
+from unreid.checks import check_integer
 from unreid.engine.atomic import replace_file
+from unreid.reading.tensors import check_state_dict, load_tensors
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
 
@@ -75,22 +76,44 @@ class AtomicCheckpointer(Checkpointer):
         if path and not os.path.isfile(path) and "://" not in path:
             raise FileNotFoundError(f"checkpoint {path}: no such file")
         self._path = path
-        return super().load(path, checkpointables)
+        content = super().load(path, [])
+        for key in self.checkpointables if checkpointables is None else checkpointables:
+            if key not in content:
+                continue
+            try:
+                self.checkpointables[key].load_state_dict(content.pop(key))
+            except Exception as error:  # whatever values of another kind make each trip over
+                raise ValueError(
+                    f"checkpoint {path} cannot be resumed from: its {key} is damaged, or of another"
+                    f" run ({type(error).__name__}: {error})"
+                ) from error
+        if "epoch" in content:
+            check_integer(f"checkpoint {path}: epoch", content["epoch"], 0)
+        return content
+
+    def get_checkpoint_file(self) -> str:
+        """The file that ``last_checkpoint`` names.
+
+        Raises:
+            ValueError: what it names is no file of this folder.
+        """
+        tag = os.path.join(self.save_dir, "last_checkpoint")
+        if not os.path.isfile(tag):
+            return ""
+        with open(tag, "rb") as file:
+            name = file.read(256).decode(errors="replace").strip()
+        if name != os.path.basename(name) or not name.endswith(".pth") or not name.isprintable():
+            raise ValueError(f"{tag} must name a checkpoint of its own folder, got {name[:80]!r}")
+        return os.path.join(self.save_dir, name)
 
     def _load_file(self, f: str) -> Any:
-        try:
-            checkpoint = torch.load(f, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-            # Whatever the bytes of a damaged file make the unpickler stumble over.
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(
-                f"checkpoint {f} cannot be loaded: it is damaged, or holds more than tensors and"
-                f" plain values ({reason})"
-            ) from error
+        checkpoint = load_tensors(f)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"checkpoint {f} must hold a dict, got {type(checkpoint).__name__}")
         # A bare state dict (weights saved by another program) counts as a model.
-        return checkpoint if "model" in checkpoint else {"model": checkpoint}
+        found = checkpoint if "model" in checkpoint else {"model": checkpoint}
+        check_state_dict(f, found["model"])
+        return found
 
     def _load_model(self, checkpoint: Any) -> None:
         state = checkpoint.pop("model")

@@ -33,6 +33,7 @@ from unreid.engine.results import scores_of
 from unreid.engine.selection import Selection
 from unreid.engine.step import UnsupervisedStep
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+from unreid.reading.tensors import load_tensors
 from unreid.structures import PseudoLabels, PseudoPairs
 
 logger = logging.getLogger("fastreid.unreid.trainer")
@@ -233,7 +234,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         if not (resume and self.checkpointer.has_checkpoint()):
             return
         path = self.checkpointer.get_checkpoint_file()
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
         found = check_integer(f"{path}: num_images", state.get("num_images", -1))
         if found != len(self.label_hook.images):
             raise ValueError(
@@ -243,8 +244,16 @@ class UnsupervisedTrainer(DefaultTrainer):
         if state.get("image_list", self._image_list()) != self._image_list():
             raise ValueError(f"checkpoint {path} was trained on other images, as many as"
                              " DATASETS.NAMES has now")
-        self.label_hook.labels = _labels_of(state)
-        set_rng_state(state["rng"])
+        try:
+            self.label_hook.labels = _labels_of(state)
+            set_rng_state(state["rng"])
+        except Exception as error:  # whatever values of another kind make each trip over
+            raise ValueError(f"checkpoint {path} cannot be resumed from: its labels or random"
+                             f" numbers are damaged ({type(error).__name__}: {error})") from error
+        labels = self.label_hook.labels
+        if labels is not None and len(labels) != found:
+            raise ValueError(f"checkpoint {path} cannot be resumed from: it has labels of"
+                             f" {len(labels)} images, and was trained on {found}")
         logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
 
     def train(self) -> OrderedDict[str, Any] | None:
