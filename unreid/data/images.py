@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from fastreid.data.data_utils import read_image
 from PIL import Image
 from torch.utils.data import Dataset
+
+from unreid.reading.pictures import read_rgb
 
 ADVICE = "mend or remove the file, or set UNSUP.BAD_IMAGE skip to train without it"
 
@@ -21,15 +21,14 @@ class UnreadableImageError(ValueError):
 
 
 def load_image(path: str) -> Image.Image:
-    """An RGB image, by fast-reid's own reader (EXIF rotation, grey to RGB).
+    """An RGB image with the pixels of fast-reid's own reader (EXIF rotation, grey to RGB); of known
+    formats and a bounded size alone: see :mod:`unreid.reading.pictures`.
 
     Raises:
         UnreadableImageError: names the file, what was found, and what can be done.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for without end
-            raise OSError("no regular file")
-        return read_image(path, format="RGB")
+        return read_rgb(path)
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, ...
         raise UnreadableImageError(
             f"{path} cannot be read as an image ({type(error).__name__}: {error}); {ADVICE}"
