@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fastreid.config import CfgNode
 
+from pseudopair import intra
 from pseudopair.surrogate import KINDS
 from unreid.checks import check_choice, check_integer, check_number
 
@@ -68,6 +69,8 @@ def add_config(cfg: CfgNode) -> None:
     # 2. Intra-similarity: K attention heads, gamma of L_div.
     cfg.PSEUDOPAIR.INTRA = CfgNode()
     cfg.PSEUDOPAIR.INTRA.ENABLED = True
+    # What head k sees: the k-th of K overlapping "patches" of the body, or all of the "body".
+    cfg.PSEUDOPAIR.INTRA.KIND = "patches"
     cfg.PSEUDOPAIR.INTRA.HEADS = 4
     cfg.PSEUDOPAIR.INTRA.REDUCTION = 16
     cfg.PSEUDOPAIR.INTRA.DIVERSITY = 0.1
@@ -96,6 +99,7 @@ def check_config(cfg: CfgNode) -> None:
     """
     root = cfg.PSEUDOPAIR
     check_choice("PSEUDOPAIR.SURROGATE.KIND", root.SURROGATE.KIND, KINDS)
+    check_choice("PSEUDOPAIR.INTRA.KIND", root.INTRA.KIND, intra.KINDS)
     for node, keys, low in (
         ("SURROGATE", ("PATCHES", "DIM"), 1), ("SURROGATE", ("NEGATIVES", "EPOCHS"), 0),
         ("PAIR", ("K", "K_LAST"), 1), ("PAIR", ("NEGATIVES",), 0),

@@ -20,11 +20,16 @@ from unreid.checks import check_integer
 
 
 class InterSimilarity(nn.Module):
-    """s_inter(i, j) = mean over p of cos(F_i(p), F_{j->i}(p)) [0].
+    """s_inter(i, j) = cos(F_i, F_{j->i}) [0], of the aligned maps as a whole.
 
     It starts as a plain comparison: the offsets are zero, the deformable convolution and the
     values are the identity, theta and phi are alike, so that a place attends to what looks like
     it.
+
+    Unlike the reconstruction, mean over p of cos(F_i(p), F_{j->i}(p)), a place counts as much as
+    it is active: empty background does not outvote a person. And the attention is that of
+    cosines, sharpened by a factor that is learned: of plain products it is so flat that F_{j->i}
+    is nearly the same at every place.
 
     Args:
         in_channels: C.
@@ -45,6 +50,8 @@ class InterSimilarity(nn.Module):
         self.theta = nn.Conv2d(width, inner, 1, bias=False)
         self.phi = nn.Conv2d(width, inner, 1, bias=False)
         self.value = nn.Conv2d(width, width, 1, bias=False)
+        # Of the attention's cosines: a place looks at a few others from the start.
+        self.sharpness = nn.Parameter(torch.tensor(15.0))
         # s -> logit of "one person": steep around the middle of the scale.
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.shift = nn.Parameter(torch.tensor(-5.0))
@@ -77,15 +84,16 @@ class InterSimilarity(nn.Module):
         """
         offsets = self.offsets(torch.cat([left, right], dim=1))
         warped = self.deform(right, offsets)
-        query, key = self.theta(left).flatten(2), self.phi(warped).flatten(2)
-        attention = torch.softmax(query.transpose(1, 2) @ key / query.shape[1] ** 0.5, dim=2)
+        query = F.normalize(self.theta(left).flatten(2), dim=1)
+        key = F.normalize(self.phi(warped).flatten(2), dim=1)
+        attention = torch.softmax(self.sharpness * (query.transpose(1, 2) @ key), dim=2)
         aligned = self.value(warped).flatten(2) @ attention.transpose(1, 2)
         return aligned.view_as(left), offsets, attention
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """(B,) s_inter in -1..1 of pairs of reduced maps."""
         aligned, _, _ = self.align(left, right)
-        return F.cosine_similarity(left, aligned, dim=1).mean(dim=(1, 2))
+        return F.cosine_similarity(left.flatten(1), aligned.flatten(1))
 
     def loss(self, maps: Tensor, pairs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross entropy of sigmoid(scale s_inter + shift) over chosen pairs of a batch.

@@ -3,21 +3,30 @@
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 [1] Hu et al., Squeeze-and-Excitation Networks, 2018, https://arxiv.org/abs/1709.01507
+[2] Sun et al., Beyond Part Models: Person Retrieval with Refined Part Pooling (PCB), 2018,
+    https://arxiv.org/abs/1711.09349 (a neck of its own for every part)
 
 Letters: B batch, C channels of the map, D channels of the descriptor, K heads, H x W positions.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unreid.checks import check_integer
+from unreid.checks import check_choice, check_integer
+
+#: What a head sees.
+KINDS = ("patches", "body")
+#: Height of a patch over that of K patches side by side: a half more, shared with the next.
+OVERLAP = 1.5
 
 
 class ChannelAttention(nn.Module):
-    """K heads a_k = sigmoid(W2 ReLU(W1 GAP(F))) [1].
+    """K heads a_k = sigmoid(W2 ReLU(W1 x_k)) [1].
 
     Args:
         in_channels: C.
@@ -38,25 +47,88 @@ class ChannelAttention(nn.Module):
         self.squeeze = nn.Conv1d(in_channels * num_heads, width, 1, groups=num_heads)
         self.excite = nn.Conv1d(width, self.out_channels * num_heads, 1, groups=num_heads)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, H, W) map -> (B, K, D) weights in 0..1."""
-        pooled = features.mean(dim=(2, 3)).repeat(1, self.num_heads).unsqueeze(2)
-        weights = torch.sigmoid(self.excite(F.relu(self.squeeze(pooled))))
-        return weights.view(len(features), self.num_heads, self.out_channels).float()
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, K, C) what every head sees, x_k -> (B, K, D) weights in 0..1."""
+        flat = pooled.flatten(1).unsqueeze(2)
+        weights = torch.sigmoid(self.excite(F.relu(self.squeeze(flat))))
+        return weights.view(-1, self.num_heads, self.out_channels).float()
 
 
-def local_features(attention: Tensor, descriptor: Tensor) -> Tensor:
-    """l_k = normalise(a_k * g): (B, K, D) unit rows of the heads.
+class IntraSimilarity(nn.Module):
+    """K local features l_k = normalise(a_k * g_k) of an image [0].
 
     Unlike the reconstruction l_k = GAP(a_k * F), the weights act behind pooling and neck. A
     weight per channel and the pooling commute, so only the neck makes a difference: its batch
     norm, if it came after, would divide every constant weight out again.
 
     Args:
-        attention: (B, K, D) in 0..1.
-        descriptor: (B, D) g, unit rows.
+        in_channels: C.
+        num_heads: K.
+        out_channels: D.
+        reduction: Of :class:`ChannelAttention`.
+        kind: ``"patches"``: head k sees and describes the k-th of K horizontal patches that
+            overlap, 1.5 / K of the body high, behind a batch norm of its own [2];
+            ``"body"``: every head sees and describes the whole body.
     """
-    return F.normalize(attention * descriptor.unsqueeze(1), dim=2)
+
+    def __init__(
+        self, in_channels: int, num_heads: int, out_channels: int | None = None,
+        reduction: int = 16, kind: str = "patches",
+    ) -> None:
+        super().__init__()
+        self.kind = check_choice("kind", kind, KINDS)
+        self.attention = ChannelAttention(in_channels, num_heads, out_channels, reduction)
+        self.num_heads = num_heads
+        width = self.attention.out_channels
+        self.neck: nn.Sequential | None = None
+        if kind == "patches":
+            norm = nn.BatchNorm1d(width * num_heads)
+            norm.bias.requires_grad_(False)
+            embed: list[nn.Module] = []
+            if width != in_channels:
+                embed = [nn.Conv1d(in_channels * num_heads, width * num_heads, 1,
+                                   groups=num_heads, bias=False)]
+            self.neck = nn.Sequential(*embed, norm)
+
+    def forward(
+        self, maps: Tensor, body: Tensor, pool: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The local features (B, K, D), unit rows, and the weights that made them.
+
+        Arguments and weights are those of :meth:`describe`.
+        """
+        described, weights = self.describe(maps, body, pool)
+        return F.normalize(weights * described, dim=2), weights
+
+    def describe(
+        self, maps: Tensor, body: Tensor, pool: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """What the heads describe, and how they weigh its channels.
+
+        Args:
+            maps: (B, C, H, W).
+            body: (B, D) g, unit rows of the whole image.
+            pool: (B, C, h, W) -> (B, C, 1, 1): that of the head.
+
+        Returns:
+            g_k (B, K, D), unit rows, and a_k (B, K, D) in 0..1.
+        """
+        rows = self.rows(maps.shape[2])
+        pooled = torch.stack([maps[:, :, top:end].mean(dim=(2, 3)) for top, end in rows], dim=1)
+        weights = self.attention(pooled)
+        if self.neck is None:
+            return body.unsqueeze(1).expand_as(weights), weights
+        cut = torch.cat([pool(maps[:, :, top:end]).flatten(1) for top, end in rows], dim=1)
+        described = self.neck(cut.unsqueeze(2)).float().view_as(weights)
+        return F.normalize(described, dim=2), weights
+
+    def rows(self, height: int) -> list[tuple[int, int]]:
+        """First row and end of what each head sees, of a map this high."""
+        if self.kind == "body" or self.num_heads == 1:
+            return [(0, height)] * self.num_heads
+        part = min(round(OVERLAP * height / self.num_heads) or 1, height)
+        steps = [k * (height - part) / (self.num_heads - 1) for k in range(self.num_heads)]
+        return [(round(step), round(step) + part) for step in steps]
 
 
 def diversity_loss(attention: Tensor) -> Tensor:

@@ -24,12 +24,7 @@ from pseudopair import rerank
 from pseudopair.backbone import IGNORES_LAST_STRIDE, remove_last_stride
 from pseudopair.config import first_pair_epoch
 from pseudopair.inter import InterSimilarity, choose_pairs
-from pseudopair.intra import (
-    ChannelAttention,
-    diversity_loss,
-    local_features,
-    mean_head_cosine,
-)
+from pseudopair.intra import IntraSimilarity, diversity_loss, mean_head_cosine
 from pseudopair.memory import RowMemory
 from pseudopair.pair_loss import (
     Partners,
@@ -74,7 +69,7 @@ class PseudoPair(MemoryReID):
         self,
         *,
         surrogate: SurrogateClasses | None,
-        intra: ChannelAttention | None,
+        intra: IntraSimilarity | None,
         inter: InterSimilarity | None,
         settings: Any,
         first_pair_epoch: int,
@@ -83,8 +78,9 @@ class PseudoPair(MemoryReID):
     ) -> None:
         super().__init__(**memory_reid)
         self.surrogate, self.intra, self.inter = surrogate, intra, inter
-        if memory_reid.get("ghost_bn") and inter is not None:
-            use_ghost_norm(inter, memory_reid["ghost_bn"])
+        for part in (intra, inter):
+            if memory_reid.get("ghost_bn") and part is not None:
+                use_ghost_norm(part, memory_reid["ghost_bn"])
         self.settings = settings
         self.first_pair_epoch = first_pair_epoch
         self.seed = seed
@@ -115,7 +111,7 @@ class PseudoPair(MemoryReID):
                 num_features=surrogate.DIM, temperature=surrogate.TEMPERATURE,
                 momentum=surrogate.MOMENTUM, num_negatives=surrogate.NEGATIVES,
             ) if surrogate.ENABLED else None,
-            "intra": ChannelAttention(channels, intra.HEADS, width, intra.REDUCTION)
+            "intra": IntraSimilarity(channels, intra.HEADS, width, intra.REDUCTION, intra.KIND)
             if intra.ENABLED else None,
             "inter": InterSimilarity(channels, inter.WIDTH, inter.KERNEL)
             if inter.ENABLED else None,
@@ -149,8 +145,8 @@ class PseudoPair(MemoryReID):
         body = self.heads(maps)
         if self.intra is None:
             return body.unsqueeze(1), None
-        attention = self.intra(maps)
-        return torch.cat([body.unsqueeze(1), local_features(attention, body)], dim=1), attention
+        local, attention = self.intra(maps, body, self.heads.pool_layer)
+        return torch.cat([body.unsqueeze(1), local], dim=1), attention
 
     def _surrogate_losses(
         self, maps: Tensor, groups: Tensor, indices: Tensor

@@ -39,8 +39,8 @@ def head_heats(model: PseudoPair, images: Tensor) -> Tensor:
     """How much each place of an image gives to what each head keeps of it.
 
     The heat of head k at a place is the sum over channels of the map there times the gradient of
-    |a_k * g|^2, the part of the descriptor that the head keeps: positive where the place is of
-    more weight to this head than to the whole body, since g has length 1 whatever happens.
+    |a_k * g_k|^2, the part of its descriptor that the head keeps: positive where the place is of
+    more weight to the head than to the descriptor, which has length 1 whatever happens.
 
     Args:
         model: In evaluation mode, with heads.
@@ -54,7 +54,8 @@ def head_heats(model: PseudoPair, images: Tensor) -> Tensor:
         maps = model.backbone(model.normalized(images))
     with torch.enable_grad():
         maps = maps.detach().requires_grad_()
-        kept = (model.intra(maps).detach() * model.heads(maps).unsqueeze(1)).square().sum(2)
+        described, weights = model.intra.describe(maps, model.heads(maps), model.heads.pool_layer)
+        kept = (weights.detach() * described).square().sum(2)
         heats = []
         for head in kept.unbind(1):
             (gradient,) = torch.autograd.grad(head.sum(), maps, retain_graph=True)

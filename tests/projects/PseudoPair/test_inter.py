@@ -69,13 +69,28 @@ def test_similarity__is_the_loop_over_places() -> None:
     query, key, value = part.theta(left), part.phi(warped), part.value(warped)
     places = [(y, x) for y in range(3) for x in range(2)]
     for b in range(2):
-        cosines = []
+        product, energy = torch.zeros(()), torch.zeros(())
         for y, x in places:
-            logits = torch.stack([query[b, :, y, x] @ key[b, :, v, u] for v, u in places])
-            share = torch.softmax(logits / 3**0.5, dim=0)
+            logits = torch.stack([F.cosine_similarity(query[b, :, y, x], key[b, :, v, u], dim=0)
+                                  for v, u in places])
+            share = torch.softmax(part.sharpness * logits, dim=0)
             aligned = sum(s * value[b, :, v, u] for s, (v, u) in zip(share, places))
-            cosines.append(F.cosine_similarity(left[b, :, y, x], aligned, dim=0))
-        torch.testing.assert_close(found[b], torch.stack(cosines).mean())
+            product = product + left[b, :, y, x] @ aligned
+            energy = energy + aligned.square().sum()
+        expected = product / (energy.sqrt() * left[b].norm())
+        torch.testing.assert_close(found[b], expected)
+
+
+def test_similarity__an_idle_place_does_not_outvote_an_active_one() -> None:
+    """One image with noise of its own where nothing is: the mean over places falls, s does not."""
+    part = module(width=12).eval()
+    left = torch.randn(1, 12, 4, 2)
+    right = left.clone()
+    left[:, :, 2:], right[:, :, 2:] = 0.01 * torch.randn(2, 1, 12, 2, 2)
+    with torch.no_grad():
+        aligned, _, _ = part.align(left, right)
+        of_places = F.cosine_similarity(left, aligned, dim=1).mean()
+        assert float(part(left, right)) > float(of_places) + 0.1
 
 
 def test_similarity__of_an_image_with_itself_beats_another_from_the_start() -> None:

@@ -49,14 +49,15 @@ def test_chosen_pairs__are_of_two_cameras_while_there_are_enough_and_no_image_tw
 
 
 def test_heats__of_a_head_that_keeps_everything_are_zero_in_sum() -> None:
-    """|g|^2 is 1 whatever the map is, so no place adds to it."""
+    """|g_k|^2 is 1 whatever the map is, so no place adds to it."""
     model = tiny_model()
     assert model.intra is not None
     images = torch.rand(3, 3, 64, 32) * 255
     with torch.no_grad():
-        assert model.intra.excite.bias is not None
-        model.intra.excite.weight.zero_()
-        model.intra.excite.bias.fill_(20.0)
+        excite = model.intra.attention.excite
+        assert excite.bias is not None
+        excite.weight.zero_()
+        excite.bias.fill_(20.0)
     heats = head_heats(model, images)
     assert heats.shape[:2] == (3, model.intra.num_heads)
     assert float(heats.sum(dim=(2, 3)).abs().max()) < 1e-4
@@ -69,13 +70,15 @@ def test_heats__are_the_derivative_of_what_a_head_keeps() -> None:
     heats = head_heats(model, images)
     with torch.no_grad():
         maps = model.backbone(model.normalized(images))
-        weights = model.intra(maps)
+        pool = model.heads.pool_layer
+        _, weights = model.intra.describe(maps, model.heads(maps), pool)
 
         def kept(share: float) -> torch.Tensor:
             """Of the map with one place weaker or stronger."""
             changed = maps.clone()
             changed[:, :, 1, 0] *= 1 + share
-            return (weights * model.heads(changed).unsqueeze(1)).square().sum(2)
+            described, _ = model.intra.describe(changed, model.heads(changed), pool)
+            return (weights * described).square().sum(2)
 
         slope = (kept(0.3) - kept(-0.3)) / 0.6
     assert float(slope.abs().max()) > 1e-4, "there is something to compare"
