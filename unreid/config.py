@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import yaml
 from fastreid.config import CfgNode, get_cfg
 from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
@@ -26,6 +25,8 @@ from unreid.checks import check_choice, check_integer, check_number, nearest
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import Project, load_project
+from unreid.reading.tensors import load_tensors
+from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
 
 #: Backbones of fast-reid that know no address to download weights from.
@@ -133,12 +134,10 @@ def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
 
 def _read_yaml(config_file: str) -> CfgNode:
     """The nested keys of a file on top of those of its ``_BASE_``s."""
+    content = read_with_bases(config_file)
     try:
-        return CfgNode(CfgNode.load_yaml_with_base(config_file))
-    except FileNotFoundError as error:  # the file itself was found: a base is missing
-        raise FileNotFoundError(f"{config_file}: no file {error.filename} (_BASE_)") from error
-    except (yaml.YAMLError, TypeError, AttributeError, AssertionError) as error:
-        # yacs asserts, and fast-reid trips over a file that is empty, a list or plain text.
+        return CfgNode(content)
+    except AssertionError as error:  # a value of a kind that no key holds, such as a date
         raise ValueError(f"{config_file} must be a yml of nested keys ({error})") from error
 
 
@@ -218,6 +217,11 @@ def _check_pretrain(cfg: CfgNode) -> None:
             f"MODEL.BACKBONE.PRETRAIN_PATH: no file {path}; name a file of weights for"
             f" {backbone.NAME} {backbone.DEPTH}, or set MODEL.BACKBONE.PRETRAIN False"
         )
+    if path:
+        weights = load_tensors(path, "MODEL.BACKBONE.PRETRAIN_PATH")
+        if not isinstance(weights, dict):
+            raise ValueError(f"MODEL.BACKBONE.PRETRAIN_PATH {path} must hold weights by name, got a"
+                             f" {type(weights).__name__}")
     if not path and backbone.NAME in _NO_DOWNLOAD:
         raise ValueError(
             f"MODEL.BACKBONE.PRETRAIN is on, but nothing to download is known for {backbone.NAME}:"

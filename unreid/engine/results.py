@@ -19,8 +19,10 @@ import torchvision
 
 import unreid
 from unreid import compat
+from unreid.checks import check_number
 from unreid.config import config_hash
 from unreid.engine.atomic import save_json
+from unreid.reading.json_file import read_json
 
 #: The scores that a run reports, in percent.
 SCORES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
@@ -55,8 +57,7 @@ class RunResults:
         self.content: dict[str, Any] = {"before": None, "after": None, "labels": None,
                                         "seconds": {}}
         if resume and os.path.isfile(self.path):
-            with open(self.path) as file:
-                self.content.update(json.load(file))
+            self.content.update(self._earlier())
         self.content.update(
             project=cfg.PROJECT,
             datasets={"train": list(cfg.DATASETS.NAMES), "test": list(cfg.DATASETS.TESTS)},
@@ -65,6 +66,16 @@ class RunResults:
             config_hash=config_hash(cfg),
             versions=versions(),
         )
+
+    def _earlier(self) -> dict[str, Any]:
+        found = read_json(self.path)
+        for key, kinds in (("before", (dict, type(None))), ("seconds", (dict,))):
+            if not isinstance(found.get(key, self.content[key]), kinds):
+                raise ValueError(f"{self.path}: {key} must be an object, got {found[key]!r:.60};"
+                                 " mend or delete the file")
+        for phase, value in found.get("seconds", {}).items():
+            check_number(f"{self.path}: seconds of {phase}", value, 0)
+        return found
 
     def put(self, key: str, value: Any) -> None:
         """Set one entry and write the file."""

@@ -27,6 +27,7 @@ from unreid.engine.results import RunResults
 from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
 from unreid.evaluation.label_quality import label_quality, pair_quality
 from unreid.projects import Project
+from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY
 
 logger = logging.getLogger("fastreid.unreid.run")
@@ -198,7 +199,7 @@ def _changed_settings(cfg: Any) -> list[str]:
     path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
     if not os.path.isfile(path):
         return []
-    earlier = dict(flat_keys(type(cfg).load_yaml_with_base(path)))
+    earlier = dict(flat_keys(type(cfg)(read_with_bases(path))))
     now = dict(flat_keys(type(cfg).load_cfg(cfg.dump())))
     return [f"{k} {earlier[k]} -> {v}" for k, v in now.items()
             if k in earlier and earlier[k] != v and k != "MODEL.DEVICE"]
