@@ -5,7 +5,6 @@ Written whole after each stage, so that a killed run keeps what it knew.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Mapping
