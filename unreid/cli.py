@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from unreid.checks import nearest
+from unreid.engine.interrupt import Terminated, exit_code, signals_raise
 
 #: What bad input raises; anything else is a mistake of ours, and shows its traceback.
 EXPECTED = (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
@@ -71,15 +72,18 @@ def say_error(error: BaseException) -> None:
 
 
 def guarded(work: Callable[[], int | None]) -> int:
-    """The exit code of ``work()``: its own or 0; 2 for bad input, 130 when interrupted."""
-    try:
-        return work() or 0
-    except EXPECTED as error:
-        say_error(error)
-        return 2
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted\n")
-        return 130
+    """The exit code of ``work()``: its own or 0; 2 for bad input, 130 after Ctrl-C, 143 after
+    SIGTERM, which both let ``work`` save first."""
+    with signals_raise():
+        try:
+            return work() or 0
+        except EXPECTED as error:
+            say_error(error)
+            return 2
+        except KeyboardInterrupt as error:
+            what = "terminated" if isinstance(error, Terminated) else "interrupted"
+            sys.stderr.write(f"\n{what}: {error}\n" if error.args else f"\n{what}\n")
+            return exit_code(error)
 
 
 def duration(seconds: float) -> str:

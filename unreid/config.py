@@ -84,6 +84,13 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.MODEL.GHOST_BN = 0
     # Keep channels together in memory (NHWC): the same numbers, faster on CPUs and tensor cores.
     cfg.MODEL.CHANNELS_LAST = True
+    # torch.compile of the backbone in training, and its backend.
+    cfg.MODEL.COMPILE = False
+    cfg.MODEL.COMPILE_BACKEND = "inductor"
+    # SOLVER.AMP.ENABLED: mixed precision by "bfloat16", or "float16" with scaled losses.
+    cfg.SOLVER.AMP.DTYPE = "bfloat16"
+    # SOLVER.IMS_PER_BATCH goes through the network in so many parts, one optimiser step after all.
+    cfg.SOLVER.ACCUMULATE = 1
     # Subtract each camera's mean gallery feature at test; uses the gallery's camera ids.
     cfg.TEST.CENTER_CAMERAS = False
 
@@ -246,6 +253,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
         ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 1),
         ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 2),
         ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
+        ("SOLVER.ACCUMULATE", cfg.SOLVER.ACCUMULATE, 1),
         ("DATALOADER.NUM_INSTANCE", cfg.DATALOADER.NUM_INSTANCE, 1),
         ("DATALOADER.NUM_WORKERS", cfg.DATALOADER.NUM_WORKERS, 0),
         ("TEST.IMS_PER_BATCH", cfg.TEST.IMS_PER_BATCH, 1),
@@ -265,7 +273,11 @@ def check_unreid_config(cfg: CfgNode) -> None:
     check_choice("UNSUP.MEMORY.UPDATE", memory.UPDATE, ("plain", "hard"))
     check_choice("UNSUP.BAD_IMAGE", unsup.BAD_IMAGE, ("error", "skip"))
     check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
+    check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, ("bfloat16", "float16"))
+    check_choice("MODEL.COMPILE_BACKEND", cfg.MODEL.COMPILE_BACKEND,
+                 ("inductor", "aot_eager", "eager", "cudagraphs"))
     check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE, "SOLVER.IMS_PER_BATCH")
+    check_parts(cfg, cfg.SOLVER.IMS_PER_BATCH, "SOLVER.IMS_PER_BATCH")
     check_folder_settings(cfg)
     _check_names(cfg)
     _check_pretrain(cfg)
@@ -282,6 +294,16 @@ def check_batch(
     """Refuse a batch that is not P clusters times K images."""
     if batch % instances:
         raise ValueError(f"{key} must be a multiple of {instances_key} ({instances}), got {batch}")
+
+
+def check_parts(cfg: CfgNode, batch: int, key: str) -> None:
+    """Refuse a batch that ``SOLVER.ACCUMULATE`` would cut through a cluster, or to one image."""
+    parts = cfg.SOLVER.ACCUMULATE
+    size = parts * max(cfg.DATALOADER.NUM_INSTANCE, 2)
+    if parts > 1 and batch % size:
+        raise ValueError(f"{key} must be a multiple of {size}, SOLVER.ACCUMULATE ({parts}) parts of"
+                         f" whole clusters (DATALOADER.NUM_INSTANCE"
+                         f" {cfg.DATALOADER.NUM_INSTANCE}), got {batch}")
 
 
 def _check_names(cfg: CfgNode) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+#: What :func:`replace_file` writes to before the file has its name.
+_TEMPORARY = re.compile(r".+\.\d+\.tmp")
 
 
 @contextlib.contextmanager
@@ -20,20 +25,54 @@ def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
             says that what stood there before is untouched.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
+    folder = os.path.dirname(path) or "."
     try:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        os.makedirs(folder, exist_ok=True)
         with open(temporary, mode) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
+        _sync_folder(folder)
+    except (OSError, RuntimeError) as error:
+        cause = _failed_write(error)
+        if cause is None:
+            raise
         raise OSError(
-            error.errno, f"could not write {path} ({error}); what stood there before is untouched"
+            cause.errno, f"could not write {path} ({cause}); what stood there before is untouched"
         ) from error
     finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
+
+
+def _failed_write(error: BaseException | None) -> OSError | None:
+    """The failed write behind an error: torch's writer, closing after one, raises another."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _sync_folder(folder: str) -> None:
+    """The new name outlives a loss of power, too; not every file system can say so."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: str) -> list[str]:
+    """Delete what killed processes left half-written under ``folder``; returns the paths.
+
+    Only for a folder that no other process writes to.
+    """
+    found = [str(p) for p in sorted(Path(folder).rglob("*.tmp")) if _TEMPORARY.fullmatch(p.name)]
+    for path in found:
+        with contextlib.suppress(OSError):
+            os.remove(path)
+    return found
 
 
 def save_json(path: str, content: Mapping[str, Any]) -> None:

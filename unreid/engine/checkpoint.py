@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from fastreid.engine.hooks import HookBase
-from fastreid.utils import comm
 from fastreid.utils.checkpoint import Checkpointer
 from torch import nn
 
@@ -22,9 +20,6 @@ from unreid.engine.atomic import replace_file
 from unreid.reading.tensors import check_state_dict, load_tensors
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
-
-#: The name that a running job keeps overwriting, and the one it ends with.
-LAST, FINAL = "model_last", "model_final"
 
 
 def rng_state() -> dict[str, Any]:
@@ -59,8 +54,15 @@ class AtomicCheckpointer(Checkpointer):
         """Write ``name.pth`` under a temporary name, rename it, then tag it as the last one."""
         if not self.save_dir or not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), **kwargs}
-        data.update({key: obj.state_dict() for key, obj in self.checkpointables.items()})
+        self.write(name, self.content(**kwargs))
+
+    def content(self, **kwargs: Any) -> dict[str, Any]:
+        """What :meth:`save` writes, sharing memory with what is being trained."""
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        return {"model": self.model.state_dict(), **kwargs, **states}
+
+    def write(self, name: str, data: dict[str, Any]) -> None:
+        """Put a content on disk; ``last_checkpoint`` names it only when all of it stands."""
         with replace_file(os.path.join(self.save_dir, f"{name}.pth")) as file:
             torch.save(data, file)
         with replace_file(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
@@ -142,32 +144,6 @@ class AtomicCheckpointer(Checkpointer):
                            ("not in the model, left out", unexpected)):
             if keys:
                 logger.warning(f"{self._path}: {what}: {', '.join(sorted(keys)[:8])}")
-
-
-class CheckpointHook(HookBase):
-    """Saves every ``period`` epochs under one name, and the final model under another.
-
-    Args:
-        checkpointer: Where and what.
-        period: Epochs between two saves; the last epoch is always saved.
-    """
-
-    def __init__(self, checkpointer: AtomicCheckpointer, period: int) -> None:
-        self.checkpointer = checkpointer
-        self.period = period
-
-    def after_epoch(self) -> None:
-        trainer = self.trainer
-        done = trainer.epoch + 1
-        last = done == trainer.max_epoch
-        if not comm.is_main_process() or (done % self.period and not last):
-            return
-        self.checkpointer.save(
-            FINAL if last else LAST, epoch=trainer.epoch, rng=rng_state(), **trainer.extra_state()
-        )
-        leftover = os.path.join(self.checkpointer.save_dir, f"{LAST}.pth")
-        if last and os.path.exists(leftover):
-            os.remove(leftover)
 
 
 def unwrap(model: nn.Module) -> Any:

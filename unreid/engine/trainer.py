@@ -27,7 +27,8 @@ from torch import nn
 from unreid.checks import check_integer
 from unreid.data.loader import SwappableLoader, build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
-from unreid.engine.checkpoint import AtomicCheckpointer, CheckpointHook, set_rng_state, unwrap
+from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
+from unreid.engine.checkpoint_hook import CheckpointHook
 from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
 from unreid.engine.results import scores_of
 from unreid.engine.selection import Selection
@@ -102,9 +103,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         loader = SwappableLoader()
         model = self.build_model(cfg)
         optimizer, wrapper = self.build_optimizer(cfg, model)
-        self._trainer = UnsupervisedStep(
-            model, loader, optimizer, wrapper, amp=cfg.SOLVER.AMP.ENABLED, device=cfg.MODEL.DEVICE
-        )
+        self._trainer = UnsupervisedStep.from_config(cfg, model, loader, optimizer, wrapper)
         self.iters_per_epoch = cfg.UNSUP.ITERS_PER_EPOCH
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
@@ -125,6 +124,7 @@ class UnsupervisedTrainer(DefaultTrainer):
             selection = Selection(labeler.judge, cfg.OUTPUT_DIR)
             self.checkpointer.checkpointables["selection"] = selection
         self.label_hook = PseudoLabelHook(cfg, images, labeler, loader, quality, selection)
+        self.checkpoint_hook = CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
         self.selected: dict[str, Any] | None = None
         self.seconds = self.label_hook.seconds
         self.register_hooks(self.build_hooks())
@@ -198,7 +198,7 @@ class UnsupervisedTrainer(DefaultTrainer):
             hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
             if freeze else None,
             EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None,
-            CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD),
+            self.checkpoint_hook,
             hooks.PeriodicWriter(self.build_writers(), period) if comm.is_main_process() else None,
         ]
 
@@ -262,7 +262,8 @@ class UnsupervisedTrainer(DefaultTrainer):
         self.epoch = self.start_epoch - 1
         start = time.perf_counter()
         before = sum(self.seconds.values())
-        TrainerBase.train(self, self.start_epoch, self.max_epoch, self.iters_per_epoch)
+        with self.checkpoint_hook.kept():
+            TrainerBase.train(self, self.start_epoch, self.max_epoch, self.iters_per_epoch)
         self.label_hook.judge_last_round()
         others = sum(self.seconds.values()) - before
         self.seconds["train"] = time.perf_counter() - start - others

@@ -267,7 +267,7 @@ def test_interrupted_save_in_a_run__resumes_from_the_checkpoint_before(
 
     def second_fails(data: Any, file: Any) -> None:
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) in (2, 3):  # when the run ends early it is tried once more
             file.write(b"half")
             raise Interrupted
         real(data, file)
