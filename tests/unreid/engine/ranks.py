@@ -1,0 +1,69 @@
+"""Runs a function in several forked processes that know each other, and brings back its results."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unreid.engine.distributed import connected
+from unreid.engine.interrupt import signals_raise
+
+
+def run_on_ranks(
+    work: Callable[[int], Any], folder: Path, *, size: int = 2, timeout: float = 60
+) -> list[Any]:
+    """What ``work(rank)`` returned in each process; each must end well."""
+    codes = exit_codes(work, folder, size=size, timeout=timeout)
+    errors = [(folder / f"{rank}.err").read_text() for rank in range(size)]
+    assert codes == [0] * size, "\n".join(errors)
+    return [pickle.loads((folder / f"{rank}.pkl").read_bytes()) for rank in range(size)]
+
+
+def exit_codes(
+    work: Callable[[int], Any], folder: Path, *, size: int = 2, timeout: float = 60
+) -> list[int]:
+    """How each process ended: a signal is negative, an error of ``work`` is 3."""
+    folder.mkdir(parents=True, exist_ok=True)
+    children = [_fork(work, folder, rank, size) for rank in range(size)]
+    end = time.monotonic() + timeout
+    codes: dict[int, int] = {}
+    while len(codes) < size:
+        assert time.monotonic() < end, f"hangs: {[c for c in children if c not in codes]}"
+        for child in children:
+            if child not in codes:
+                done, status = os.waitpid(child, os.WNOHANG)
+                if done:
+                    codes[child] = os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    return [codes[child] for child in children]
+
+
+def _fork(work: Callable[[int], Any], folder: Path, rank: int, size: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 3
+    errors = (folder / f"{rank}.err").open("w", buffering=1)
+    try:
+        os.dup2(errors.fileno(), 2)
+        sys.stderr = errors
+        torch.set_num_threads(1)  # the pool of the parent did not come along
+        with signals_raise(), connected(rank, size, f"file://{folder}/meeting"):
+            result = work(rank)
+        (folder / f"{rank}.pkl").write_bytes(pickle.dumps(result))
+        code = 0
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except BaseException:
+        traceback.print_exc(file=errors)
+    finally:
+        errors.flush()
+        os._exit(code)
