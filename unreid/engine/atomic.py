@@ -5,15 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-
-#: What :func:`replace_file` writes to before the file has its name.
-_TEMPORARY = re.compile(r".+\.\d+\.tmp")
 
 
 @contextlib.contextmanager
@@ -61,18 +56,6 @@ def _sync_folder(folder: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def remove_leftovers(folder: str) -> list[str]:
-    """Delete what killed processes left half-written under ``folder``; returns the paths.
-
-    Only for a folder that no other process writes to.
-    """
-    found = [str(p) for p in sorted(Path(folder).rglob("*.tmp")) if _TEMPORARY.fullmatch(p.name)]
-    for path in found:
-        with contextlib.suppress(OSError):
-            os.remove(path)
-    return found
 
 
 def save_json(path: str, content: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ Written whole after each stage, so that a killed run keeps what it knew.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 from collections.abc import Mapping
@@ -15,13 +16,17 @@ import numpy
 import sklearn
 import torch
 import torchvision
+from fastreid.utils import comm
+from fastreid.utils.collect_env import collect_env_info
 
 import unreid
 from unreid import compat
 from unreid.checks import check_number
 from unreid.config import config_hash
-from unreid.engine.atomic import save_json
+from unreid.engine.atomic import replace_file, save_json
 from unreid.reading.json_file import read_json
+
+logger = logging.getLogger("fastreid.unreid.results")
 
 #: The scores that a run reports, in percent.
 SCORES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
@@ -41,6 +46,27 @@ def versions() -> dict[str, str]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "threads": str(torch.get_num_threads()),
     }
+
+
+def record_settings(cfg: Any, args: Any, *, keep: bool = False) -> None:
+    """Environment, command line and config go to the log; the config to ``config.yaml``, too.
+
+    Unlike fast-reid's ``default_setup`` it writes the file whole or not at all, and seeds nothing.
+
+    Args:
+        cfg: The config.
+        args: The command line.
+        keep: An evaluation leaves the config of the run that trained in the folder as it was.
+    """
+    logger.info(f"Rank {comm.get_rank()} of {comm.get_world_size()}\n{collect_env_info()}")
+    logger.info(f"Command line: {args}")
+    logger.info(f"Full config:\n{cfg}")
+    path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+    if comm.is_main_process() and cfg.OUTPUT_DIR and not (keep and os.path.isfile(path)):
+        with replace_file(path, "w") as file:
+            file.write(cfg.dump())
+    if not keep:
+        torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
 
 class RunResults:

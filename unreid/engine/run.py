@@ -8,12 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fastreid.engine import default_setup
 from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
@@ -21,10 +19,14 @@ from fastreid.utils.logger import setup_logger
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.engine.atomic import replace_file
 from unreid.engine.checkpoint import AtomicCheckpointer
-from unreid.engine.results import RunResults
-from unreid.engine.trainer import UnsupervisedTrainer, output_files, settings_beside
+from unreid.engine.earlier_run import (
+    finish_setting_aside,
+    remove_leftovers,
+    set_aside_earlier_run,
+)
+from unreid.engine.results import RunResults, record_settings
+from unreid.engine.trainer import UnsupervisedTrainer, settings_beside
 from unreid.evaluation.label_quality import label_quality, pair_quality
 from unreid.projects import Project
 from unreid.reading.yaml_file import read_with_bases
@@ -57,24 +59,6 @@ class LabelScorer:
     def subset(self, indices: np.ndarray) -> LabelScorer:
         """A scorer of the images at ``indices``."""
         return LabelScorer(self._pids[indices], self._camids[indices])
-
-
-def set_aside_earlier_run(folder: str) -> str | None:
-    """Move what an earlier run left in ``folder`` to ``folder/previous/001``, ``002``, ...
-
-    Returns:
-        Where to, or None when there was nothing. Files that no run makes stay.
-    """
-    names = output_files(folder)
-    if not {"results.json", "last_checkpoint", "local_labels.npz", "labels"} & set(names):
-        return None
-    number = 1
-    while os.path.exists(target := os.path.join(folder, "previous", f"{number:03d}")):
-        number += 1
-    os.makedirs(target)
-    for name in names:
-        os.rename(os.path.join(folder, name), os.path.join(target, name))
-    return target
 
 
 #: Training images, and the ids of each where they are known.
@@ -152,12 +136,14 @@ def start(cfg: Any, args: Any) -> None:
     """Logging, seeds, threads and the output folder; says what was decided on its own."""
     training = not args.eval_only
     aside = None
-    if training and not args.resume:
-        aside = set_aside_earlier_run(cfg.OUTPUT_DIR)
+    if training and comm.is_main_process():
+        move = finish_setting_aside if args.resume else set_aside_earlier_run
+        aside = move(cfg.OUTPUT_DIR)
+        remove_leftovers(cfg.OUTPUT_DIR)
     changed = _changed_settings(cfg) if args.resume else []
     console = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
-    with _console_quiet(console), _config_kept(cfg.OUTPUT_DIR, keep=not training):
-        default_setup(cfg, args)
+    with _console_quiet(console):
+        record_settings(cfg, args, keep=not training)
     seed_all_rng(cfg.UNSUP.SEED)
     if cfg.MODEL.DEVICE == "cpu":
         logger.info(f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
@@ -167,17 +153,6 @@ def start(cfg: Any, args: Any) -> None:
                        " (use --resume to continue one)")
     if changed:
         logger.warning("resuming with other settings than before: " + ", ".join(changed))
-
-
-@contextlib.contextmanager
-def _config_kept(folder: str, *, keep: bool) -> Iterator[None]:
-    """An evaluation leaves the config of the run that trained in ``folder`` as it was."""
-    path = os.path.join(folder, "config.yaml")
-    before = Path(path).read_bytes() if keep and os.path.isfile(path) else None
-    yield
-    if before is not None:
-        with replace_file(path) as file:
-            file.write(before)
 
 
 @contextlib.contextmanager

@@ -312,12 +312,3 @@ def settings_beside(cfg: Any) -> str:
     named += [f"{name}.RERANK" for name, node in cfg.items()
               if isinstance(node, dict) and "RERANK" in node and node["RERANK"].ENABLED]
     return f" ({', '.join(named)})" if named else ""
-
-
-def output_files(folder: str) -> list[str]:
-    """The files and folders in ``folder`` that a run of ours makes."""
-    made = ("config.yaml", "results.json", "labels", "intra", "local_labels.npz", "log.txt",
-            "metrics.json", "last_checkpoint", "report.html")
-    present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [name for name in present
-            if name in made or name.endswith(".pth") or name.startswith("events.out.tfevents")]

@@ -31,7 +31,8 @@ from tests.projects.tiny_run import (
 )
 from unreid.config import config_hash
 from unreid.engine import run
-from unreid.engine.run import LabelScorer, set_aside_earlier_run
+from unreid.engine.earlier_run import set_aside_earlier_run
+from unreid.engine.run import LabelScorer
 from unreid.engine.step import UnsupervisedStep
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.modeling.memory_reid import MemoryReID
