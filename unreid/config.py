@@ -22,6 +22,7 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 import unreid.data.samplers
 import unreid.modeling.memory_reid  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
+from unreid.data.augment import check_input
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import Project, load_project
@@ -59,6 +60,8 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.EXTRACT_FLIP = False
     # An unreadable training image: "error" names it and stops, "skip" leaves it out.
     cfg.UNSUP.BAD_IMAGE = "error"
+    # MiB of memory for decoded training images, so that each is decoded once; 0 keeps none.
+    cfg.UNSUP.CACHE_IMAGES = 0
     # Score the pseudo labels against the ids when the set has them. Never trains on them.
     cfg.UNSUP.LOG_LABEL_QUALITY = True
     # Cameras of the training set; filled in when it is read, never set by hand.
@@ -80,6 +83,9 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.MEMORY.UPDATE = "plain"
     _add_folder_config(cfg)
 
+    # Who decodes and transforms: "pil", fast-reid's transforms, or "tensor", the same INPUT keys on
+    # whole batches of bytes, several times as fast (docs/reliability.md: what differs).
+    cfg.INPUT.BACKEND = "pil"
     # Images per batch-norm group, on any number of devices; 0: the whole (per-device) batch.
     cfg.MODEL.GHOST_BN = 0
     # Keep channels together in memory (NHWC): the same numbers, faster on CPUs and tensor cores.
@@ -278,6 +284,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
                  ("inductor", "aot_eager", "eager", "cudagraphs"))
     check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE, "SOLVER.IMS_PER_BATCH")
     check_parts(cfg, cfg.SOLVER.IMS_PER_BATCH, "SOLVER.IMS_PER_BATCH")
+    check_input(cfg)
     check_folder_settings(cfg)
     _check_names(cfg)
     _check_pretrain(cfg)
@@ -327,12 +334,13 @@ def _check_names(cfg: CfgNode) -> None:
 def config_hash(cfg: CfgNode) -> str:
     """Twelve hex digits that change when a setting changes.
 
-    The output folder is none, nor are a report, and a folder of pictures that is not read.
+    The output folder is none, nor are a report, a cache, and a folder of pictures that is not read.
     """
     clone = cfg.clone()
     clone.defrost()
     clone.OUTPUT_DIR = ""
     clone.UNSUP.pop("REPORT", None)
+    clone.UNSUP.pop("CACHE_IMAGES", None)
     if FOLDER not in (*clone.DATASETS.NAMES, *clone.DATASETS.TESTS):
         clone.UNSUP.pop("FOLDER", None)
     return hashlib.sha256(clone.dump().encode()).hexdigest()[:12]
