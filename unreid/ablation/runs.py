@@ -6,7 +6,6 @@ was: finished runs are skipped, half-trained ones resumed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 from unreid.ablation.grid import Run
 from unreid.config import config_hash, load_config
+from unreid.reading.json_file import read_json
 
 #: What a run says goes here, in its folder.
 OUTPUT = "output.txt"
@@ -38,7 +38,7 @@ class Outcome:
 def read_results(run: Run) -> dict[str, Any] | None:
     """``results.json`` of a run that trained and was scored to the end, else None."""
     try:
-        content = json.loads(Path(run.folder, "results.json").read_text())
+        content = read_json(Path(run.folder, "results.json"))
     except (OSError, ValueError):
         return None
     return content if content.get("labels") and content.get("after") else None

@@ -52,6 +52,10 @@ def read_csv(file: str, root: str, suffixes: Sequence[str]) -> list[CsvRow]:
             raise ValueError(f"{where}: {path!r} must end in one of {', '.join(suffixes)}")
         if not fields["camera"]:
             raise ValueError(f"{where}: {path!r} has no camera; every picture must have one")
+        for name in ("camera", "id", "tracklet"):
+            if _controls(fields.get(name, "")):
+                raise ValueError(f"{where}: {fields[name][:80]!r} must be a {name} without control"
+                                 " characters")
         if path in lines:
             raise ValueError(f"{where}: {path!r} is in line {lines[path]} already;"
                              " a picture must come once")
@@ -96,11 +100,16 @@ def _columns(header: Sequence[str], file: str) -> dict[str, int]:
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
+def _controls(text: str) -> bool:
+    """Whether a text has characters that would write more into a log than a name."""
+    return any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
+
+
 def _inside(written: str, root: str, where: str) -> str:
     """The path relative to ``root`` of an existing file, from what a line says."""
     if not written:
         raise ValueError(f"{where}: no path; every line must have one")
-    if any(unicodedata.category(c) in ("Cc", "Cs") for c in written):
+    if _controls(written):
         raise ValueError(f"{where}: {written!r} must be a path without control characters")
     # On other systems a backslash separates folders: it must not leave the root there either.
     slashes = written.replace("\\", "/")

@@ -31,6 +31,7 @@ from unreid.data.synthetic_cameras import (
 )
 from unreid.data.synthetic_figures import View
 from unreid.data.synthetic_people import Identity, sample_identity
+from unreid.reading.json_file import read_json
 
 __all__ = [
     "FOLDER",
@@ -138,8 +139,8 @@ def _draw_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
 def _read_manifest(target: Path) -> dict[str, Any] | None:
     """The manifest of a set drawn here before, or None when there is none."""
     try:
-        return json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        return read_json(target / MANIFEST)
+    except (OSError, ValueError):
         return None
 
 

@@ -7,9 +7,12 @@ Letters: N images, D channels, Q queries.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,13 +20,18 @@ from typing import Any
 import faiss
 import numpy as np
 
+from unreid.checks import check_features
 from unreid.data.folder import FolderItem
 from unreid.data.images import UnreadableImageError
 from unreid.engine.atomic import replace_file
 from unreid.inference.pixels import ADVICE
 from unreid.inference.predictor import Predictor
+from unreid.reading.arrays import read_arrays
 
 _FORMAT = 1
+#: What faiss writes before the numbers of an IndexFlat: kind, D, N, two words that nobody reads,
+#: whether it is trained, metric, numbers.
+_HEADER = struct.Struct("<4siqqqBiQ")
 
 
 @dataclass(frozen=True)
@@ -172,21 +180,62 @@ class Gallery:
         if not os.path.isfile(path):
             raise FileNotFoundError(f"index {path}: no such file; name a gallery to make it")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                table = json.loads(file["table"].tobytes())
-                index = faiss.deserialize_index(file["faiss"])
+            # It is saved as it is, not packed: more than the file has is in no index.
+            arrays = read_arrays(path, "table", "faiss", limit=os.path.getsize(path))
+            table = json.loads(arrays["table"].tobytes())
             if table["format"] != _FORMAT:
-                raise ValueError(f"format {table['format']}, known: {_FORMAT}")
-            entries = tuple(Entry(**entry) for entry in table["entries"])
-            features = index.reconstruct_n(0, index.ntotal) if index.ntotal else \
-                np.zeros((0, index.d), dtype=np.float32)
-            if not isinstance(index, faiss.IndexFlatIP) or index.ntotal != len(entries):
-                raise ValueError(f"{index.ntotal} features of {len(entries)} pictures")
-            return cls(table["root"], entries, features, table["fingerprint"], table["model"])
-        except Exception as error:  # zip, JSON, numpy and faiss each have their own
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise ValueError(f"format {table['format']!r:.20}, known: {_FORMAT}")
+            features = _features_of(arrays["faiss"])
+            entries = tuple(_entry_of(entry) for entry in table["entries"])
+            if len(features) != len(entries):
+                raise ValueError(f"{len(features)} features of {len(entries)} pictures")
+            names = [table[key] for key in ("root", "fingerprint", "model")]
+            if not all(isinstance(name, str) and "\0" not in name for name in names):
+                raise ValueError("root, fingerprint and model must be texts")
+            return cls(names[0], entries, features, names[1], names[2])
+        except Exception as error:  # JSON, and whatever the values of another kind trip over
+            reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise ValueError(f"index {path} is damaged, or no index of search.py ({reason});"
                              " delete it to embed the gallery again") from error
+
+
+def _features_of(data: np.ndarray) -> np.ndarray:
+    """(N, D) float32 of a serialised IndexFlatIP: read here, since faiss believes every length that
+    a file gives and takes the memory for it.
+
+    Raises:
+        ValueError: another index, cut off, or rows that are not of unit length.
+    """
+    raw = data.tobytes()
+    if data.ndim != 1 or data.dtype != np.uint8 or len(raw) < _HEADER.size:
+        raise ValueError("no index of faiss")
+    kind, width, number, _, _, _, metric, entries = _HEADER.unpack_from(raw)
+    if kind != b"IxFI" or metric != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError("no IndexFlatIP of faiss")
+    if width < 1 or number < 0 or entries != width * number \
+            or len(raw) != _HEADER.size + 4 * entries:
+        raise ValueError(f"{number} x {width} features in {len(raw)} bytes")
+    features = np.frombuffer(raw, "<f4", offset=_HEADER.size).reshape(number, width)
+    if number:
+        check_features("its features", features)
+    return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def _entry_of(written: Any) -> Entry:
+    """One row of the table.
+
+    Raises:
+        ValueError: a value of another kind, or a path that leaves the root.
+    """
+    entry = Entry(**written)
+    path, rest = entry.path, (entry.camera, entry.digest)
+    if not all(isinstance(text, str) for text in (path, *rest)) \
+            or not isinstance(entry.pid, (str, type(None))) \
+            or type(entry.size) is not int or type(entry.mtime) is not int:
+        raise ValueError(f"an entry of other kinds: {str(written)[:80]}")
+    if not path or "\0" in path or os.path.isabs(path) or ".." in path.split("/"):
+        raise ValueError(f"a path that leaves the gallery: {path[:80]!r}")
+    return entry
 
 
 def _look_at_all(
@@ -209,6 +258,8 @@ def _look(item: FolderItem, root: str, known: Mapping[str, Entry]) -> Entry:
     """The entry of a file of today: its digest is taken over where nothing tells of a change."""
     path = os.path.relpath(item.path, root).replace(os.sep, "/")
     status = os.stat(item.path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
+        raise OSError(errno.EINVAL, "no regular file")
     entry = known.get(path)
     if entry and (entry.size, entry.mtime) == (status.st_size, status.st_mtime_ns):
         return replace(entry, camera=item.camera, pid=item.pid)
@@ -217,8 +268,11 @@ def _look(item: FolderItem, root: str, known: Mapping[str, Entry]) -> Entry:
 
 
 def _digest(path: str) -> str:
+    digest = hashlib.blake2b()
     with open(path, "rb") as file:
-        return hashlib.blake2b(file.read()).hexdigest()[:32]
+        while block := file.read(2**20):  # a file of any size
+            digest.update(block)
+    return digest.hexdigest()[:32]
 
 
 def summary(changes: Changes) -> str:

@@ -29,7 +29,8 @@ from unreid import compat
 from unreid.checks import check_integer
 from unreid.config import load_config
 from unreid.data.images import UnreadableImageError
-from unreid.engine.checkpoint import FINAL, AtomicCheckpointer
+from unreid.engine.checkpoint import AtomicCheckpointer
+from unreid.engine.checkpoint_hook import FINAL
 from unreid.engine.extract import progress
 from unreid.inference.fingerprint import fingerprint
 from unreid.inference.pixels import Picture, as_rgb

@@ -103,8 +103,8 @@ def read_labels(path: str | os.PathLike[str]) -> LabelFile:
         if array.shape != paths.shape or array.dtype.kind not in "iu":
             raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be"
                              f" ({len(paths)},) integers, got {array.dtype} {array.shape}")
-        if int(array.min()) < least or int(array.max()) >= max(2**31, len(paths)):
-            raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be >= {least},"
-                             f" got {array.min()}..{array.max()}")
+        if int(array.min()) < least or int(array.max()) >= len(paths):
+            raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be in {least}.."
+                             f"{len(paths) - 1}, got {array.min()}..{array.max()}")
         numbers[name] = array.astype(np.int64)
     return LabelFile([str(p) for p in paths], numbers["camids"], numbers["labels"])

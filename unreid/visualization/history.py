@@ -10,22 +10,26 @@ Letters: N images, E epochs.
 from __future__ import annotations
 
 import json
+import math
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from unreid.clustering.partition import compact
+from unreid.reading.arrays import LabelFile, read_labels
+from unreid.reading.json_file import read_json
+from unreid.reading.yaml_file import read_yaml
 from unreid.structures import NOISE
 
 _EPOCH = re.compile(
-    r"INFO: Labels of epoch (\d+): (?:(\d+) clusters, noise \d+ \(([\d.]+) %\)|(those of))"
+    r"INFO: Labels of epoch (\d{1,9}): "
+    r"(?:(\d{1,18}) clusters, noise \d+ \(([\d.]+) %\)|(those of))"
 )
+_FILE = re.compile(r"epoch_(\d{1,9})\.npz")
 _SECONDS = re.compile(r"; seconds: (.+)$")
 _QUALITY = re.compile(r"INFO: {2,}quality, ([^:]+): (.+)$")
 _SCORES = re.compile(r"fastreid\.unreid\.trainer INFO: (\S+?)(?: \([^)]*\))?: (Rank-1 .+)$")
@@ -59,15 +63,6 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class FinalLabels:
-    """The last label file: (N,) paths relative to the data root, cameras, labels from -1."""
-
-    paths: list[str]
-    camids: np.ndarray
-    labels: np.ndarray
-
-
-@dataclass(frozen=True)
 class Run:
     """A run's folder, read.
 
@@ -86,7 +81,7 @@ class Run:
     results: dict[str, Any]
     losses: dict[str, list[tuple[int, float]]]
     epochs: tuple[Epoch, ...]
-    labels: FinalLabels | None
+    labels: LabelFile | None
     remarks: tuple[str, ...]
 
     @property
@@ -149,8 +144,8 @@ def read_run(folder: str | Path) -> Run:
     _read_log(folder / "log.txt", epochs)
     return Run(
         folder=folder,
-        settings=dict(_flat(_read(folder / "config.yaml", yaml.safe_load, remarks))),
-        results=_read(folder / "results.json", json.load, remarks),
+        settings=dict(_flat(_read(folder / "config.yaml", read_yaml, remarks))),
+        results=_of_known_kinds(_read(folder / "results.json", read_json, remarks), remarks),
         losses=_read_losses(folder / "metrics.json"),
         epochs=tuple(epochs.values()),
         labels=labels,
@@ -158,17 +153,46 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def _read(path: Path, parse: Any, remarks: list[str]) -> dict[str, Any]:
-    if not path.is_file():
-        remarks.append(f"{path.name} is not there")
-        return {}
+def _read(
+    path: Path, read: Callable[[Path], dict[str, Any]], remarks: list[str]
+) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = parse(file)
-    except (ValueError, yaml.YAMLError) as error:
-        remarks.append(f"{path.name} cannot be read ({type(error).__name__})")
-        return {}
-    return content if isinstance(content, dict) else {}
+        return read(path)
+    except FileNotFoundError:
+        remarks.append(f"{path.name} is not there")
+    except ValueError as error:
+        remarks.append(f"{path.name} cannot be read ({error})")
+    return {}
+
+
+def _of_known_kinds(results: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
+    """The results without what is of another kind than a run writes; each is a remark."""
+    kept: dict[str, Any] = {}
+    for key, value in results.items():
+        if _fits(key, value):
+            kept[key] = value
+        elif value is not None:
+            remarks.append(f"results.json: {key} is of an unknown kind, and left out")
+    return kept
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key in ("before", "after", "selected", "labels", "seconds"):
+        # Numbers by name; scores of several test sets by the names of these.
+        if not isinstance(value, dict):
+            return False
+        numbers = [_is_number(v) for v in value.values()]
+        sets = [isinstance(v, dict) and all(map(_is_number, v.values())) for v in value.values()]
+        if key == "selected":
+            return all(a or b for a, b in zip(numbers, sets))
+        return all(numbers) or (key in ("before", "after") and all(sets))
+    if key == "datasets":
+        return isinstance(value, dict) and all(isinstance(v, list) for v in value.values())
+    return isinstance(value, dict) if key == "versions" else value is not None
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e15
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -181,23 +205,23 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _read_labels(
-    folder: Path, remarks: list[str]
-) -> tuple[dict[int, Epoch], FinalLabels | None]:
+def _read_labels(folder: Path, remarks: list[str]) -> tuple[dict[int, Epoch], LabelFile | None]:
     epochs: dict[int, Epoch] = {}
-    last: FinalLabels | None = None
+    last: LabelFile | None = None
     paths = sorted(folder.glob("epoch_*.npz"), key=lambda p: (len(p.name), p.name))
     for path in paths:
         try:
-            with np.load(path, allow_pickle=False) as file:
-                labels, camids = file["labels"], file["camids"]
-                if path == paths[-1]:
-                    last = FinalLabels([str(p) for p in file["paths"]], camids, labels)
-        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
-            remarks.append(f"labels/{path.name} cannot be read ({type(error).__name__})")
+            match = _FILE.fullmatch(path.name)
+            if match is None:
+                raise ValueError(f"{path} must be called epoch_, a number, .npz")
+            labels = read_labels(path)
+        except (FileNotFoundError, ValueError) as error:
+            remarks.append(f"labels/{path.name} cannot be read ({error})")
             continue
-        number = int(path.stem.removeprefix("epoch_"))
-        epochs[number] = _counted(number, labels, camids)
+        if path == paths[-1]:
+            last = labels
+        number = int(match[1])
+        epochs[number] = _counted(number, labels.labels, labels.camids)
     return epochs, last
 
 
@@ -259,6 +283,15 @@ def _read_log(path: Path, epochs: dict[int, Epoch]) -> None:
             current.scores.setdefault(match.group(1), _values(match.group(2)))
 
 
+def _drawn(value: float) -> float:
+    """Within what a chart can hold; NaN and infinity stay, and are no points of a curve."""
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf
+    return number if abs(number) < 1e30 else math.inf if number > 0 else -math.inf
+
+
 def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Losses and the learning rate by iteration; a torn last line of a killed run is left out."""
     found: dict[str, dict[int, float]] = {}
@@ -267,9 +300,10 @@ def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
             try:
                 row = json.loads(line)
                 iteration = int(row["iteration"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
             for name, value in row.items():
-                if name == "lr" or name.startswith("loss") or name.endswith("loss"):
-                    found.setdefault(name, {})[iteration] = float(value)
+                if (name == "lr" or name.startswith("loss") or name.endswith("loss")) \
+                        and type(value) in (int, float) and 0 <= iteration < 10**12:
+                    found.setdefault(name, {})[iteration] = _drawn(value)
     return {name: sorted(points.items()) for name, points in sorted(found.items())}

@@ -12,7 +12,6 @@ import glob
 import logging
 import os
 import time
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from unreid.engine.extract import extract
 from unreid.engine.neighbours import find_neighbours
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.graph.jaccard import jaccard_distance
+from unreid.reading.arrays import read_labels
 from unreid.structures import FeatureBank, PseudoLabels
 
 logger = logging.getLogger("fastreid.unreid.calr")
@@ -105,21 +105,21 @@ def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"CALR.LOCAL_LABELS {path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            paths, camids, labels = file["paths"], file["camids"], file["labels"]
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        file = read_labels(path)
+    except ValueError as error:
         raise ValueError(f"CALR.LOCAL_LABELS {path}: no file of local labels ({error})") from error
+    paths, camids, labels = file.paths, file.camids, file.labels
     ours = images.relative_paths
     if len(paths) != len(ours):
         raise ValueError(f"CALR.LOCAL_LABELS {path}: labels of {len(paths)} images, but the"
                          f" training set has {len(ours)}")
-    for theirs, own in zip(paths.tolist(), ours):
+    for theirs, own in zip(paths, ours):
         if theirs != own:
             raise ValueError(f"CALR.LOCAL_LABELS {path}: another image list; it has {theirs} where"
                              f" the training set has {own}")
     if not np.array_equal(camids, images.camids):
         raise ValueError(f"CALR.LOCAL_LABELS {path}: the cameras of its images differ")
-    return labels.astype(np.int64)
+    return labels
 
 
 def stage_config(cfg: Any, folder: str) -> Any:
