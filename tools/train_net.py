@@ -7,6 +7,9 @@ example:
 
   python tools/train_net.py --config-file projects/CALR/configs/market.yml \\
       --eval-only MODEL.WEIGHTS runs/market/model_final.pth
+
+  torchrun --nproc-per-node 4 --max-restarts 3 tools/train_net.py --resume \\
+      --config-file projects/CALR/configs/market.yml
 """
 
 from __future__ import annotations
@@ -20,19 +23,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import unreid  # noqa: F401  (before fastreid: makes it importable)
 from unreid.cli import Parser, guarded
+from unreid.engine import launch
 
 
 def build_parser() -> Parser:
     """The command line, with fast-reid's names."""
     parser = Parser(
         description=__doc__,
-        usage="%(prog)s --config-file FILE [--eval-only] [--resume] [--num-gpus N] [KEY VALUE ...]",
+        usage="%(prog)s --config-file FILE [--eval-only] [--resume] [--num-gpus N]"
+        " [--num-machines N --machine-rank R --dist-url tcp://HOST:PORT] [KEY VALUE ...]",
     )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a project's yml")
     parser.add_argument("--eval-only", action="store_true", help="score MODEL.WEIGHTS, no training")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N",
-                        help="devices to train on; 1 is supported (default)")
+    launch.add_options(parser)
     parser.add_key_values("settings that override the file, such as SOLVER.MAX_EPOCH 10")
     return parser
 
@@ -41,28 +45,33 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The command line, checked as far as it can be without a config."""
     parser = build_parser()
     args = parser.parse_args(arguments)
-    if args.num_gpus != 1:
-        parser.error(f"--num-gpus must be 1, got {args.num_gpus}: training on several devices is"
-                     " not supported yet")
+    launch.check_options(parser, args)
     return args
 
 
 def work(args: argparse.Namespace) -> None:
     """Train, or score."""
     from unreid.config import load_config
-    from unreid.engine import run
+    from unreid.engine import distributed, run
 
-    cfg, project = load_config(args.config_file, args.opts)
-    data = run.prepare(cfg, args)
-    if args.eval_only:
-        run.evaluate_only(cfg)
-    else:
-        run.train(cfg, project, resume=args.resume, data=data)
+    # After a failure torchrun starts the same command again, which shall go on.
+    args.resume = args.resume or launch.restarted()
+    with distributed.first_speaks():
+        cfg, project = load_config(args.config_file, args.opts)
+    with distributed.joined(cfg.MODEL.DEVICE):
+        data = run.prepare(cfg, args)
+        if args.eval_only:
+            run.evaluate_only(cfg)
+        else:
+            run.train(cfg, project, resume=args.resume, data=data)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when all went well, 2 for bad input, 130 when interrupted."""
-    args = parse(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parse(arguments)
+    if launch.wanted(args):
+        return launch.launch(args, __file__, arguments)
     return guarded(lambda: work(args))
 
 

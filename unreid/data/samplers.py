@@ -1,6 +1,6 @@
 """Batches drawn from pseudo labels: P clusters times K images, or plainly shuffled.
 
-Letters: N images, C clusters, P clusters per batch, K images per cluster, B = P K.
+Letters: N images, C clusters, P clusters per batch, K images per cluster, B = P K, W processes.
 """
 
 from __future__ import annotations
@@ -90,6 +90,32 @@ class _ClusterBatches:
         rounds, rest = divmod(count, len(members))
         parts = [self._rng.permutation(members) for _ in range(rounds)]
         return np.concatenate([*parts, self._rng.choice(members, rest, replace=False)])
+
+
+class RankBatches:
+    """One process' share of every batch: of P clusters times K images, P / W whole clusters.
+
+    Every process draws the same batches and takes consecutive images, so that all of them together
+    train on what one process would.
+
+    Args:
+        batches: Lists of B images, B a multiple of W.
+        rank: Of the process.
+        num_ranks: W.
+    """
+
+    def __init__(self, batches: Any, rank: int, num_ranks: int) -> None:
+        self._batches = batches
+        self._rank = rank
+        self._num_ranks = num_ranks
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches:
+            size = len(batch) // self._num_ranks
+            yield batch[self._rank * size : (self._rank + 1) * size]
 
 
 @SAMPLER_REGISTRY.register()

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,8 +21,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from fastreid.utils import comm
+from fastreid.utils.env import seed_all_rng
 from torch import distributed, nn
 
+from unreid.engine.launch import started_by_launcher
 from unreid.engine.watch import Watch
 from unreid.kernels import borrow
 
@@ -67,16 +71,6 @@ def rank() -> int:
 def world_size() -> int:
     """W, 1 without other processes."""
     return _team.size if _team else 1
-
-
-def started_by_launcher() -> bool:
-    """Whether torchrun (or our own launcher) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-
-
-def restarted() -> bool:
-    """Whether torchrun has started this process anew after a failure (``--max-restarts``)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 @contextlib.contextmanager
@@ -332,6 +326,43 @@ def average_norms(model: nn.Module) -> None:
         buffer.copy_(part.view_as(buffer))
 
 
+def same_everywhere(model: nn.Module) -> list[str]:
+    """Give every process rank 0's weights and buffers where they differ; the names of those.
+
+    They never should: memories are moved by the batches of all processes, and gradients are means.
+    Different GPUs round differently, and a model may keep something that only one process saw.
+    """
+    if _team is None:
+        return []
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    sums = {k: zlib.crc32(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            for k, v in tensors.items() if v.numel()}
+    everywhere = gather_all(sums)
+    differing = [k for k in sums if any(other.get(k) != sums[k] for other in everywhere)]
+    different = sorted({k for names in gather_all(differing) for k in names})
+    for name in different:
+        distributed.broadcast(tensors[name].data, 0)
+    return different
+
+
+def seed_alike(seed: int, epoch: int) -> None:
+    """Every process draws the same from here on: what a model draws for new labels. Nothing is
+    touched where there is one process."""
+    if _team is not None:
+        seed_all_rng(_mixed(seed, epoch, 0))
+
+
+def seed_apart(seed: int, epoch: int) -> None:
+    """Every process draws its own from here on: augmentation, dropout. It follows from the epoch,
+    so that a resumed run goes on alike."""
+    if _team is not None:
+        seed_all_rng(_mixed(seed, epoch, 1 + _team.rank))
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
 def parallel(model: nn.Module) -> nn.Module:
     """The model with its gradients averaged over all processes, which start from rank 0's weights.
 
@@ -355,14 +386,37 @@ def parallel(model: nn.Module) -> nn.Module:
     return wrapped
 
 
-def check_batch_of_ranks(batch: int, instances: int, key: str, instances_key: str) -> None:
-    """Refuse a batch that cannot be dealt out as whole clusters.
+def check_share(cfg: Any, batch: int, instances: int, key: str, instances_key: str) -> None:
+    """Refuse a batch that cannot be dealt out to all processes as whole clusters.
 
     Raises:
         ValueError: names both keys and the number of processes.
     """
-    if batch % (world_size() * instances):
+    parts = world_size() * cfg.SOLVER.ACCUMULATE
+    if world_size() > 1 and (batch % (parts * instances) or batch < 2 * parts):
+        accumulated = f" and SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE}"
         raise ValueError(
             f"{key} is the batch of all processes together: it must be a multiple of"
-            f" {world_size()} processes times {instances_key} ({instances}), got {batch}"
+            f" {max(instances, 2) * parts} with {world_size()} processes"
+            f"{accumulated if cfg.SOLVER.ACCUMULATE > 1 else ''}, for whole clusters of"
+            f" {instances_key} ({instances}), got {batch}"
         )
+
+
+def check_shares(cfg: Any) -> None:
+    """:func:`check_share` of the main stage's batch."""
+    check_share(cfg, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE,
+                "SOLVER.IMS_PER_BATCH", "DATALOADER.NUM_INSTANCE")
+
+
+@contextlib.contextmanager
+def first_speaks() -> Iterator[None]:
+    """What all processes find wrong alike, before they know each other, rank 0 says."""
+    try:
+        yield
+    except Exception:
+        if not started_by_launcher() or os.environ["RANK"] == "0":
+            raise
+        # A launcher ends all when one has ended.
+        time.sleep(10)
+        raise SystemExit(2) from None

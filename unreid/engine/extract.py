@@ -1,6 +1,6 @@
 """Features of all training images: eval mode, no augmentation, in the order of the list.
 
-Letters: N images, D channels.
+Letters: N images, D channels, W processes.
 """
 
 from __future__ import annotations
@@ -12,20 +12,51 @@ import numpy as np
 import torch
 from fastreid.evaluation.evaluator import inference_context
 from torch import nn
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from unreid.data.loader import build_extraction_loader
 from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine.checkpoint import unwrap
+from unreid.engine.distributed import gather_all, join_rows, rank, world_size
 from unreid.structures import FeatureBank
 
 
 def progress(iterable: Any, description: str, total: int | None = None) -> Any:
     """A bar with an ETA on a terminal; silence elsewhere."""
-    return tqdm(iterable, description, total, leave=False, disable=not sys.stderr.isatty())
+    hidden = not sys.stderr.isatty() or rank() > 0
+    return tqdm(iterable, description, total, leave=False, disable=hidden)
+
+
+def rows_of_ranks(num: int, batch_size: int, num_ranks: int) -> list[np.ndarray]:
+    """By rank, the images of its batches: rank r has the batches r, r + W, r + 2 W, ... of N."""
+    batches = np.arange(num) // batch_size
+    return [np.flatnonzero(batches % num_ranks == r) for r in range(num_ranks)]
+
+
+def own_batches(loader: DataLoader) -> DataLoader:
+    """The batches of a loader in order that are this process' to compute.
+
+    They are batches of the whole, not of a part: a feature depends on its batch in the last bits,
+    and shall not depend on the number of processes.
+    """
+    if world_size() == 1:
+        return loader
+    size, num = loader.batch_size or 1, len(loader.dataset)  # type: ignore[arg-type]
+    starts = range(rank() * size, num, world_size() * size)
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=[list(range(s, min(s + size, num))) for s in starts],
+        num_workers=loader.num_workers,
+        multiprocessing_context=loader.multiprocessing_context,
+        pin_memory=loader.pin_memory,
+        collate_fn=loader.collate_fn,
+    )
 
 
 def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank:
-    """Unit features of every image, by the model as it is.
+    """Unit features of every image, by the model as it is; of several processes each computes
+    some, and all have all of them.
 
     With ``UNSUP.EXTRACT_FLIP`` the feature is the mean of that of the image and that of its mirror
     image, brought to unit length. Batches have ``indices``, images of the list.
@@ -34,7 +65,8 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
         UnreadableImageError: names a file that cannot be read.
         FloatingPointError: a feature is not finite: training has diverged.
     """
-    loader = build_extraction_loader(cfg, images)
+    model = unwrap(model)
+    loader = own_batches(build_extraction_loader(cfg, images))
     parts: list[torch.Tensor] = []
     lengths: list[torch.Tensor] = []
     with inference_context(model), torch.inference_mode():
@@ -45,7 +77,9 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
                 features = (features + mirrored) / 2
             lengths.append(features.float().norm(dim=1).cpu())
             parts.append(torch.nn.functional.normalize(features.float()).cpu())
-    features = torch.cat(parts)
+    _tell_extracted(model)
+    rows = rows_of_ranks(len(images), cfg.TEST.IMS_PER_BATCH, world_size())
+    features = join_rows(torch.cat(parts) if parts else torch.zeros(0, 0), rows)
     finite = torch.isfinite(features).all(dim=1)
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
@@ -53,6 +87,13 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
             f"the feature of {images.paths[first]} is not finite ({int((~finite).sum())} of"
             f" {len(features)} are not): training has diverged; lower SOLVER.BASE_LR"
         )
-    return FeatureBank(
-        np.ascontiguousarray(features.numpy()), images.camids, torch.cat(lengths).numpy()
-    )
+    norms = join_rows(torch.cat(lengths) if lengths else torch.zeros(0), rows)
+    return FeatureBank(np.ascontiguousarray(features.numpy()), images.camids, norms.numpy())
+
+
+def _tell_extracted(model: nn.Module) -> None:
+    """A model that keeps something of what it saw in an extraction gets all of it: what each
+    process' ``extracted_part()`` gives comes to ``extracted_parts`` everywhere, by rank."""
+    give = getattr(model, "extracted_part", None)
+    if give is not None and world_size() > 1:
+        model.extracted_parts(gather_all(give()))  # type: ignore[operator]

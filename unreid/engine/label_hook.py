@@ -12,14 +12,16 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from fastreid.engine.hooks import HookBase
 
 from unreid.clustering.partition import centroids
 from unreid.data.loader import SwappableLoader, build_train_loader
+from unreid.data.samplers import RankBatches
 from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine import distributed
 from unreid.engine.atomic import save_arrays
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
@@ -32,6 +34,8 @@ from unreid.registry import SAMPLER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
 logger = logging.getLogger("fastreid.unreid.labels")
+
+T = TypeVar("T")
 
 #: labels (N,) -> {name: value}; made where the truth is, so that the loop never holds an id.
 Quality = Callable[[np.ndarray], Mapping[str, float]]
@@ -87,47 +91,83 @@ class PseudoLabelHook(HookBase):
 
     def before_epoch(self) -> None:
         epoch = self.trainer.epoch
+        distributed.seed_alike(self.cfg.UNSUP.SEED, epoch)
         if self.labels is not None and not self._renews(epoch):
             # A resumed run knows these of them, and shall leave the same files.
             self.labels = PseudoLabels(self.labels.labels, pairs=self.labels.pairs)
             self.loader.swap(self._train_loader(self.labels, epoch))
             self._save(self.labels, epoch)
             logger.info(f"Labels of epoch {epoch}: those of the epoch before")
-            return
+        else:
+            self._renew(epoch)
+        distributed.seed_apart(self.cfg.UNSUP.SEED, epoch)
+
+    def _renew(self, epoch: int) -> None:
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)
         extracted = time.perf_counter()
+        pseudo, seconds = self._led(lambda: self._label(bank, epoch), bank)
+        self._tell_model(pseudo, bank, epoch)
+        self.loader.swap(self._train_loader(pseudo, epoch))
+        self.labels = pseudo
+        seconds = {"extract": extracted - start, **seconds}
+        for phase, value in seconds.items():
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + value
+        self._save(pseudo, epoch)
+        self._publish(pseudo, epoch, {**seconds, **pseudo.seconds})
+
+    def _label(self, bank: FeatureBank, epoch: int) -> tuple[PseudoLabels, dict[str, float]]:
+        """Judge the labels of the round that ends, then make new ones; on rank 0 alone."""
+        start = time.perf_counter()
         for_labelling = self.bank_for_labelling(bank)
         if self.selection is not None and self.labels is not None:
             model = unwrap(self.trainer.model)
             self.selection.consider(model, for_labelling, self._of_units(self.labels), epoch - 1)
         judged = time.perf_counter()
         pseudo = self._of_images(self.labeler(for_labelling, epoch))
-        labelled = time.perf_counter()
-        self._refuse_useless(pseudo)
-        self._tell_model(pseudo, bank, epoch)
-        self.loader.swap(self._train_loader(pseudo, epoch))
-        self.labels = pseudo
-        seconds = {"extract": extracted - start, "label": labelled - judged}
+        seconds = {"label": time.perf_counter() - judged}
         if self.selection is not None:
-            seconds["judge"] = judged - extracted
-        for phase, value in seconds.items():
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + value
-        self._save(pseudo, epoch)
-        self._publish(pseudo, epoch, {**seconds, **pseudo.seconds})
+            seconds["judge"] = judged - start
+        self._refuse_useless(pseudo)
+        return pseudo, seconds
+
+    def _led(self, work: Callable[[], T], bank: FeatureBank) -> T:
+        """``work()`` on rank 0; its result, and what labeler and selection then remember, to all.
+
+        Args:
+            bank: What every process has extracted.
+        """
+        kept = [part for part in (self.labeler, self.selection) if hasattr(part, "state_dict")]
+
+        def done() -> tuple[T, list[Any]]:
+            result = work()
+            states = [part.state_dict() for part in kept]  # type: ignore[union-attr]
+            return result, states if distributed.world_size() > 1 else []
+
+        result, states = distributed.on_first(done, {"features": bank.features})
+        if distributed.rank() > 0:
+            for part, state in zip(kept, states):
+                part.load_state_dict(state)  # type: ignore[union-attr]
+        return result
 
     def judge_last_round(self) -> None:
         """After the last epoch: the model as it is now stands for election too."""
         if self.selection is None or self.labels is None:
             return
-        bank = self.bank_for_labelling(extract(self.cfg, self.trainer.model, self.images))
-        self.selection.consider(
-            unwrap(self.trainer.model), bank, self._of_units(self.labels),
-            self.trainer.max_epoch - 1,
-        )
+        model, labels = unwrap(self.trainer.model), self._of_units(self.labels)
+        bank = extract(self.cfg, self.trainer.model, self.images)
+        selection, last = self.selection, self.trainer.max_epoch - 1
+        self._led(lambda: selection.consider(model, self.bank_for_labelling(bank), labels, last),
+                  bank)
+
+    def label_again(self, epoch: int) -> PseudoLabels:
+        """What the labeler makes of the model as it is now; nobody is told but the caller."""
+        bank = extract(self.cfg, self.trainer.model, self.images)
+        return self._led(lambda: self.labeler(self.bank_for_labelling(bank), epoch), bank)
 
     def _renews(self, epoch: int) -> bool:
-        return not hasattr(self.labeler, "renews") or bool(self.labeler.renews(epoch))
+        renews = getattr(self.labeler, "renews", None)
+        return renews is None or distributed.on_first(lambda: bool(renews(epoch)))
 
     def _tell_model(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
         """The model takes the labels; what the optimiser knew of other classes goes."""
@@ -196,6 +236,7 @@ class PseudoLabelHook(HookBase):
 
     def _train_loader(self, pseudo: PseudoLabels, epoch: int) -> Any:
         cfg = self.cfg
+        # Alike in every process, which takes its share of each batch.
         sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN).from_labels(
             pseudo,
             self.images.camids,
@@ -204,10 +245,15 @@ class PseudoLabelHook(HookBase):
             num_batches=cfg.UNSUP.ITERS_PER_EPOCH,
             rng=np.random.default_rng([cfg.UNSUP.SEED, epoch]),
         )
-        seed = int(np.random.default_rng([cfg.UNSUP.SEED, epoch, 1]).integers(2**62))
-        return build_train_loader(cfg, self.images, pseudo.labels, sampler, seed)
+        number, ranks = distributed.rank(), distributed.world_size()
+        source = [cfg.UNSUP.SEED, epoch, 1] + ([number] if number else [])
+        seed = int(np.random.default_rng(source).integers(2**62))
+        batches = RankBatches(sampler, number, ranks) if ranks > 1 else sampler
+        return build_train_loader(cfg, self.images, pseudo.labels, batches, seed)
 
     def _save(self, pseudo: PseudoLabels, epoch: int) -> None:
+        if distributed.rank() > 0:
+            return
         folder = os.path.join(self.cfg.OUTPUT_DIR, "labels")
         pairs = {}
         if pseudo.pairs is not None:
@@ -240,7 +286,7 @@ class PseudoLabelHook(HookBase):
         line += "".join(f", {name} {value}" for name, value in pseudo.remarks.items())
         line += "; seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
         logger.info(line)
-        if self.quality is not None:
+        if self.quality is not None and distributed.rank() == 0:
             scalars.update(self._scored(pseudo))
         self.trainer.storage.put_scalars(
             smoothing_hint=False, **{f"labels/{k}": float(v) for k, v in scalars.items()}

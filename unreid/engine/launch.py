@@ -12,9 +12,17 @@ import re
 import sys
 from collections.abc import Sequence
 
-from unreid.engine.distributed import started_by_launcher
-
 _URL = re.compile(r"tcp://([^:/\[\]]+|\[[0-9a-fA-F:]+\]):(\d+)")
+
+
+def started_by_launcher() -> bool:
+    """Whether torchrun (or our own launcher) started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process anew after a failure (``--max-restarts``)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -103,9 +103,10 @@ class RunResults:
         return found
 
     def put(self, key: str, value: Any) -> None:
-        """Set one entry and write the file."""
+        """Set one entry and write the file; of several processes rank 0 writes it."""
         self.content[key] = value
-        save_json(self.path, self.content)
+        if comm.is_main_process():
+            save_json(self.path, self.content)
 
     def put_scores(self, key: str, results: Mapping[str, Any]) -> None:
         """Scores of :data:`SCORES` of one test set, or by the name of several."""

@@ -19,6 +19,7 @@ from fastreid.utils.logger import setup_logger
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.engine import distributed
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.earlier_run import (
     finish_setting_aside,
@@ -72,12 +73,14 @@ def prepare(cfg: Any, args: Any) -> TrainingData | None:
     which stands in the output folder.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: see :func:`read_data`.
+        KeyError, ValueError, FileNotFoundError: see :func:`read_data`; also a batch that several
+            processes cannot share.
     """
     data = None
     with _log_held() as held:
         if not args.eval_only:
-            data = read_data(cfg)
+            distributed.check_shares(cfg)
+            data = distributed.on_first(lambda: read_data(cfg))
     start(cfg, args)
     for record in held:
         logging.getLogger(record.name).handle(record)
@@ -135,12 +138,16 @@ def _log_held() -> Iterator[list[logging.LogRecord]]:
 def start(cfg: Any, args: Any) -> None:
     """Logging, seeds, threads and the output folder; says what was decided on its own."""
     training = not args.eval_only
-    aside = None
-    if training and comm.is_main_process():
-        move = finish_setting_aside if args.resume else set_aside_earlier_run
-        aside = move(cfg.OUTPUT_DIR)
-        remove_leftovers(cfg.OUTPUT_DIR)
-    changed = _changed_settings(cfg) if args.resume else []
+
+    def tidy() -> tuple[str | None, list[str]]:
+        aside = None
+        if training:
+            move = finish_setting_aside if args.resume else set_aside_earlier_run
+            aside = move(cfg.OUTPUT_DIR)
+            remove_leftovers(cfg.OUTPUT_DIR)
+        return aside, _changed_settings(cfg) if args.resume else []
+
+    aside, changed = distributed.on_first(tidy)
     console = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
     with _console_quiet(console):
         record_settings(cfg, args, keep=not training)
@@ -148,6 +155,10 @@ def start(cfg: Any, args: Any) -> None:
     if cfg.MODEL.DEVICE == "cpu":
         logger.info(f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
                     + ("" if torch.cuda.is_available() else ": no GPU was found"))
+    if distributed.world_size() > 1:
+        logger.info(f"{distributed.world_size()} processes; each takes"
+                    f" {cfg.SOLVER.IMS_PER_BATCH // distributed.world_size()} of"
+                    f" SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images")
     if aside:
         logger.warning(f"an earlier run stood in {cfg.OUTPUT_DIR}; it was moved to {aside}"
                        " (use --resume to continue one)")
@@ -213,13 +224,14 @@ def train(
         RuntimeError: no clusters.
         FloatingPointError: training diverged.
     """
-    images, pids = data or read_data(cfg)
+    images, pids = data or distributed.on_first(lambda: read_data(cfg))
     cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
     quality = None
     if pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY:
         quality = LabelScorer(pids, images.camids)
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     results = RunResults(cfg, resume=resume)
+    results.content = distributed.on_first(lambda: results.content)
     if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
         started = time.perf_counter()
         logger.info("Scoring the start weights")

@@ -19,7 +19,6 @@ import torch
 from fastreid.engine import DefaultTrainer, hooks
 from fastreid.engine.hooks import HookBase
 from fastreid.engine.train_loop import TrainerBase
-from fastreid.evaluation import inference_on_dataset
 from fastreid.solver import build_optimizer
 from fastreid.utils import comm
 from torch import nn
@@ -27,10 +26,12 @@ from torch import nn
 from unreid.checks import check_integer
 from unreid.data.loader import SwappableLoader, build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
+from unreid.engine import distributed
 from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
 from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
 from unreid.engine.results import scores_of
+from unreid.engine.score import score
 from unreid.engine.selection import Selection
 from unreid.engine.step import UnsupervisedStep
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
@@ -38,6 +39,19 @@ from unreid.reading.tensors import load_tensors
 from unreid.structures import PseudoLabels, PseudoPairs
 
 logger = logging.getLogger("fastreid.unreid.trainer")
+
+
+class AgreementHook(HookBase):
+    """At the end of an epoch all processes have the same model, before it is tested and saved."""
+
+    def after_epoch(self) -> None:
+        model = unwrap(self.trainer.model)
+        distributed.average_norms(model)
+        differing = distributed.same_everywhere(model)
+        if differing:
+            logger.warning(f"after epoch {self.trainer.epoch} the processes had come apart in"
+                           f" {', '.join(differing[:5])} ({len(differing)} in all); they go on from"
+                           " rank 0's values")
 
 
 class EvaluationHook(HookBase):
@@ -103,7 +117,8 @@ class UnsupervisedTrainer(DefaultTrainer):
         loader = SwappableLoader()
         model = self.build_model(cfg)
         optimizer, wrapper = self.build_optimizer(cfg, model)
-        self._trainer = UnsupervisedStep.from_config(cfg, model, loader, optimizer, wrapper)
+        parallel = distributed.parallel(model)
+        self._trainer = UnsupervisedStep.from_config(cfg, parallel, loader, optimizer, wrapper)
         self.iters_per_epoch = cfg.UNSUP.ITERS_PER_EPOCH
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
@@ -172,9 +187,8 @@ class UnsupervisedTrainer(DefaultTrainer):
         results: OrderedDict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TESTS:
             loader, evaluator = cls.build_evaluator(cfg, name, model=model)
-            results[name] = inference_on_dataset(
-                model, loader, evaluator, flip_test=cfg.TEST.FLIP.ENABLED
-            )
+            flip = cfg.TEST.FLIP.ENABLED
+            results[name] = score(unwrap(model), loader, evaluator, flip=flip)
             scores = ", ".join(f"{k} {v:.2f}" for k, v in results[name].items() if k != "metric")
             logger.info(f"{name}{settings_beside(cfg)}: {scores}")
         return results if len(results) != 1 else next(iter(results.values()))
@@ -197,6 +211,7 @@ class UnsupervisedTrainer(DefaultTrainer):
             hooks.LRScheduler(self.optimizer, self.scheduler),
             hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
             if freeze else None,
+            AgreementHook() if distributed.world_size() > 1 else None,
             EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None,
             self.checkpoint_hook,
             hooks.PeriodicWriter(self.build_writers(), period) if comm.is_main_process() else None,
@@ -229,16 +244,21 @@ class UnsupervisedTrainer(DefaultTrainer):
         Raises:
             FileNotFoundError, ValueError: see :class:`unreid.engine.checkpoint.AtomicCheckpointer`;
                 also a checkpoint of a training list of another length.
+            RuntimeError: not every process sees the same ``OUTPUT_DIR``.
         """
+        found = distributed.gather_all(resume and self.checkpointer.get_checkpoint_file())
+        if len(set(found)) > 1:
+            raise RuntimeError(f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be one folder for all"
+                               " processes, but its last checkpoint is not there for all of them")
         super().resume_or_load(resume=resume)
         if not (resume and self.checkpointer.has_checkpoint()):
             return
         path = self.checkpointer.get_checkpoint_file()
         state = load_tensors(path)
-        found = check_integer(f"{path}: num_images", state.get("num_images", -1))
-        if found != len(self.label_hook.images):
+        num = check_integer(f"{path}: num_images", state.get("num_images", -1))
+        if num != len(self.label_hook.images):
             raise ValueError(
-                f"checkpoint {path} was trained on {found} images, but DATASETS.NAMES has"
+                f"checkpoint {path} was trained on {num} images, but DATASETS.NAMES has"
                 f" {len(self.label_hook.images)} now"
             )
         if state.get("image_list", self._image_list()) != self._image_list():
@@ -251,9 +271,9 @@ class UnsupervisedTrainer(DefaultTrainer):
             raise ValueError(f"checkpoint {path} cannot be resumed from: its labels or random"
                              f" numbers are damaged ({type(error).__name__}: {error})") from error
         labels = self.label_hook.labels
-        if labels is not None and len(labels) != found:
+        if labels is not None and len(labels) != num:
             raise ValueError(f"checkpoint {path} cannot be resumed from: it has labels of"
-                             f" {len(labels)} images, and was trained on {found}")
+                             f" {len(labels)} images, and was trained on {num}")
         logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
 
     def train(self) -> OrderedDict[str, Any] | None:

@@ -1,0 +1,53 @@
+"""Test scores, by all processes: each computes the features of its batches, rank 0 ranks them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastreid.evaluation import inference_on_dataset
+from torch import nn
+from torch.utils.data import DataLoader
+
+from unreid.engine.distributed import gather_first, on_first, world_size
+from unreid.engine.extract import own_batches
+from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+
+
+class _Joining:
+    """An evaluator of some batches, which evaluates all of them on rank 0."""
+
+    def __init__(self, evaluator: UnsupervisedEvaluator) -> None:
+        self._evaluator = evaluator
+
+    def reset(self) -> None:
+        self._evaluator.reset()
+
+    def process(self, inputs: dict[str, Any], outputs: Any) -> None:
+        self._evaluator.process(inputs, outputs)
+
+    def evaluate(self) -> Any:
+        parts = gather_first(self._evaluator._predictions)
+        if parts:
+            ranks = len(parts)
+            number = sum(map(len, parts))
+            self._evaluator._predictions = [parts[b % ranks][b // ranks] for b in range(number)]
+        return on_first(self._evaluator.evaluate)
+
+
+def score(model: nn.Module, loader: DataLoader, evaluator: Any, *, flip: bool) -> Any:
+    """What ``evaluator`` says of ``model`` on all batches, in every process.
+
+    An evaluator with a ``process`` of its own may keep what is not known here: it runs on rank 0
+    alone.
+
+    Args:
+        model: Not wrapped for several processes.
+        loader: All batches in order.
+        evaluator: As fast-reid's.
+        flip: Average features with those of mirror images.
+    """
+    if world_size() == 1:
+        return inference_on_dataset(model, loader, evaluator, flip_test=flip)
+    if getattr(type(evaluator), "process", None) is not UnsupervisedEvaluator.process:
+        return on_first(lambda: inference_on_dataset(model, loader, evaluator, flip_test=flip))
+    return inference_on_dataset(model, own_batches(loader), _Joining(evaluator), flip_test=flip)
