@@ -18,18 +18,25 @@ from torchvision.ops import DeformConv2d
 
 from unreid.checks import check_integer
 
+#: Of the offsets: Adam's steps have one length, so a factor here is a rate.
+OFFSET_RATE = 0.1
+
 
 class InterSimilarity(nn.Module):
     """s_inter(i, j) = cos(F_i, F_{j->i}) [0], of the aligned maps as a whole.
 
-    It starts as a plain comparison: the offsets are zero, the deformable convolution and the
-    values are the identity, theta and phi are alike, so that a place attends to what looks like
-    it.
+    F'_j = DeformConv(F_j), F_{j->i} = F'_j + g(F'_j) A^T: the non-local block adds to what stands
+    there already, as in [2]. It starts as a plain comparison: the offsets are zero, the deformable
+    convolution and g are the identity, theta and phi are alike, so that a place attends to what
+    looks like it.
 
-    Unlike the reconstruction, mean over p of cos(F_i(p), F_{j->i}(p)), a place counts as much as
-    it is active: empty background does not outvote a person. And the attention is that of
-    cosines, sharpened by a factor that is learned: of plain products it is so flat that F_{j->i}
-    is nearly the same at every place.
+    Other than in the reconstruction mean over p of cos(F_i(p), g(F'_j) A^T(p)),
+
+    - a place counts as much as it is active: empty background does not outvote a person;
+    - the attention is that of cosines, sharpened by a factor that is learned: of plain products it
+      is so flat that the aligned map is nearly the same everywhere;
+    - the deformable convolution is one per channel, and its offsets learn at a tenth of the rate:
+      pairs that are none would otherwise be aligned until they match.
 
     Args:
         in_channels: C.
@@ -46,7 +53,8 @@ class InterSimilarity(nn.Module):
         self.reduce = nn.Conv2d(in_channels, width, 1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.offsets = nn.Conv2d(2 * width, 2 * kernel**2, 3, padding=1)
-        self.deform = DeformConv2d(width, width, kernel, padding=kernel // 2, bias=False)
+        self.deform = DeformConv2d(width, width, kernel, padding=kernel // 2, groups=width,
+                                   bias=False)
         self.theta = nn.Conv2d(width, inner, 1, bias=False)
         self.phi = nn.Conv2d(width, inner, 1, bias=False)
         self.value = nn.Conv2d(width, width, 1, bias=False)
@@ -62,7 +70,7 @@ class InterSimilarity(nn.Module):
         nn.init.zeros_(self.offsets.weight)
         assert self.offsets.bias is not None
         nn.init.zeros_(self.offsets.bias)
-        nn.init.dirac_(self.deform.weight)
+        nn.init.dirac_(self.deform.weight, groups=self.width)
         nn.init.dirac_(self.value.weight)
         nn.init.orthogonal_(self.theta.weight)
         with torch.no_grad():
@@ -82,13 +90,13 @@ class InterSimilarity(nn.Module):
             The aligned map (B, W, H, W'), the offsets (B, 2 kernel^2, H, W') in cells (y before
             x), and the attention (B, H W', H W') of places of i over places of j, rows of sum 1.
         """
-        offsets = self.offsets(torch.cat([left, right], dim=1))
+        offsets = OFFSET_RATE * self.offsets(torch.cat([left, right], dim=1))
         warped = self.deform(right, offsets)
         query = F.normalize(self.theta(left).flatten(2), dim=1)
         key = F.normalize(self.phi(warped).flatten(2), dim=1)
         attention = torch.softmax(self.sharpness * (query.transpose(1, 2) @ key), dim=2)
-        aligned = self.value(warped).flatten(2) @ attention.transpose(1, 2)
-        return aligned.view_as(left), offsets, attention
+        attended = self.value(warped).flatten(2) @ attention.transpose(1, 2)
+        return warped + attended.view_as(left), offsets, attention
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         """(B,) s_inter in -1..1 of pairs of reduced maps."""
