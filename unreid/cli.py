@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TextIO
 
 from unreid.checks import nearest
-from unreid.engine.interrupt import Terminated, exit_code, signals_raise
+from unreid.engine.interrupt import Terminated, exit_code, received, signals_raise
 
 #: What bad input raises; anything else is a mistake of ours, and shows its traceback.
 EXPECTED = (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
@@ -78,12 +78,19 @@ def guarded(work: Callable[[], int | None]) -> int:
         try:
             return work() or 0
         except EXPECTED as error:
-            say_error(error)
-            return 2
+            stopped = received()
+            if stopped is None:
+                say_error(error)
+                return 2
+            return _say_stopped(stopped(words(error)))  # an error on the way out
         except KeyboardInterrupt as error:
-            what = "terminated" if isinstance(error, Terminated) else "interrupted"
-            sys.stderr.write(f"\n{what}: {error}\n" if error.args else f"\n{what}\n")
-            return exit_code(error)
+            return _say_stopped(error)
+
+
+def _say_stopped(error: KeyboardInterrupt) -> int:
+    what = "terminated" if isinstance(error, Terminated) else "interrupted"
+    sys.stderr.write(f"\n{what}: {error}\n" if error.args else f"\n{what}\n")
+    return exit_code(error)
 
 
 def duration(seconds: float) -> str:

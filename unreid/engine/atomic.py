@@ -10,6 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from unreid.engine.interrupt import held
+
 
 @contextlib.contextmanager
 def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
@@ -22,13 +24,14 @@ def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary = f"{path}.{os.getpid()}.tmp"
     folder = os.path.dirname(path) or "."
     try:
-        os.makedirs(folder, exist_ok=True)
-        with open(temporary, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(folder)
+        with held():
+            os.makedirs(folder, exist_ok=True)
+            with open(temporary, mode) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(folder)
     except (OSError, RuntimeError) as error:
         cause = _failed_write(error)
         if cause is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ logger = logging.getLogger("fastreid.unreid.checkpoint")
 #: The name that a running job keeps overwriting, and the one it ends with.
 LAST, FINAL = "model_last", "model_final"
 
+#: A disk that is full, over its quota, read-only or broken; or a file over its limit.
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+
 
 class CheckpointHook(HookBase):
     """Saves every ``period`` epochs under one name, and the final model under another.
@@ -36,11 +40,11 @@ class CheckpointHook(HookBase):
         self.checkpointer = checkpointer
         self.period = period
         self._pending: tuple[str, dict[str, Any]] | None = None
-        self._epoch = -1  # the last one that is saved or pending
+        self._on_disk = -1
 
     def before_train(self) -> None:
-        self._epoch = self.trainer.start_epoch - 1
-        if self._epoch == self.trainer.max_epoch - 1:
+        self._on_disk = self.trainer.start_epoch - 1
+        if self._on_disk == self.trainer.max_epoch - 1:
             self._remove_last()  # a kill may have come between the final one and this
 
     def after_epoch(self) -> None:
@@ -55,18 +59,16 @@ class CheckpointHook(HookBase):
         )
         if last or done % self.period == 0:
             self._pending = FINAL if last else LAST, content
-            self._epoch = trainer.epoch
             self._write()
         else:
             self._pending = LAST, copied(content)
-            self._epoch = trainer.epoch
 
     def _write(self) -> None:
         if self._pending is None:
             return
         name, content = self._pending
         self.checkpointer.write(name, content)
-        self._pending = None
+        self._pending, self._on_disk = None, content["epoch"]
         if name == FINAL:
             self._remove_last()
 
@@ -80,22 +82,25 @@ class CheckpointHook(HookBase):
         Raises:
             OSError: see :func:`unreid.engine.atomic.replace_file`.
         """
-        trainer = self.trainer
         self._write()
-        if self._epoch < 0:
-            return "no epoch had ended, so nothing is saved; --resume begins again"
-        path = self.checkpointer.get_checkpoint_file() or self.checkpointer.save_dir
-        again = trainer.iter - (self._epoch + 1) * trainer.iters_per_epoch
-        return (f"{path} holds the state after epoch {self._epoch}; --resume goes on from there"
-                + (f" ({again} iterations of epoch {self._epoch + 1} are done again)"
+        return self._standing()
+
+    def _standing(self) -> str:
+        if self._on_disk < 0:
+            return "no epoch is saved: --resume begins with the first one"
+        trainer, epoch = self.trainer, self._on_disk + 1
+        again = trainer.iter - epoch * trainer.iters_per_epoch
+        return (f"{self.checkpointer.get_checkpoint_file()} holds the state after epoch"
+                f" {self._on_disk}; --resume goes on from there"
+                + (f" (epoch {epoch} from its first iteration: {again} are done again)"
                    if again > 0 else ""))
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
         """Whatever ends this block early, the newest epoch's end is saved first.
 
-        Ctrl-C, SIGTERM and a training that diverges say what was saved; other errors pass on as
-        they are, and the log says it.
+        Ctrl-C, SIGTERM, a training that diverges and a full disk say what was saved; other errors
+        pass on as they are, and the log says it.
         """
         try:
             yield
@@ -104,11 +109,17 @@ class CheckpointHook(HookBase):
             reason = f"{error}; {said}" if str(error) else said
             logger.warning(f"{type(error).__name__}: {reason}")
             raise type(error)(reason) from error
-        except Exception:
-            # Where the disk is full the first error says so.
-            with contextlib.suppress(OSError):
-                logger.warning(self.save_now())
-            raise
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a full disk: the first error is the one to show
+                self.save_now()
+            said = self._standing()
+            logger.warning(said)
+            if not (isinstance(error, OSError) and error.errno in _DISK):
+                raise
+            what = error.strerror or ""
+            if "could not write" not in what:
+                what = f"could not write the log of {self.checkpointer.save_dir} ({what})"
+            raise OSError(error.errno, f"{what}; {said}") from error
 
 
 def copied(content: Any) -> Any:

@@ -21,6 +21,9 @@ RAISED: dict[int, type[KeyboardInterrupt]] = {
 #: The signals that came since :func:`signals_raise` began, in their order.
 _received: list[int] = []
 
+#: How many :func:`held` blocks are open.
+_holding = 0
+
 
 def exit_code(error: KeyboardInterrupt) -> int:
     """143 after SIGTERM, 130 after Ctrl-C."""
@@ -30,7 +33,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
 def _handle(number: int, frame: FrameType | None) -> None:
     """The first one raises, and the third: a second must not break off the saving."""
     _received.append(number)
-    if len(_received) != 2:
+    if (len(_received) == 1 and not _holding) or len(_received) > 2:
         raise RAISED[number]
 
 
@@ -55,8 +58,40 @@ def signals_raise() -> Iterator[None]:
         _received.clear()
 
 
+def received() -> type[KeyboardInterrupt] | None:
+    """What the first signal raises that came since :func:`signals_raise` began, or None."""
+    return RAISED[_received[0]] if _received else None
+
+
 def raise_again() -> None:
     """Raise for a signal whose exception was lost: Python only prints one that is raised inside a
     ``__del__`` or a callback, and goes on. Called where a loop comes round."""
-    if _received:
-        raise RAISED[_received[0]]
+    error = received()
+    if error is not None:
+        raise error
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """A signal waits for the end of this block: what is being written gets written.
+
+    Broken off, the writer of a zip file would raise an error of its own in place of the signal's.
+    """
+    global _holding
+    before = len(_received)
+    _holding += 1
+    try:
+        yield
+    finally:
+        _holding -= 1
+    if not _holding and not before:
+        raise_again()
+
+
+@contextlib.contextmanager
+def saying(what: str) -> Iterator[None]:
+    """A signal in this block that nobody has said anything about says ``what``."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise error if error.args else type(error)(what) from error

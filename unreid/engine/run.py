@@ -26,6 +26,7 @@ from unreid.engine.earlier_run import (
     remove_leftovers,
     set_aside_earlier_run,
 )
+from unreid.engine.interrupt import saying
 from unreid.engine.results import RunResults, record_settings
 from unreid.engine.trainer import UnsupervisedTrainer, settings_beside
 from unreid.evaluation.label_quality import label_quality, pair_quality
@@ -208,6 +209,7 @@ def evaluate_only(cfg: Any) -> dict[str, Any]:
     return UnsupervisedTrainer.test(cfg, model)
 
 
+@saying("what was finished stands on disk, and --resume goes on with it")
 def train(
     cfg: Any, project: Project, *, resume: bool, data: TrainingData | None = None
 ) -> dict[str, Any]:
