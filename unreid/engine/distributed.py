@@ -9,6 +9,7 @@ Letters: N rows, W processes.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import pickle
 import time
@@ -174,6 +175,11 @@ def any_rank(flag: bool) -> bool:
     together = torch.tensor([int(flag)])
     distributed.all_reduce(together, distributed.ReduceOp.MAX, group=_team.control)
     return bool(together.item())
+
+
+def leads() -> bool:
+    """Whether other processes wait for what this one shares out."""
+    return _team is not None and _team.leading
 
 
 def on_first(work: Callable[[], T], known: Mapping[str, np.ndarray] | None = None) -> T:
@@ -373,13 +379,17 @@ def parallel(model: nn.Module) -> nn.Module:
     if _team is None:
         return model
     on_gpu = next(model.parameters()).is_cuda
-    wrapped = nn.parallel.DistributedDataParallel(
+    kind = nn.parallel.DistributedDataParallel
+    # Called so since torch 2.10 or thereabouts; with either name buffers stay this process' own.
+    synced = "forward_sync_buffers" in inspect.signature(kind).parameters
+    apart: dict[str, Any] = {"forward_sync_buffers" if synced else "broadcast_buffers": False}
+    wrapped = kind(
         model,
         device_ids=[torch.cuda.current_device()] if on_gpu else None,
-        broadcast_buffers=False,
         find_unused_parameters=bool(getattr(model, "idle_parameters", True)),
+        **apart,
     )
-    # At construction it copies rank 0's weights, and buffers only where it is to do so each step.
+    # At construction it copies rank 0's weights; not every version copies buffers, too.
     for buffer in model.buffers():
         if buffer.numel():
             distributed.broadcast(buffer, 0)

@@ -143,20 +143,29 @@ class Lists:
         return indices, self.sign * scores, np.flatnonzero(trusted == 0)
 
 
-def scan(cheap: Cheap, block_size: int, lists: list[Lists]) -> None:
-    """Form the blocks on and above the diagonal once, and offer each to all lists."""
+def block_pairs(num: int, block_size: int, part: int = 0, parts: int = 1) -> list[tuple[int, int]]:
+    """Where the blocks on and above the diagonal begin, (row, column), or one of ``parts`` equal
+    shares of them."""
+    starts = range(0, num, block_size)
+    pairs = [(row, column) for row in starts for column in range(row, num, block_size)]
+    return pairs[part::parts]
+
+
+def scan(
+    cheap: Cheap, block_size: int, lists: list[Lists], part: int = 0, parts: int = 1
+) -> None:
+    """Form the blocks of :func:`block_pairs` once, and offer each to all lists."""
     num, kind = len(cheap.rows), torch.int32 if cheap.rows.dtype == torch.int8 else cheap.rows.dtype
     whole = torch.empty((min(block_size, num), min(block_size, num)), dtype=kind)
-    for row in range(0, num, block_size):
+    for row, column in block_pairs(num, block_size, part, parts):
         left = cheap.rows[row : row + block_size]
-        for column in range(row, num, block_size):
-            right = cheap.rows[column : column + block_size]
-            fits = (len(left), len(right)) == whole.shape
-            block = whole if fits else torch.empty((len(left), len(right)), dtype=kind)
-            cheap.product(left, right.T, out=block)
-            if block.dtype == torch.bfloat16:
-                values = block.view(torch.int16).numpy().view(np.uint16)
-            else:
-                values = block.numpy()
-            for each in lists:
-                each.offer(values, row, column)
+        right = cheap.rows[column : column + block_size]
+        fits = (len(left), len(right)) == whole.shape
+        block = whole if fits else torch.empty((len(left), len(right)), dtype=kind)
+        cheap.product(left, right.T, out=block)
+        if block.dtype == torch.bfloat16:
+            values = block.view(torch.int16).numpy().view(np.uint16)
+        else:
+            values = block.numpy()
+        for each in lists:
+            each.offer(values, row, column)

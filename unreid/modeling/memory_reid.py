@@ -88,6 +88,13 @@ class MemoryReID(nn.Module):
         }
 
     @property
+    def idle_parameters(self) -> bool:
+        """Whether a step may leave trainable parameters without a gradient, as a loss that is off
+        for some epochs does. Several processes look for them then, which takes time."""
+        return type(self).losses is not MemoryReID.losses or type(self).forward is not (
+            MemoryReID.forward)
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.pixel_mean.device

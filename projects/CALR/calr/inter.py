@@ -22,8 +22,8 @@ from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
 from unreid.clustering.partition import compact
 from unreid.data.unlabelled import UnlabelledImages
-from unreid.engine.neighbours import find_neighbours
-from unreid.graph.jaccard import jaccard_distance
+from unreid.engine.distributed import check_share
+from unreid.engine.neighbours import find_jaccard, find_neighbours
 from unreid.registry import LABELER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -58,7 +58,8 @@ class CALRLabeler:
         """Refuse a training set that CALR cannot use, before any training.
 
         Raises:
-            ValueError: one camera only, or local labels of other images.
+            ValueError: one camera only, local labels of other images, or a batch of stage 1 that
+                several processes cannot share.
         """
         calr = cfg.CALR
         switches = {"CALR.REFINE.ENABLED": calr.REFINE.ENABLED,
@@ -71,8 +72,13 @@ class CALRLabeler:
                 f" ({', '.join(images.cameras)}); with one camera set {' False '.join(on)} False"
                 " (projects/CALR/configs/baseline.yml has them off)"
             )
-        if calr.REFINE.ENABLED and calr.LOCAL_LABELS:
+        if not calr.REFINE.ENABLED:
+            return
+        if calr.LOCAL_LABELS:
             read_local_labels(calr.LOCAL_LABELS, images)
+        else:
+            check_share(cfg, calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE,
+                        "CALR.INTRA.IMS_PER_BATCH", "CALR.INTRA.NUM_INSTANCE")
 
     def describe(self) -> str:
         """The settings that decide how many clusters there are, for an error."""
@@ -92,7 +98,7 @@ class CALRLabeler:
         indices, similarities = find_neighbours(bank, width, self.device)
         clock.lap("knn")
         graph = indices[:, : self.calr.KNN.K], similarities[:, : self.calr.KNN.K]
-        raw = self._global_labels(bank.features, (indices, similarities), graph)
+        raw = self._global_labels(bank, (indices, similarities), graph)
         labels = compact(raw, self.calr.MIN_CLUSTER_SIZE)
         clock.lap("cluster")
         if self.local_labels is None:
@@ -109,11 +115,11 @@ class CALRLabeler:
         return PseudoLabels(compact(refined), intermediate={"before_refinement": labels},
                             seconds=clock.laps, remarks={"refinement removed": str(removed)})
 
-    def _global_labels(self, features: np.ndarray, neighbours: Any, graph: Any) -> np.ndarray:
-        calr = self.calr
+    def _global_labels(self, bank: FeatureBank, neighbours: Any, graph: Any) -> np.ndarray:
+        calr, features = self.calr, bank.features
         if calr.CLUSTER == "dbscan":
-            distance = jaccard_distance(features, self.jaccard.K1, self.jaccard.K2,
-                                        neighbours=neighbours, max_distance=calr.DBSCAN.EPS)
+            distance = find_jaccard(bank, self.jaccard.K1, self.jaccard.K2,
+                                    neighbours=neighbours, max_distance=calr.DBSCAN.EPS)
             return dbscan(distance, calr.DBSCAN.EPS, calr.DBSCAN.MIN_SAMPLES)
         if calr.CLUSTER == "agglomerative":
             tree = calr.AGGLOMERATIVE

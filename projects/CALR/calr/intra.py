@@ -22,10 +22,9 @@ from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.silhouette import silhouette, sphere_silhouette
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
-from unreid.engine.extract import extract
-from unreid.engine.neighbours import find_neighbours
+from unreid.engine.distributed import on_first
+from unreid.engine.neighbours import find_jaccard, find_neighbours
 from unreid.engine.trainer import UnsupervisedTrainer
-from unreid.graph.jaccard import jaccard_distance
 from unreid.reading.arrays import read_labels
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -68,8 +67,7 @@ class IntraCameraLabeler:
         else:
             neighbours = find_neighbours(bank, self.jaccard.K1, self.device)
             # Dense inside one camera, as average linkage needs it.
-            distance = jaccard_distance(bank.features, self.jaccard.K1, self.jaccard.K2,
-                                        neighbours=neighbours)
+            distance = find_jaccard(bank, self.jaccard.K1, self.jaccard.K2, neighbours=neighbours)
             labels = agglomerative(distance, self.num_clusters, "average")
             score = silhouette(distance, labels)
         if score > self.best_score:
@@ -146,8 +144,9 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     Continues where an earlier process was stopped. The checkpoint goes once the labels stand.
     """
     done = os.path.join(folder, "local_labels.npz")
-    if os.path.isfile(done):
-        return read_local_labels(done, images)
+    earlier = on_first(lambda: read_local_labels(done, images) if os.path.isfile(done) else None)
+    if earlier is not None:
+        return earlier
     # Each camera from the seed, so that its labels do not depend on how many cameras this process
     # trained before: a resumed run finds the earlier ones done.
     seed_all_rng(cfg.UNSUP.SEED)
@@ -156,14 +155,18 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     trainer = UnsupervisedTrainer(stage, images, labeler, quality=quality, evaluate=False)
     trainer.resume_or_load(resume=True)
     trainer.train()
-    bank = trainer.label_hook.bank_for_labelling(extract(stage, trainer.model, images))
-    labeler(bank, stage.SOLVER.MAX_EPOCH)
+    trainer.label_hook.label_again(stage.SOLVER.MAX_EPOCH)
     assert labeler.best_labels is not None
     labels = images.of_images(labeler.best_labels)
-    save_arrays(done, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
-    for checkpoint in glob.glob(os.path.join(glob.escape(folder), "*.pth")):
-        os.remove(checkpoint)
+    on_first(lambda: _save(done, images, labels))
     return labels
+
+
+def _save(path: str, images: UnlabelledImages, labels: np.ndarray) -> None:
+    """Local labels; the checkpoints beside them have done their work."""
+    save_arrays(path, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
+    for checkpoint in glob.glob(os.path.join(glob.escape(os.path.dirname(path)), "*.pth")):
+        os.remove(checkpoint)
 
 
 def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
@@ -173,7 +176,7 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
         ValueError: a camera with too few images to cluster.
     """
     path = local_labels_path(cfg)
-    if not cfg.CALR.REFINE.ENABLED or os.path.isfile(path):
+    if not cfg.CALR.REFINE.ENABLED or on_first(lambda: os.path.isfile(path)):
         return
     sizes = np.bincount(images.camids[images.unit_indices], minlength=len(images.cameras))
     for camera, size in zip(images.cameras, sizes):
@@ -190,5 +193,6 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
         scorer = quality.subset(own) if quality is not None else None
         local = label_camera(cfg, images.subset(own), scorer, folder)
         labels[own] = local + (labels.max() + 1)
-    save_arrays(path, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
+    on_first(lambda: save_arrays(path, paths=np.array(images.relative_paths),
+                                 camids=images.camids, labels=labels))
     logger.info(f"Stage 1 done: {labels.max() + 1} local clusters in {path}")

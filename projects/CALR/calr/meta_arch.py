@@ -78,6 +78,11 @@ class CALR(MemoryReID):
             "num_epochs": cfg.SOLVER.MAX_EPOCH,
         }
 
+    @property
+    def idle_parameters(self) -> bool:
+        """The discriminator rests in epochs without alignment."""
+        return self.adversary is not None and self.adversary_epochs != (0, -1)
+
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
         """Reset the memory; set the cluster weights and the alignment of this epoch."""
         super().on_new_labels(pseudo, bank, epoch)

@@ -69,6 +69,11 @@ class SphereCluster(MemoryReID):
             "table_start": sphere.REPELLED.START,
         }
 
+    @property
+    def idle_parameters(self) -> bool:
+        """Every loss that is on is on in every step."""
+        return False
+
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
         """Empty the table, or fill it and the classes from today's features alone."""
         self._last = None

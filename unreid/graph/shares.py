@@ -1,0 +1,163 @@
+"""Shares of the neighbour search and of the Jaccard distance, for several processes, and the whole
+that they make: to the bit what one process finds.
+
+On a CPU the search forms half of the matrix of similarities, so a share is some of its blocks, and
+every image has candidates from several shares; on a GPU it is some of the rows. The distances are
+half a matrix, too: a share is two strips of rows, a long one from the top with a short one from the
+bottom, so that all shares are equally much work.
+
+Letters: N images, D channels, K neighbours, R rows of a share, E entries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from unreid.graph import triangle
+from unreid.graph.jaccard import Csr, distances
+from unreid.graph.knn import BLOCK_SIZE, pair_similarities, search
+from unreid.kernels import borrow, kernel
+
+#: rows (R,) int64, indices (R, K - 1) int32 and similarities (R, K - 1) float32 of other images,
+#: and the images (F,) int64 that must be searched anew. A similarity of -inf is no candidate.
+Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def knn_share(
+    features: np.ndarray, k: int, part: int, parts: int, *, device: str = "cpu",
+    block_size: int = BLOCK_SIZE,
+) -> Found:
+    """What one of ``parts`` processes contributes to ``knn(features, k)``.
+
+    Args:
+        features: (N, D) float32, unit rows.
+        k: Neighbours, the image itself included, 1..N.
+        part, parts: Which share, of how many.
+        device: Where the products are made.
+        block_size: Rows of a product held at once.
+    """
+    num = len(features)
+    if device == "cpu" and kernel("knn") is not None:
+        return _blocks(features, k, part, parts, block_size)
+    rows = np.array_split(np.arange(num, dtype=np.int64), parts)[part]
+    moved = torch.tensor(features, device=device)
+    found, values = search(moved, torch.from_numpy(rows).to(device), k, block_size)
+    indices, scores = found[:, 1:].int().cpu().numpy(), values[:, 1:].cpu().numpy()
+    return rows, indices, scores, rows[:0]
+
+
+def _blocks(features: np.ndarray, k: int, part: int, parts: int, block_size: int) -> Found:
+    num, wanted = len(features), k - 1
+    # Small enough that every process has some: a block and its mirror image are two of them.
+    block_size = max(1, min(block_size, -(-num // (2 * parts))))
+    kernels = kernel("knn")
+    assert kernels is not None
+    cheap = triangle.cheapen(features)
+    lists = triangle.Lists(kernels, cheap, wanted)
+    triangle.scan(cheap, block_size, [lists], part, parts)
+    indices, scores, again = lists.finish(features)
+    seen = np.zeros(num, dtype=np.int64)
+    for row, column in triangle.block_pairs(num, block_size, part, parts):
+        seen[row : row + block_size] += min(block_size, num - column)
+        if column != row:
+            seen[column : column + block_size] += block_size
+    scores = np.where((seen > 0)[:, None], scores, -np.inf).astype(np.float32)
+    return np.arange(num, dtype=np.int64), indices, scores, again[seen[again] > 0]
+
+
+def join_knn(
+    features: np.ndarray, k: int, shares: Sequence[Found], *, device: str = "cpu",
+    block_size: int = BLOCK_SIZE,
+) -> tuple[np.ndarray, np.ndarray]:
+    """``knn(features, k)`` of the shares of all parts: indices (N, k) int32, similarities float32.
+
+    Args:
+        features, k, device, block_size: As every share had them.
+        shares: In any order.
+    """
+    num, wanted = len(features), k - 1
+    every = np.arange(num, dtype=np.int32)
+    indices = np.zeros((num, k), dtype=np.int32)
+    similarities = np.empty((num, k), dtype=np.float32)
+    indices[:, 0] = every
+    similarities[:, 0] = pair_similarities(features, every, every)
+    if all(len(rows) == num for rows, *_ in shares):
+        for start in range(0, num, 4096):
+            part = slice(start, start + 4096)
+            candidates = np.concatenate([share[1][part] for share in shares], axis=1)
+            scores = np.concatenate([share[2][part] for share in shares], axis=1)
+            best = np.lexsort((candidates, -scores), axis=1)[:, :wanted]
+            indices[part, 1:] = np.take_along_axis(candidates, best, 1)
+            similarities[part, 1:] = np.take_along_axis(scores, best, 1)
+    else:
+        for rows, candidates, scores, _ in shares:
+            indices[rows, 1:], similarities[rows, 1:] = candidates, scores
+    again = np.unique(np.concatenate([share[3] for share in shares]))
+    if again.size:
+        moved = borrow(features) if device == "cpu" else torch.tensor(features, device=device)
+        found, values = search(moved, torch.from_numpy(again).to(device), k, block_size)
+        indices[again, 1:] = found[:, 1:].int().cpu().numpy()
+        similarities[again, 1:] = values[:, 1:].cpu().numpy()
+    return indices, similarities
+
+
+def strips(num: int, part: int, parts: int) -> list[tuple[int, int]]:
+    """Two strips of rows (start, end) of the upper half of an N x N matrix: 1 / ``parts`` of it."""
+    ends = np.linspace(0, num, 2 * parts + 1).round().astype(int).tolist()
+    return [(ends[i], ends[i + 1]) for i in (part, 2 * parts - 1 - part)]
+
+
+def jaccard_share(encoded: Csr, max_distance: float, part: int, parts: int) -> Csr:
+    """One share of the Jaccard distances on and above the diagonal, as rows, columns, values.
+
+    Args:
+        encoded: CSR (N, N) of :func:`unreid.graph.jaccard.encode`.
+        max_distance: Larger ones are left out, and so are those of 1.
+        part, parts: Which share, of how many.
+
+    Returns:
+        (E,) int32 rows, (E,) int32 columns >= rows, (E,) float32 distances.
+    """
+    num = len(encoded[0]) - 1
+    found: list[tuple[np.ndarray, ...]] = []
+    for start, end in strips(num, part, parts):
+        if end == start:
+            continue
+        pointers, others, far = distances(_from_row(encoded, start), end - start, 0, max_distance)
+        rows = np.repeat(np.arange(end - start, dtype=np.int32), np.diff(pointers))
+        upper = (others >= rows) & (others < num - start)
+        found.append((rows[upper] + np.int32(start), others[upper] + np.int32(start), far[upper]))
+    if not found:
+        return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    rows, others, far = (np.concatenate(arrays) for arrays in zip(*found))
+    return rows, others, far
+
+
+def _from_row(encoded: Csr, start: int) -> Csr:
+    """The rows from ``start`` on. Those before it, which have met them in strips of their own, come
+    after as rows of one entry each: the kernel wants a square."""
+    indptr, columns, values = encoded
+    first, fill = indptr[start], np.arange(start, dtype=columns.dtype)
+    rest = indptr[start:] - first
+    return (
+        np.concatenate([rest, rest[-1] + 1 + fill.astype(indptr.dtype)]),
+        np.concatenate([columns[first:], fill]),
+        np.concatenate([values[first:], np.ones(start, dtype=values.dtype)]),
+    )
+
+
+def join_jaccard(num: int, shares: Sequence[Sequence[np.ndarray]]) -> sparse.csr_array:
+    """The (N, N) distances of :func:`unreid.graph.jaccard.jaccard_distance` of all shares."""
+    rows, columns, values = (np.concatenate([share[i] for share in shares]) for i in range(3))
+    off = rows != columns
+    both: tuple[Any, Any] = (np.concatenate([rows, columns[off]]),
+                             np.concatenate([columns, rows[off]]))
+    matrix = sparse.coo_array((np.concatenate([values, values[off]]), both), shape=(num, num))
+    found = matrix.tocsr()
+    found.sort_indices()
+    return found
