@@ -218,6 +218,8 @@ def _merge(cfg: CfgNode, loaded: CfgNode, opts: list[str], config_file: str) -> 
             merge()
         except (ValueError, AssertionError) as error:
             raise ValueError(f"{source}: {error}") from error
+        except (MemoryError, RecursionError) as error:  # of Python's own parser
+            raise ValueError(f"{source}: a value is an expression that nests too deep") from error
 
 
 def _check_pretrain(cfg: CfgNode) -> None:
