@@ -57,7 +57,7 @@ def load_project(name: str) -> Project:
         TypeError: its package lacks ``add_config``.
     """
     known = discover_projects()
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         listed = ", ".join(known) or f"none in {projects_root()}"
         raise KeyError(f"PROJECT must be one of {listed}, got {name!r}{nearest(name, known)}")
     folder = known[name]

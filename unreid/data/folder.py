@@ -18,6 +18,8 @@ from unreid.data.folder_csv import read_csv
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 #: Where the camera of a picture may be written.
 CAMERA_FROM = ("regex", "subfolder", "csv", "one")
+#: In a name they would write lines of their own into logs and tables.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: What can be read of a picture, by the names of groups, levels and columns.
 FIELDS = ("camera", "id", "tracklet")
 #: The camera of every picture of a folder that has one.
@@ -143,7 +145,7 @@ def image_files(root: str, under: str = "") -> tuple[str, ...]:
 
     Raises:
         OSError: a folder that cannot be read.
-        ValueError: a name that is no UTF-8.
+        ValueError: a name that is no UTF-8, or has control characters.
     """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
@@ -175,6 +177,9 @@ def _entries(root: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         except UnicodeEncodeError as error:
             raise ValueError(f"{entry.path!a}: a name must be UTF-8; rename the file") \
                 from error
+        if _CONTROL.search(entry.name):
+            raise ValueError(f"{entry.path!a}: a name must be without control characters; rename"
+                             " the file")
         yield (f"{below}/{entry.name}" if below else entry.name), entry
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 #: Of one file in bytes; a config written out in full has some ten thousand.
-MAX_BYTES = 2**18
+MAX_BYTES = 2**16
 #: Values in a file once aliases are written out; references to anchors; and levels.
 MAX_VALUES, MAX_ALIASES, MAX_DEPTH = 20_000, 64, 20
 #: Files of one ``_BASE_`` chain.

@@ -1,0 +1,40 @@
+"""What a hostile input is, and what must come of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.hostile.ground import Ground
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command on a hostile file.
+
+    Attributes:
+        tool: ``tools/<tool>.py``.
+        arguments: Of its command line.
+        named: An error must have one of these words in it: the file, or the setting in it.
+        refuse: Whether nothing but an error will do.
+        says: A word that must be in what the command says, or nothing.
+    """
+
+    tool: str
+    arguments: tuple[str, ...]
+    named: tuple[str, ...]
+    refuse: bool = False
+    says: str = ""
+
+
+#: Makes the file in an empty folder and says what to do with it.
+Builder = Callable[[Path, Ground, np.random.Generator], Case]
+
+
+def copy_run(ground: Ground, folder: Path, *, half: bool = False) -> Path:
+    """A run of one's own to damage."""
+    return Path(shutil.copytree(ground.half if half else ground.run, folder / "run"))

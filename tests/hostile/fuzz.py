@@ -1,0 +1,170 @@
+"""Hostile inputs for every reader, each through the command that a user would type.
+
+An input passes when the command gives a correct result, or one line of error that names the file
+(or the setting in it): no traceback, no signal, no hang, no memory that the input does not warrant,
+nothing run that a pickle asks for. Half of the inputs are made by hand, the others are honest files
+with their bytes damaged; the same number makes the same inputs.
+
+    python -m tests.hostile.fuzz --inputs 300
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tests.hostile import archives, checkpoints, pictures, texts
+from tests.hostile.case import Builder, Case
+from tests.hostile.ground import Ground
+from tests.hostile.trial import Outcome, attempt
+from tests.tools.using import load_tool
+
+#: kind -> (made by hand, makers of damaged files, share of all inputs).
+KINDS: dict[str, tuple[dict[str, Builder], tuple[Builder, ...], float]] = {
+    "images": (pictures.SPECIALS, (pictures.mutated,), 0.27),
+    "yaml": (texts.YAML_SPECIALS, (texts.mutated_yaml,), 0.2),
+    "CSV": (texts.TABLE_SPECIALS, (texts.mutated_table,), 0.15),
+    "npz": (archives.SPECIALS, (archives.mutated_labels, archives.mutated_index), 0.18),
+    "checkpoints": (checkpoints.SPECIALS, (checkpoints.mutated, checkpoints.mutated_record), 0.2),
+}
+#: By which a command may grow: the largest picture that is decoded, some times over, and a model.
+MAX_GROWN = 2**30
+
+
+@dataclass(frozen=True)
+class Input:
+    """One of them: its kind, its name, and what makes it."""
+
+    kind: str
+    name: str
+    build: Builder
+
+
+def inputs(number: int) -> Iterator[Input]:
+    """So many inputs over all kinds; those made by hand come first, at most all of them."""
+    for kind, (special, makers, share) in KINDS.items():
+        wanted = max(1, round(number * share))
+        by_hand = list(special.items())
+        if len(by_hand) > wanted:  # a few of each corner
+            by_hand = by_hand[:: -(-len(by_hand) // wanted)]
+        yield from (Input(kind, name, build) for name, build in by_hand[:wanted])
+        for i in range(wanted - len(by_hand)):
+            yield Input(kind, f"damaged {i}", makers[i % len(makers)])
+
+
+def judge(case: Case, outcome: Outcome, folder: Path) -> str:
+    """What is wrong, or ``""``."""
+    if outcome.verdict in ("killed", "traceback"):
+        return outcome.verdict
+    if (folder / "pwned").exists():
+        return "it ran what the file asked for"
+    if outcome.grown > MAX_GROWN:
+        return f"it grew by {outcome.grown / 2**20:.0f} MiB"
+    if case.refuse and outcome.verdict == "result":
+        return "it was believed"
+    if outcome.verdict == "refused":
+        if not outcome.error:
+            return "refused without an error"
+        if not any(word in outcome.error for word in case.named):
+            return "the error does not name the file"
+    return ""
+
+
+def tried(entry: Input, ground: Ground, seed: int = 0) -> tuple[str, Outcome]:
+    """What is wrong with how the command took it, and how it ended."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"{entry.kind} {entry.name}".encode())])
+    with tempfile.TemporaryDirectory(prefix="hostile") as name:
+        folder = Path(name)
+        case = entry.build(folder, ground, rng)
+        tool = load_tool(case.tool)
+
+        def command() -> int | None:
+            os.chdir(folder)
+            os.environ["FASTREID_DATASETS"] = str(ground.sets)
+            code: int | None = tool.main(list(case.arguments))
+            return code
+
+        outcome = attempt(command)
+        return judge(case, outcome, folder), outcome
+
+
+def prepared(root: Path) -> Ground:
+    """The honest files, made in a process of their own: this one forks, and stays small."""
+    if not (root / "done").is_file():
+        subprocess.run([sys.executable, "-m", "tests.hostile.ground", str(root)], check=True,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return Ground(root)
+
+
+def say(line: str) -> None:
+    """To whoever waits."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def preload() -> None:
+    """Import once what every command would import for itself."""
+    for module in ("unreid.engine.run", "unreid.inference.arguments", "unreid.inference.ranking",
+                   "unreid.inference.answers", "unreid.inference.labelling", "unreid.data.survey",
+                   "unreid.visualization.page", "unreid.visualization.sources", "tabulate",
+                   "unreid.projects"):
+        importlib.import_module(module)
+    from unreid.projects import load_project
+
+    load_project("CALR")
+
+
+def main() -> int:
+    """0 when all inputs pass, 1 when some do not: they are listed, with all that was said."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--inputs", type=int, default=300, metavar="N", help="how many (300)")
+    parser.add_argument("--seed", type=int, default=0, help="of the damaged files (0)")
+    parser.add_argument("--only", default="", help="names or kinds that have this text")
+    parser.add_argument("--ground", default="", help="a folder for the honest files, kept")
+    parser.add_argument("--verbose", action="store_true", help="say how each of them ended")
+    args = parser.parse_args()
+    root = Path(args.ground or tempfile.mkdtemp(prefix="ground"))
+    ground = prepared(root / "ground")
+    preload()
+    ends: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    wrong, slowest, largest = 0, 0.0, 0
+    started = time.monotonic()
+    for entry in inputs(args.inputs):
+        if args.only not in f"{entry.kind} {entry.name}":
+            continue
+        fault, outcome = tried(entry, ground, args.seed)
+        ends[entry.kind][(fault and "WRONG") or outcome.verdict] += 1
+        slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.grown)
+        if args.verbose or fault:
+            say(f"{entry.kind} {entry.name!r}: {fault or outcome.verdict} in"
+                f" {outcome.seconds:.1f} s, +{outcome.grown >> 20} MiB: {outcome.error}")
+        if fault:
+            wrong += 1
+            say(outcome.said[-3000:])
+    if not args.ground:
+        shutil.rmtree(root)
+    say(f"{'kind':12} {'inputs':>6} {'result':>6} {'error':>6} {'wrong':>6}")
+    for kind, found in ends.items():
+        say(f"{kind:12} {sum(found.values()):6} {found['result']:6} {found['refused']:6}"
+            f" {found['WRONG']:6}")
+    total = sum(sum(found.values()) for found in ends.values())
+    say(f"{total} inputs in {time.monotonic() - started:.0f} s, {wrong} wrong; slowest"
+        f" {slowest:.1f} s, largest growth {largest >> 20} MiB")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

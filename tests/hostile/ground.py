@@ -1,0 +1,84 @@
+"""The honest files that hostile ones are made of: a small run, half of one, pictures, an index."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests.projects.overrides import ROOT, tiny_options
+from tests.projects.tiny_run import BASELINE, Interrupted, interrupted_at_step
+from tests.tools.using import load_tool
+from unreid.data.synthetic import draw_dataset
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Folders under ``root``: ``run`` (finished), ``half`` (killed in its second epoch), ``sets``
+    (Market1501), ``crops`` (four pictures), and the file ``crops.index``."""
+
+    root: Path
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def half(self) -> Path:
+        return self.root / "half"
+
+    @property
+    def sets(self) -> Path:
+        return self.root / "sets"
+
+    @property
+    def crops(self) -> Path:
+        return self.root / "crops"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "crops.index"
+
+
+def _train(output: Path, *options: str) -> int:
+    code: int = load_tool("train_net").main(
+        ["--config-file", str(ROOT / BASELINE), *options, *tiny_options(BASELINE, output)])
+    return code
+
+
+def build(root: Path) -> Ground:
+    """Draw, train and index, or take what an earlier call has left."""
+    ground = Ground(root)
+    if (root / "done").is_file():
+        return ground
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    draw_dataset(ground.sets, num_train_ids=4, num_test_ids=3, num_cameras=2, images_per_id=6,
+                 seed=0)
+    os.environ["FASTREID_DATASETS"] = str(ground.sets)
+    with contextlib.suppress(Interrupted), interrupted_at_step(3):
+        _train(ground.half)
+    shutil.copytree(ground.half, ground.run)
+    assert _train(ground.run, "--resume") == 0
+    rng = np.random.default_rng(0)
+    ground.crops.mkdir()
+    for i, suffix in enumerate(("jpg", "png", "webp", "bmp")):
+        array = np.repeat(rng.integers(0, 256, (8, 4, 3), dtype=np.uint8), 8, axis=0)
+        Image.fromarray(np.repeat(array, 8, axis=1)).save(ground.crops / f"c{i % 2}_{i}.{suffix}")
+    code = load_tool("search").main(["--run", str(ground.run), "--gallery", str(ground.crops),
+                                     "--index", str(ground.index)])
+    assert code == 0
+    (root / "done").write_text(json.dumps({"runs": 2}))
+    return ground
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    build(Path(sys.argv[1]))
