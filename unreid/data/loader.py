@@ -1,13 +1,14 @@
 """Data loaders on fast-reid's transforms, and a loader whose contents change every epoch.
 
+Training and extraction share the worker processes of :mod:`unreid.data.workers`, which stay from
+epoch to epoch; a test set has workers of its own, which end with it.
+
 Letters: B batch, N images.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,32 +17,64 @@ from fastreid.data.transforms import build_transforms
 from torch.utils.data import DataLoader
 
 from unreid import compat
+from unreid.data.augment import TestTransform
 from unreid.data.images import ImageDataset
+from unreid.data.making import Request
 from unreid.data.unlabelled import UnlabelledImages, build_dataset, number_tracklets
+from unreid.data.workers import Pass, fork_context, leave_signals_to_parent, workers_of
 
 
-def _fork() -> Any:
-    """Fork where it exists: a spawned worker would import torch again (39 s for 190 images)."""
-    return multiprocessing.get_context("fork") if sys.platform == "linux" else None
+class Batches:
+    """Batches of a list of images, made by its workers whenever they are gone through.
+
+    Attributes:
+        dataset: The images.
+    """
+
+    def __init__(
+        self,
+        cfg: Any,
+        images: UnlabelledImages,
+        batches: Iterable[Sequence[int]],
+        labels: np.ndarray | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.dataset = images
+        self._cfg = cfg
+        self._batches = batches
+        self._labels = labels
+        self._generator = generator
+
+    def __len__(self) -> int:
+        return len(self._batches)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Pass:
+        # As a loader of torch starts, and from the same source: of a run's own generator where
+        # there is no other.
+        seed = int(torch.empty((), dtype=torch.int64).random_(generator=self._generator))
+        num = len(self) if hasattr(self._batches, "__len__") else None
+        return workers_of(self._cfg, self.dataset).begin(
+            lambda turn: self._requests(seed, turn), num=num, training=self._labels is not None
+        )
+
+    def _requests(self, seed: int, turn: int) -> Iterator[Request]:
+        for number, indices in enumerate(self._batches):
+            targets = None
+            if self._labels is not None:
+                targets = self._labels[np.asarray(indices)].tolist()
+            yield Request([int(i) for i in indices], targets, seed, number, turn)
+
+    def part(self, rank: int, ranks: int) -> Batches:
+        """Every ``ranks``-th batch, from number ``rank`` on."""
+        chosen = list(self._batches)[rank::ranks]
+        return Batches(self._cfg, self.dataset, chosen, self._labels, self._generator)
 
 
-def _loader(dataset: ImageDataset, cfg: Any, **kwargs: Any) -> DataLoader:
-    workers = cfg.DATALOADER.NUM_WORKERS
-    return DataLoader(
-        dataset,
-        num_workers=workers,
-        multiprocessing_context=_fork() if workers else None,
-        pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
-        **kwargs,
-    )
-
-
-def build_extraction_loader(cfg: Any, images: UnlabelledImages) -> DataLoader:
+def build_extraction_loader(cfg: Any, images: UnlabelledImages) -> Batches:
     """Test transforms, in the order of the list: batches {images, camids, indices, img_paths}."""
-    compat.rebind()
-    dataset = ImageDataset(images.paths, build_transforms(cfg, is_train=False),
-                           camids=images.camids, indices=range(len(images)))
-    return _loader(dataset, cfg, batch_size=cfg.TEST.IMS_PER_BATCH)
+    size = cfg.TEST.IMS_PER_BATCH
+    return Batches(cfg, images, [range(start, min(start + size, len(images)))
+                                 for start in range(0, len(images), size)])
 
 
 def build_test_loader(cfg: Any, dataset_name: str) -> tuple[DataLoader, int]:
@@ -69,8 +102,24 @@ def build_test_loader(cfg: Any, dataset_name: str) -> tuple[DataLoader, int]:
     )
     if tracklets is not None:
         fields["tracklets"] = tracklets
-    images = ImageDataset(paths, build_transforms(cfg, is_train=False), **fields)
-    return _loader(images, cfg, batch_size=cfg.TEST.IMS_PER_BATCH), len(query)
+    workers = cfg.DATALOADER.NUM_WORKERS
+    loader = DataLoader(
+        ImageDataset(paths, _test_transform(cfg), **fields),
+        batch_size=cfg.TEST.IMS_PER_BATCH,
+        num_workers=workers,
+        multiprocessing_context=fork_context() if workers else None,
+        worker_init_fn=leave_signals_to_parent,
+        pin_memory=cfg.MODEL.DEVICE.startswith("cuda"),
+    )
+    return loader, len(query)
+
+
+def _test_transform(cfg: Any) -> Callable[[Any], torch.Tensor]:
+    """PIL image -> (3, H, W) in 0..255, by ``INPUT.BACKEND``."""
+    if cfg.INPUT.BACKEND == "pil":
+        return build_transforms(cfg, is_train=False)
+    transform = TestTransform(cfg)
+    return lambda picture: transform([np.asarray(picture)])[0]
 
 
 def _integers(values: Sequence[Any]) -> Sequence[int]:
@@ -86,7 +135,7 @@ def build_train_loader(
     labels: np.ndarray,
     batches: Iterable[Sequence[int]],
     seed: int,
-) -> DataLoader:
+) -> Batches:
     """Training transforms on the batches of a sampler: {images, targets, camids, indices}.
 
     Args:
@@ -94,18 +143,11 @@ def build_train_loader(
         images: All N training images.
         labels: (N,) today's labels; a batch never holds a -1.
         batches: Lists of indices into ``images``.
-        seed: Seeds the augmentation in the workers.
+        seed: Seeds the augmentation: with INPUT.BACKEND tensor of each batch by itself, the same
+            for any number of workers; with pil that of each worker, and without workers nothing:
+            fast-reid's transforms then draw from the generators of the run.
     """
-    compat.rebind()
-    dataset = ImageDataset(
-        images.paths,
-        build_transforms(cfg, is_train=True),
-        targets=labels,
-        camids=images.camids,
-        indices=range(len(images)),
-    )
-    generator = torch.Generator().manual_seed(seed)
-    return _loader(dataset, cfg, batch_sampler=batches, generator=generator)
+    return Batches(cfg, images, batches, labels, torch.Generator().manual_seed(seed))
 
 
 class SwappableLoader:
@@ -116,11 +158,11 @@ class SwappableLoader:
     """
 
     def __init__(self) -> None:
-        self._loader: DataLoader | None = None
+        self._loader: Iterable[Any] | None = None
         self._iterator: Iterator[Any] | None = None
 
-    def swap(self, loader: DataLoader) -> None:
-        """Take another loader; the workers of the old one end with their iterator."""
+    def swap(self, loader: Iterable[Any]) -> None:
+        """Take another loader; what the old one has made ahead is dropped."""
         self._iterator = None
         self._loader = loader
 

@@ -26,7 +26,7 @@ from unreid.data.images import ADVICE, UnreadableImageError, unreadable
 logger = logging.getLogger("fastreid.unreid.data")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
 class UnlabelledImages:
     """The sorted training list: the order of every array of a run.
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from unreid.data.loader import build_extraction_loader
+from unreid.data.loader import Batches, build_extraction_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.distributed import gather_all, join_rows, rank, world_size
@@ -34,7 +34,7 @@ def rows_of_ranks(num: int, batch_size: int, num_ranks: int) -> list[np.ndarray]
     return [np.flatnonzero(batches % num_ranks == r) for r in range(num_ranks)]
 
 
-def own_batches(loader: DataLoader) -> DataLoader:
+def own_batches(loader: DataLoader | Batches) -> DataLoader | Batches:
     """The batches of a loader in order that are this process' to compute.
 
     They are batches of the whole, not of a part: a feature depends on its batch in the last bits,
@@ -42,6 +42,8 @@ def own_batches(loader: DataLoader) -> DataLoader:
     """
     if world_size() == 1:
         return loader
+    if isinstance(loader, Batches):
+        return loader.part(rank(), world_size())
     size, num = loader.batch_size or 1, len(loader.dataset)  # type: ignore[arg-type]
     starts = range(rank() * size, num, world_size() * size)
     return DataLoader(

@@ -19,6 +19,7 @@ from unreid.data.loader import (
     build_train_loader,
 )
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.data.workers import close_workers
 
 
 @pytest.fixture
@@ -95,17 +96,21 @@ def test_swappable__draws_nothing_before_it_is_asked(images: UnlabelledImages) -
     assert drawn == [0]
 
 
-def test_swap__takes_effect_at_once_and_leaves_no_process_behind(images: UnlabelledImages) -> None:
+def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImages) -> None:
     """fast-reid's loader leaks its workers and the old labels at every swap."""
     cfg = config(DATALOADER__NUM_WORKERS=2)
     before = set(multiprocessing.active_children())
     loader = SwappableLoader()
+    seen = []
     for epoch in range(3):
+        list(build_extraction_loader(cfg, images))
         loader.swap(train_loader(cfg, images, [[epoch, epoch + 1]] * 6))
-        batch = next(loader)
-        assert batch["indices"].tolist() == [epoch, epoch + 1]
-        assert len(set(multiprocessing.active_children()) - before) == 2
+        for _ in range(6 if epoch else 2):  # the first epoch is left early
+            assert next(loader)["indices"].tolist() == [epoch, epoch + 1]
+        seen.append({process.pid for process in set(multiprocessing.active_children()) - before})
+    assert len(seen[0]) == 2 and seen[0] == seen[1] == seen[2]
     loader.swap(train_loader(cfg, images, [[0, 1]]))
+    close_workers()
     assert set(multiprocessing.active_children()) - before == set()
 
 
