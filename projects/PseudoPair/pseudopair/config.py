@@ -83,6 +83,8 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.INTER.WIDTH = 128
     cfg.PSEUDOPAIR.INTER.KERNEL = 3
     cfg.PSEUDOPAIR.INTER.NEGATIVES = 3
+    # Whether L_inter trains the backbone too, or the aligner alone.
+    cfg.PSEUDOPAIR.INTER.TRAINS_BACKBONE = True
 
     # At test: the first TOP_K answers re-ranked by (1 - WEIGHT) distance + WEIGHT (1 - s_inter).
     cfg.PSEUDOPAIR.RERANK = CfgNode()

@@ -214,11 +214,15 @@ class PseudoPair(MemoryReID):
     ) -> Tensor:
         """L_inter over the pairs of the batch and the negatives mined in it."""
         assert self.inter is not None
-        positive, _ = relations(indices, partners, weights)
+        key = self.settings.INTER
+        positive, shares = relations(indices, partners, weights)
         similarity = body.detach() @ body.detach().T
         ignored = similarity > self.beta
-        pairs, targets = choose_pairs(similarity, positive, ignored, self.settings.INTER.NEGATIVES)
-        return self.inter.loss(self.inter.maps(maps), pairs, targets)
+        pairs, targets = choose_pairs(similarity, positive, ignored, key.NEGATIVES)
+        confidence = torch.where(targets > 0, shares[pairs[:, 0], pairs[:, 1]], 1.0)
+        if not key.TRAINS_BACKBONE:
+            maps = maps.detach()
+        return self.inter.loss(self.inter.maps(maps), pairs, targets, confidence)
 
     def _partners(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.partners is None:

@@ -66,6 +66,15 @@ def test_losses__are_finite_and_move_all_their_parts(memory: bool) -> None:
     assert still == []
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_inter_loss__trains_the_backbone_only_where_it_is_to(trains: bool) -> None:
+    model = network(PSEUDOPAIR__INTER__TRAINS_BACKBONE=trains)
+    losses(model)["loss_inter"].backward()
+    reached = {n.split(".")[0] for n, p in model.named_parameters()
+               if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached == ({"backbone", "inter"} if trains else {"inter"})
+
+
 def test_losses__of_a_batch_without_any_pair_are_finite() -> None:
     model = network()
     found = losses(model, indices=[4, 6, 7, 0])
