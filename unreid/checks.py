@@ -54,13 +54,21 @@ def check_number(
     """
     words = _range_words(minimum, maximum, open_minimum)
     wanted = f"a number {words}".rstrip()
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, Real) or not _is_finite(value):
+        raise ValueError(f"{name} must be {wanted}, got {str(value)[:40]}")
     number = float(value)
     below = minimum is not None and (number <= minimum if open_minimum else number < minimum)
     if below or (maximum is not None and number > maximum):
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return number
+
+
+def _is_finite(value: Real) -> bool:
+    """Whether a float can hold it; of whole numbers some are too large."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

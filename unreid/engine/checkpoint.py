@@ -90,7 +90,7 @@ class AtomicCheckpointer(Checkpointer):
                     f" run ({type(error).__name__}: {error})"
                 ) from error
         if "epoch" in content:
-            check_integer(f"checkpoint {path}: epoch", content["epoch"], 0)
+            check_integer(f"checkpoint {path}: epoch", content["epoch"], 0, 10**9)
         return content
 
     def get_checkpoint_file(self) -> str:
@@ -121,6 +121,11 @@ class AtomicCheckpointer(Checkpointer):
         state = checkpoint.pop("model")
         state = {key.removeprefix("module."): value for key, value in state.items()}
         own = self.model.state_dict()
+        for key in state.keys() & own.keys():
+            if state[key].dtype != own[key].dtype and not (
+                    state[key].is_floating_point() and own[key].is_floating_point()):
+                raise ValueError(f"checkpoint {self._path} is damaged, or of another model: {key}"
+                                 f" is {state[key].dtype}, and must be {own[key].dtype}")
         # A classifier of supervised training has no place in a model without one.
         state = {k: v for k, v in state.items() if k != "heads.weight" or k in own}
         missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]

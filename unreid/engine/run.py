@@ -16,6 +16,7 @@ from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
+from unreid.cli import EXPECTED
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
@@ -174,12 +175,18 @@ def _console_quiet(log: logging.Logger) -> Iterator[None]:
                and getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
     levels = [handler.level for handler in console]
     for handler in console:
+        handler.addFilter(_is_no_expected_error)
         handler.setLevel(logging.WARNING)
     try:
         yield
     finally:
         for handler, level in zip(console, levels):
             handler.setLevel(level)
+
+
+def _is_no_expected_error(record: logging.LogRecord) -> bool:
+    """What the command line says in one line at the end; log.txt has where it was raised."""
+    return not (record.exc_info and isinstance(record.exc_info[1], EXPECTED))
 
 
 def _changed_settings(cfg: Any) -> list[str]:

@@ -35,6 +35,7 @@ from unreid.engine.score import score
 from unreid.engine.selection import Selection
 from unreid.engine.step import UnsupervisedStep
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
+from unreid.modeling.build import build_model
 from unreid.reading.tensors import load_tensors
 from unreid.structures import PseudoLabels, PseudoPairs
 
@@ -147,8 +148,6 @@ class UnsupervisedTrainer(DefaultTrainer):
     @classmethod
     def build_model(cls, cfg: Any) -> nn.Module:
         """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``."""
-        from fastreid.modeling.meta_arch import build_model
-
         model = build_model(cfg)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         logger.info(f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}:"
