@@ -21,14 +21,14 @@ class Case:
         arguments: Of its command line.
         named: An error must have one of these words in it: the file, or the setting in it.
         refuse: Whether nothing but an error will do.
-        says: A word that must be in what the command says, or nothing.
+        left: A file that must be there in the end with these words in it, or nothing.
     """
 
     tool: str
     arguments: tuple[str, ...]
     named: tuple[str, ...]
     refuse: bool = False
-    says: str = ""
+    left: tuple[Path, str] | None = None
 
 
 #: Makes the file in an empty folder and says what to do with it.

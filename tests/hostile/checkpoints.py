@@ -86,7 +86,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "memory of no rows": lambda c: {**c, "model": {
         **c["model"], "memory.centroids": torch.zeros(0)}},
     "lists of lists": lambda c: {**c, "extra": _lists_of_lists()},
-    "deep": lambda c: {**c, "optimizer": _nested(900)},
+    "deep": lambda c: {**c, "optimizer": _nested(200)},
 }
 
 #: The same for what only a resume looks at.
@@ -206,8 +206,10 @@ def _results(content: Any, *, shown: bool) -> Builder:
         run = copy_run(ground, folder, half=not shown)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         (run / "results.json").write_bytes(data)
-        return Case("report", (str(run), "--no-model"), ("results.json",)) if shown \
-            else _resume(run)
+        if shown:
+            left = (run / "report.html", "results.json")
+            return Case("report", (str(run), "--no-model"), ("results.json",), left=left)
+        return _resume(run)
 
     return build
 

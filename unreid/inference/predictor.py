@@ -248,11 +248,11 @@ class Predictor:
 
     def _checked(self, images: Tensor, names: Sequence[str]) -> np.ndarray:
         features = self._forward(images)
-        finite = torch.isfinite(features).all(dim=1)
-        if not bool(finite.all()):
+        usable = torch.isfinite(features).all(dim=1) & (features != 0).any(dim=1)
+        if not bool(usable.all()):
             raise FloatingPointError(
-                f"the feature of {names[int((~finite).nonzero()[0])]} is not finite: {self.name}"
-                " is of a training that diverged, or of another model"
+                f"the feature of {names[int((~usable).nonzero()[0])]} is not finite, or has no"
+                f" length: {self.name} is of a training that diverged, or of another model"
             )
         return features.numpy()
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import pickletools
 import re
 import warnings
@@ -23,7 +24,7 @@ MAX_VALUES = 20_000_000
 _HARMLESS = re.compile(
     r"torch\.(\w+Storage|Size|device|dtype|b?float\w*|u?int\d+|bool|complex\d+)"
     r"|torch\._utils\._rebuild\w*|torch\._tensor\._rebuild\w*|torch\.storage\.\w+"
-    r"|collections\.OrderedDict|_codecs\.encode"
+    r"|collections\.(OrderedDict|Counter|defaultdict)|_codecs\.encode"
 )
 
 
@@ -50,7 +51,7 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True)
         _check_extent(content, os.path.getsize(path))
     except Exception as error:  # whatever damaged bytes make an unpickler stumble over
-        code = sorted(set(_code_in(path)))
+        code = sorted(set(_code_in(path))) if isinstance(error, pickle.UnpicklingError) else []
         if code:
             raise ValueError(
                 f"{what} {path} is refused: it holds more than tensors and plain values, and asks"
