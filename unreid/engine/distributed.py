@@ -206,7 +206,8 @@ def on_first(work: Callable[[], T], known: Mapping[str, np.ndarray] | None = Non
             result = work()
             pickle.dumps(result)
         except BaseException as error:
-            _announce("failed", f"{type(error).__name__}: {error}")
+            with contextlib.suppress(RuntimeError):  # perhaps it failed because another has gone
+                _announce("failed", f"{type(error).__name__}: {error}")
             raise
         _announce("result", result)
         return result

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unreid.clustering.partition import compact
-from unreid.data.samplers import CameraAwareSampler, ClusterSampler, ShuffleSampler
+from unreid.data.samplers import CameraAwareSampler, ClusterSampler, RankBatches, ShuffleSampler
 from unreid.structures import PseudoLabels
 
 SAMPLERS = [ClusterSampler, CameraAwareSampler]
@@ -136,3 +136,19 @@ def test_from_labels__is_the_constructor_on_the_labels(kind: Any) -> None:
                            rng=np.random.default_rng(0))
     other = kind(labels, np.zeros(6, int), **settings, rng=np.random.default_rng(0))
     assert list(one) == list(other) and len(one) == 3
+
+
+@pytest.mark.parametrize("kind", [*SAMPLERS, ShuffleSampler])
+def test_shares_of_the_ranks__make_the_batch_and_each_has_whole_clusters(kind: type) -> None:
+    labels = np.repeat(np.arange(9), 5)
+
+    def batches() -> Any:
+        return sampler(kind, labels, batch_size=12, num_instances=3)
+
+    whole = list(batches())
+    shares = [list(RankBatches(batches(), rank, 2)) for rank in range(2)]
+    assert len(RankBatches(batches(), 0, 2)) == len(whole) == len(shares[0])
+    assert [one + other for one, other in zip(*shares)] == whole
+    if kind is not ShuffleSampler:
+        for batch in shares[0] + shares[1]:
+            assert np.unique(labels[batch], return_counts=True)[1].tolist() == [3, 3]

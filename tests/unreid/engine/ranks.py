@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import sys
@@ -20,7 +21,7 @@ from unreid.engine.interrupt import signals_raise
 def run_on_ranks(
     work: Callable[[int], Any], folder: Path, *, size: int = 2, timeout: float = 60
 ) -> list[Any]:
-    """What ``work(rank)`` returned in each process; each must end well."""
+    """What ``work(rank)`` returned in each process; each must end well. One of size 1 is alone."""
     codes = exit_codes(work, folder, size=size, timeout=timeout)
     errors = [(folder / f"{rank}.err").read_text() for rank in range(size)]
     assert codes == [0] * size, "\n".join(errors)
@@ -32,6 +33,7 @@ def exit_codes(
 ) -> list[int]:
     """How each process ended: a signal is negative, an error of ``work`` is 3."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meeting").unlink(missing_ok=True)  # of processes that were killed
     children = [_fork(work, folder, rank, size) for rank in range(size)]
     end = time.monotonic() + timeout
     codes: dict[int, int] = {}
@@ -56,7 +58,8 @@ def _fork(work: Callable[[int], Any], folder: Path, rank: int, size: int) -> int
         os.dup2(errors.fileno(), 2)
         sys.stderr = errors
         torch.set_num_threads(1)  # the pool of the parent did not come along
-        with signals_raise(), connected(rank, size, f"file://{folder}/meeting"):
+        together = connected(rank, size, f"file://{folder}/meeting")
+        with signals_raise(), together if size > 1 else contextlib.nullcontext():
             result = work(rank)
         (folder / f"{rank}.pkl").write_bytes(pickle.dumps(result))
         code = 0

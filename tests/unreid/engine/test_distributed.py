@@ -1,0 +1,214 @@
+"""What several processes share, and how they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.projects.tiny_run import BASELINE, load_tiny
+from tests.unreid.engine.ranks import exit_codes, run_on_ranks
+from unreid.engine import distributed, neighbours
+from unreid.engine.extract import rows_of_ranks
+from unreid.graph.jaccard import jaccard_distance
+from unreid.graph.knn import knn
+from unreid.structures import FeatureBank
+
+
+def bank_of(num: int) -> FeatureBank:
+    rows = np.random.default_rng(3).standard_normal((num, 12)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return FeatureBank(rows, np.zeros(num, np.int64))
+
+
+def test_alone__nothing_needs_others() -> None:
+    assert (distributed.rank(), distributed.world_size(), distributed.leads()) == (0, 1, False)
+    assert distributed.on_first(lambda: 7) == 7
+    assert distributed.gather_all("x") == ["x"] == distributed.gather_first("x")
+    assert distributed.any_rank(True) and not distributed.any_rank(False)
+    model = nn.BatchNorm1d(2)
+    assert distributed.parallel(model) is model
+    assert distributed.same_everywhere(model) == []
+    before = torch.get_rng_state()
+    distributed.seed_alike(0, 0)
+    distributed.seed_apart(0, 0)
+    assert torch.equal(torch.get_rng_state(), before), "runs of one process draw as ever"
+
+
+def test_result_of_rank_0__is_everybodys(tmp_path: Path) -> None:
+    def work(rank: int) -> Any:
+        led = distributed.on_first(lambda: np.arange(3) + (0 if rank == 0 else 9))
+        rows = rows_of_ranks(11, 2, 2)
+        mine = torch.arange(11)[torch.from_numpy(rows[rank])].float()[:, None]
+        whole = distributed.join_rows(mine, rows)
+        return (led.tolist(), distributed.gather_all(rank), distributed.gather_first(rank),
+                distributed.any_rank(rank == 1), distributed.any_rank(False), whole[:, 0].tolist())
+
+    first, second = run_on_ranks(work, tmp_path)
+    assert first == ([0, 1, 2], [0, 1], [0, 1], True, False, list(map(float, range(11))))
+    assert second == (*first[:2], [], *first[3:])
+
+
+@pytest.mark.parametrize("num", [2, 40])
+def test_neighbours_and_distances__of_three_processes_are_those_of_one(
+    num: int, tmp_path: Path
+) -> None:
+    bank = bank_of(num)
+
+    def work(rank: int) -> Any:
+        def label() -> Any:
+            near = neighbours.find_neighbours(bank, 6, "cpu")
+            far = neighbours.find_jaccard(bank, 6, 2, neighbours=near, max_distance=0.9)
+            return near, (far.indptr, far.indices, far.data)
+
+        return distributed.on_first(label, {"features": bank.features})
+
+    near = knn(bank.features, 6)
+    far = jaccard_distance(bank.features, 6, 2, neighbours=near, max_distance=0.9)
+    for found, distances in run_on_ranks(work, tmp_path, size=3):
+        for ours, theirs in zip((*found, *distances), (*near, far.indptr, far.indices, far.data)):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Path) -> None:
+    def work(rank: int) -> Any:
+        torch.manual_seed(5)
+        model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+        assert distributed.same_everywhere(model) == []
+        model.train()(torch.full((4, 3), float(rank)) + torch.arange(4)[:, None])
+        own = model[1].running_mean.clone()
+        distributed.average_norms(model)
+        averaged = model[1].running_mean.clone()
+        with torch.no_grad():
+            model[0].bias += rank
+        names = distributed.same_everywhere(model)
+        distributed.seed_alike(1, 2)
+        alike = torch.rand(1).item()
+        distributed.seed_apart(1, 2)
+        return own.tolist(), averaged.tolist(), names, model[0].bias.tolist(), alike, torch.rand(
+            1).item()
+
+    first, second = run_on_ranks(work, tmp_path)
+    np.testing.assert_allclose(first[1], np.mean([first[0], second[0]], axis=0), rtol=1e-6)
+    assert first[0] != second[0] and first[1] == second[1]
+    assert first[2] == second[2] == ["0.bias"] and first[3] == second[3]
+    assert first[4] == second[4] and first[5] != second[5]
+
+
+def ends(work: Any, folder: Path, size: int = 2) -> tuple[list[int], list[str]]:
+    """How the processes ended, and what each said; none takes a minute."""
+    codes = exit_codes(work, folder, size=size, timeout=50)
+    return codes, [(folder / f"{rank}.err").read_text() for rank in range(size)]
+
+
+def waits() -> None:
+    """Rank 0 computes, and the others wait for it."""
+    distributed.on_first(lambda: time.sleep(60))
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_rank_that_is_killed__ends_all_and_the_lowest_says_so(victim: int, tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        if rank == victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        waits()
+
+    codes, said = ends(work, tmp_path, 3)
+    assert codes == [1 if rank != victim else -9 for rank in range(3)]
+    words = f"error: rank {victim} of 3 ended without a word"
+    assert [words in text for text in said] == [rank == (victim == 0) for rank in range(3)]
+
+
+def test_rank_that_fails__says_why_and_ends_all(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            raise ValueError("this picture is odd")
+        waits()
+
+    codes, said = ends(work, tmp_path, 3)
+    assert codes == [1, 3, 1]
+    assert "ValueError: this picture is odd" in said[1]
+
+
+def test_failure_of_rank_0_while_others_wait__ends_all_with_its_error(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        def label() -> None:
+            raise RuntimeError("no cluster")
+
+        distributed.on_first(label)
+
+    codes, said = ends(work, tmp_path)
+    assert codes[0] == 3 and codes[1] in (1, 2)
+    assert "RuntimeError: no cluster" in said[0] and "Traceback" not in said[1]
+
+
+def test_failure_of_a_part__names_its_rank(tmp_path: Path) -> None:
+    def task(arrays: Any, settings: Any, part: int, parts: int) -> Any:
+        if part == 1:
+            raise MemoryError("too much")
+        return [arrays["a"]]
+
+    def work(rank: int) -> None:
+        distributed.TASKS["odd"] = task
+        distributed.on_first(lambda: distributed.share_out("odd", {"a": np.zeros(2)}, {}))
+
+    codes, said = ends(work, tmp_path)
+    assert codes[0] == 3 and "rank 1 failed at odd: MemoryError: too much" in said[0]
+
+
+def test_sigterm_to_one_rank__interrupts_rank_0_so_that_it_saves(tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        if rank == 1:
+            time.sleep(0.5)  # rank 0 is at work
+            os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            waits()
+        except KeyboardInterrupt:
+            (tmp_path / f"saved {rank}").touch()
+            raise
+
+    codes, _ = ends(work, tmp_path)
+    assert codes[0] == 3 and (tmp_path / "saved 0").exists()
+
+
+@pytest.mark.parametrize(
+    ("batch", "instances", "accumulate", "fits"),
+    [(8, 2, 1, True), (8, 4, 1, True), (8, 8, 1, False), (8, 2, 2, True), (8, 4, 2, False),
+     (2, 1, 1, False), (4, 1, 1, True)],
+)
+def test_batch__must_be_whole_clusters_for_each_process(
+    batch: int, instances: int, accumulate: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg, _ = load_tiny(BASELINE, SOLVER__ACCUMULATE=accumulate)
+    names = ("CALR.INTRA.IMS_PER_BATCH", "CALR.INTRA.NUM_INSTANCE")
+    distributed.check_share(cfg, batch, instances, *names)
+    monkeypatch.setattr(distributed, "_team", distributed._Team(0, 2, None))
+    if fits:
+        distributed.check_share(cfg, batch, instances, *names)
+        return
+    with pytest.raises(ValueError, match=r"CALR.INTRA.IMS_PER_BATCH is the batch of all processes"
+                                         rf" together: .* with 2 processes.* got {batch}"):
+        distributed.check_share(cfg, batch, instances, *names)
+
+
+@pytest.mark.parametrize(("num", "batch", "ranks"), [(10, 3, 2), (3, 4, 2), (64, 8, 3)])
+def test_images_of_the_ranks__are_whole_batches_in_turn(num: int, batch: int, ranks: int) -> None:
+    rows = rows_of_ranks(num, batch, ranks)
+    assert sorted(np.concatenate(rows).tolist()) == list(range(num))
+    for rank, own in enumerate(rows):
+        assert {i // batch % ranks for i in own.tolist()} <= {rank}
+
+
+def test_gpus__must_suffice_and_are_not_chosen_by_number() -> None:
+    with pytest.raises(ValueError, match=r"MODEL.DEVICE must be 'cuda' with several processes.*"
+                                         r"got 'cuda:1'"):
+        distributed._take_gpu("cuda:1", 0, 2)
+    with pytest.raises(ValueError, match=r"99 processes need as many GPUs on this machine"):
+        distributed._take_gpu("cuda", 0, 99)

@@ -1,0 +1,95 @@
+"""Training in two processes: the labels of one, one memory, one set of files, and a clean end."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.projects.tiny_run import (
+    assert_same_labels,
+    assert_same_weights,
+    final_checkpoint,
+    label_files,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def folder(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("two")
+    program = [sys.executable, "-m", "tests.unreid.engine.two_processes"]
+    done = subprocess.run([*program, str(synthetic_root), str(output)], cwd=ROOT, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return output
+
+
+def found(folder: Path, name: str) -> Any:
+    """By rank: results, fingerprints of the memory after each step, of the model at the end."""
+    return pickle.loads((folder / f"{name}.pkl").read_bytes())
+
+
+def test_first_label_step__is_that_of_one_process_exactly(folder: Path) -> None:
+    assert_same_labels(folder / "one step", folder / "two step")
+    assert len(label_files(folder / "two step")["labels/epoch_000.npz"]["labels"]) == 72
+
+
+def test_steps__are_those_of_one_process_with_as_many_norm_groups(folder: Path) -> None:
+    """Batches, gradients, running statistics and memory, up to rounding: weights move by 0.3 here,
+    and differed by 6e-5."""
+    one, two = (final_checkpoint(folder / name)["model"] for name in ("one step", "two step"))
+    assert one.keys() == two.keys()
+    norms = [k for k in one if k.endswith("running_mean")]
+    assert norms and any(bool((one[k] != 0).any()) for k in norms)
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("name", ["two step", "whole", "stages", "rounds", "killed"])
+def test_memory_weights_and_buffers__are_equal_on_both_ranks(name: str, folder: Path) -> None:
+    (first, memories, end), (second, their_memories, their_end) = found(folder, name)
+    assert len(memories) >= 1 and memories == their_memories, "after every step"
+    assert end == their_end
+    assert any(k.startswith("memory.") for k in end) and any("running_var" in k for k in end)
+    for key in ("before", "after", "labels"):
+        assert first[key] == second[key]
+    assert first["after"]
+
+
+def test_batches_of_the_ranks__move_one_memory(folder: Path) -> None:
+    """The memory does change, and in two processes as in one: see the steps above."""
+    _, memories, _ = found(folder, "whole")[0]
+    assert len(set(memories)) == len(memories) == 4
+
+
+def test_files__are_written_once_by_rank_0(folder: Path) -> None:
+    assert {p.name for p in (folder / "whole").iterdir() if p.suffix != ".0"} == {
+        "labels", "model_final.pth", "last_checkpoint", "results.json", "metrics.json"}
+    assert len(list((folder / "whole").glob("events.out*"))) == 1
+    assert {"intra", "local_labels.npz"} <= {p.name for p in (folder / "stages").iterdir()}
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_round_that_is_chosen_without_labels__is_the_same_everywhere(folder: Path) -> None:
+    first, second = (results["selected"] for results, *_ in found(folder, "rounds"))
+    assert first == second and first["epoch"] in (0, 1) and first["mAP"] > 0
+
+
+def test_killed_rank__ends_the_other_within_seconds_and_both_go_on_to_the_same_end(
+    folder: Path,
+) -> None:
+    codes, seconds = pickle.loads((folder / "codes.pkl").read_bytes())
+    assert codes == [1, -9]
+    assert seconds < 60
+    said = (folder / "ranks/killed/0.err").read_text()
+    assert said.count("\nerror: ") + said.startswith("error: ") <= 1
+    assert_same_labels(folder / "whole", folder / "killed")
+    assert_same_weights(folder / "whole", folder / "killed")

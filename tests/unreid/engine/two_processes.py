@@ -1,0 +1,101 @@
+"""Trains in one and in two processes and leaves what came of it; run once for all its tests.
+
+A program of its own: torch does not train in a process that was forked after its parent trained,
+as the one that runs the tests has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from tests.projects.tiny_run import BASELINE, MARKET, train_tiny
+from tests.unreid.engine.ranks import exit_codes, run_on_ranks
+from unreid.engine.checkpoint import unwrap
+from unreid.engine.step import UnsupervisedStep
+from unreid.engine.trainer import UnsupervisedTrainer
+
+SPHERE = Path("projects/SphereCluster/configs/synthetic.yml")
+#: Batches of extraction small enough that both processes have some.
+SMALL = {"TEST__IMS_PER_BATCH": 16}
+#: What makes a step comparable: no chance in the pictures, no Adam that magnifies rounding.
+PLAIN = {"INPUT__FLIP__ENABLED": False, "INPUT__PADDING__ENABLED": False,
+         "INPUT__REA__ENABLED": False, "INPUT__CJ__ENABLED": False, "SOLVER__OPT": "SGD",
+         "SOLVER__BASE_LR": 0.001, "SOLVER__WARMUP_ITERS": 0, "SOLVER__MAX_EPOCH": 1,
+         "UNSUP__ITERS_PER_EPOCH": 2}
+
+
+def state_of(trainer: UnsupervisedTrainer) -> dict[str, str]:
+    """A fingerprint of every weight and buffer, also of those that no checkpoint holds."""
+    model = unwrap(trainer.model)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {k: hashlib.sha256(v.detach().numpy().tobytes()).hexdigest()
+            for k, v in tensors.items()}
+
+
+def trained(config: Path, root: Path, output: Path, *, resume: bool = False,
+            before_step: Callable[[int], None] = lambda number: None, **settings: object) -> Any:
+    """(results, fingerprints after each step, fingerprints at the end) of a run in this process."""
+    trainers: list[UnsupervisedTrainer] = []
+    memories: list[str] = []
+    train, step = UnsupervisedTrainer.train, UnsupervisedStep.run_step
+
+    def keep(self: UnsupervisedTrainer) -> Any:
+        trainers.append(self)
+        return train(self)
+
+    def watched(self: UnsupervisedStep) -> None:
+        before_step(len(memories) + 1)
+        step(self)
+        memory = unwrap(self.model).memory.state_dict()
+        memories.append(hashlib.sha256(b"".join(v.numpy().tobytes() for v in memory.values()))
+                        .hexdigest())
+
+    with mock.patch.object(UnsupervisedTrainer, "train", keep), \
+            mock.patch.object(UnsupervisedStep, "run_step", watched):
+        results = train_tiny(config, root, output, resume=resume, **settings)
+    return results, memories, state_of(trainers[-1])
+
+
+def main(root: Path, folder: Path) -> None:
+    torch.set_num_threads(1)
+
+    def run(name: str, size: int, config: Path, **settings: Any) -> None:
+        found = run_on_ranks(lambda rank: trained(config, root, folder / name, **settings),
+                             folder / "ranks" / name, size=size)
+        (folder / f"{name}.pkl").write_bytes(pickle.dumps(found))
+
+    run("one step", 1, BASELINE, **SMALL, **PLAIN, MODEL__GHOST_BN=4)
+    run("two step", 2, BASELINE, **SMALL, **PLAIN)
+    run("whole", 2, BASELINE, **SMALL, DATALOADER__NUM_WORKERS=1)
+    run("stages", 2, MARKET, **SMALL, SOLVER__MAX_EPOCH=2, UNSUP__ITERS_PER_EPOCH=1,
+        CALR__ADVERSARY__START_EPOCH=1)
+    run("rounds", 2, SPHERE, **SMALL)
+
+    def killed(rank: int) -> None:
+        def before_step(number: int) -> None:
+            if rank == 1 and number == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        trained(BASELINE, root, folder / "killed", before_step=before_step, **SMALL,
+                DATALOADER__NUM_WORKERS=1)
+
+    start = time.monotonic()
+    codes = exit_codes(killed, folder / "ranks" / "killed")
+    took = time.monotonic() - start
+    run("killed", 2, BASELINE, **SMALL, DATALOADER__NUM_WORKERS=1, resume=True)
+    (folder / "codes.pkl").write_bytes(pickle.dumps((codes, took)))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
