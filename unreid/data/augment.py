@@ -106,6 +106,7 @@ class TrainTransform:
         self.size = tuple(cfg.INPUT.SIZE_TRAIN)
         padding = cfg.INPUT.PADDING
         self.padding = padding.SIZE if padding.ENABLED else 0
+        self.mode = padding.MODE
         self.policy = AutoAugment() if cfg.INPUT.AUTOAUG.ENABLED else None
         self.value = np.clip(np.rint(cfg.INPUT.REA.VALUE), 0, 255).astype(np.uint8)
         self._jitter = (kernel("jitter") or jitter_twin).color_jitter
@@ -140,17 +141,23 @@ class TrainTransform:
         self, out: np.ndarray, picture: np.ndarray, top: int, left: int, flip: bool
     ) -> None:
         """Padded, cut to size at (top, left), perhaps mirrored."""
-        if self.padding:
-            mode, sides = self.input.PADDING.MODE, (self.padding, self.padding)
-            picture = np.pad(picture, (sides, sides, (0, 0)), mode=mode)
-            picture = picture[top : top + self.size[0], left : left + self.size[1]]
-        if not flip:
-            out[...] = picture
+        if flip:
+            # Read from right to left where it is written from left to right.
+            out = out[:, ::-1]
+        if self.padding and self.mode != "constant":
+            sides = (self.padding, self.padding)
+            picture = np.pad(picture, (sides, sides, (0, 0)), mode=self.mode)
+            _copy(out, picture[top : top + self.size[0], left : left + self.size[1]])
             return
-        # Three bytes at a time: numpy copies single ones, from right to left, far more slowly.
-        whole = np.dtype("V3")
-        picture = np.ascontiguousarray(picture)
-        out.view(whole)[...] = picture.view(whole)[:, ::-1]
+        # Black is only written where it is seen.
+        down, right = top - self.padding, left - self.padding
+        height, width = self.size
+        rows = slice(max(0, -down), min(height, height - down))
+        columns = slice(max(0, -right), min(width, width - right))
+        if (down, right) != (0, 0):
+            out[...] = 0
+        _copy(out[rows, columns], picture[max(0, down) :, max(0, right) :]
+              [: rows.stop - rows.start, : columns.stop - columns.start])
 
     def _jittered(self, out: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
         chosen = np.flatnonzero((orders >= 0).any(axis=1))
@@ -159,6 +166,15 @@ class TrainTransform:
             changed = self._jitter(pixels, orders[chosen], factors[chosen])
             out[chosen] = changed.reshape(len(chosen), *self.size, 3)
         return out
+
+
+#: A pixel as one thing: numpy copies single bytes, from right to left, far more slowly.
+_PIXEL = np.dtype("V3")
+
+
+def _copy(out: np.ndarray, picture: np.ndarray) -> None:
+    """(H, W, 3) uint8 into another, pixels in any order."""
+    out.view(_PIXEL)[...] = picture.view(_PIXEL)
 
 
 def moved(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:

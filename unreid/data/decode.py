@@ -1,7 +1,8 @@
-"""Pixels of a file, fast where it is a plain JPEG: the same bytes as Pillow's, who reads the rest.
+"""Pixels of a file, fast where it is a plain JPEG: the bytes of Pillow, which reads the rest.
 
-simplejpeg (``pip install unreid[jpeg]``) is taken where it is installed, else torchvision; both are
-libjpeg-turbo, as Pillow is. What they refuse, Pillow judges: an image is bad for one reason only.
+With simplejpeg (``pip install unreid[jpeg]``), which is libjpeg-turbo as Pillow is; without it
+Pillow reads all. What simplejpeg refuses, Pillow judges: an image is bad for one reason only.
+torchvision's decoder is half as fast as simplejpeg [1], and deprecated since 0.29.
 
 [0] ITU-T T.81 (JPEG), 1992, Annex B (markers and segments).
 [1] https://gitlab.com/jfolz/simplejpeg (MIT)
@@ -11,6 +12,7 @@ Letters: H x W pixels.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import stat
@@ -18,7 +20,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from unreid.data.images import load_image
 from unreid.reading.pictures import MAX_PIXELS
@@ -26,7 +27,7 @@ from unreid.reading.pictures import MAX_PIXELS
 #: Larger files are left to Pillow, which does not read them whole.
 _MAX_BYTES = 2**26
 _START_OF_SCAN = 0xDA
-#: Frames that both decoders take: baseline, extended, progressive Huffman.
+#: Frames that the decoder takes: baseline, extended, progressive Huffman.
 _FRAMES = (0xC0, 0xC1, 0xC2)
 #: APP1 may hold an EXIF or XMP orientation, which Pillow knows to apply.
 _APP1 = 0xE1
@@ -64,28 +65,15 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
     return None
 
 
-def _by_simplejpeg() -> Callable[[bytes], np.ndarray] | None:
+@functools.cache
+def jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
+    """Plain JPEG -> (H, W, 3) uint8, or None where simplejpeg is not installed."""
     try:
         from simplejpeg import decode_jpeg
     except ImportError:
         return None
+    # Strict: what is damaged is left to Pillow.
     return functools.partial(decode_jpeg, colorspace="RGB", strict=True)
-
-
-def _by_torchvision() -> Callable[[bytes], np.ndarray]:
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    def decoded(data: bytes) -> np.ndarray:
-        buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)  # torch wants to own bytes
-        return decode_jpeg(buffer, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
-
-    return decoded
-
-
-@functools.cache
-def jpeg_decoder() -> Callable[[bytes], np.ndarray]:
-    """The fastest decoder of plain JPEGs that is here: bytes -> (H, W, 3) uint8."""
-    return _by_simplejpeg() or _by_torchvision()
 
 
 def decode(path: str) -> np.ndarray:
@@ -94,13 +82,14 @@ def decode(path: str) -> np.ndarray:
     Raises:
         UnreadableImageError: names the file and what was found.
     """
-    try:
-        found = os.stat(path)
-        if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:
-            with open(path, "rb") as file:
-                data = file.read()
-            if plain_jpeg(data) is not None:
-                return np.ascontiguousarray(jpeg_decoder()(data))
-    except Exception:  # each decoder has errors of its own; Pillow's reading is the one that counts
-        pass
+    fast = jpeg_decoder()
+    if fast is not None:
+        # Its errors are its own; Pillow's reading is the one that counts.
+        with contextlib.suppress(Exception):
+            found = os.stat(path)
+            if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:
+                with open(path, "rb") as file:
+                    data = file.read()
+                if plain_jpeg(data) is not None:
+                    return fast(data)
     return np.asarray(load_image(path))

@@ -83,6 +83,11 @@ class Pass:
         except StopIteration:
             self.done = True
             raise
+        except (EOFError, OSError) as error:  # what it leaves in the queue leads nowhere
+            raise RuntimeError(
+                "a worker process ended unexpectedly, perhaps killed for want of memory: fewer of"
+                " them (DATALOADER.NUM_WORKERS) or a smaller UNSUP.CACHE_IMAGES take less"
+            ) from error
         if self._left is not None:
             self._left -= 1
             self.done = self._left == 0

@@ -1,0 +1,241 @@
+"""Workers that stay: batches follow from requests, passes do not disturb each other, all ends."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.projects.tiny_run import (
+    BASELINE,
+    Interrupted,
+    assert_same_labels,
+    interrupted_at_step,
+    load_tiny,
+    train_tiny,
+)
+from unreid.data import workers as module
+from unreid.data.images import UnreadableImageError
+from unreid.data.loader import Batches, build_extraction_loader, build_train_loader
+from unreid.data.making import Strings, seed_worker
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.data.workers import close_workers
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left() -> Any:
+    yield
+    close_workers()
+    assert multiprocessing.active_children() == []
+
+
+@pytest.fixture
+def images(synthetic_root: Path) -> UnlabelledImages:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    return load_training_images(["Market1501"])[0]
+
+
+def config(**settings: object) -> Any:
+    return load_tiny(BASELINE, **settings)[0]
+
+
+def training(cfg: Any, images: UnlabelledImages, seed: int, num: int = 5) -> Batches:
+    order = np.random.default_rng(seed).integers(0, len(images), (num, 8)).tolist()
+    return build_train_loader(cfg, images, np.arange(len(images)) % 5, order, seed)
+
+
+def pixels(batches: Any) -> torch.Tensor:
+    return torch.cat([batch["images"] for batch in batches])
+
+
+def processes() -> set[int]:
+    return {process.pid for process in multiprocessing.active_children()}
+
+
+def test_tensor__gives_the_same_batches_whatever_the_number_of_workers(
+    images: UnlabelledImages,
+) -> None:
+    made = []
+    for workers in (0, 1, 2):
+        cfg = config(INPUT__BACKEND="tensor", DATALOADER__NUM_WORKERS=workers)
+        made.append([pixels(training(cfg, images, seed)) for seed in (4, 5)])
+    for first, second in made:
+        assert torch.equal(first, made[0][0]) and torch.equal(second, made[0][1])
+    assert not torch.equal(*made[0])
+
+
+@pytest.mark.parametrize("backend", ["pil", "tensor"])
+def test_pass__does_not_depend_on_the_passes_before(
+    backend: str, images: UnlabelledImages
+) -> None:
+    """A resumed run has fresh workers where the whole run had old ones."""
+    cfg = config(INPUT__BACKEND=backend, DATALOADER__NUM_WORKERS=2)
+    pixels(build_extraction_loader(cfg, images))
+    pixels(training(cfg, images, 1))
+    next(iter(training(cfg, images, 2)))  # left early
+    after_others = pixels(training(cfg, images, 3))
+    close_workers()
+    assert torch.equal(pixels(training(cfg, images, 3)), after_others)
+
+
+def test_extraction__of_both_backends_is_the_same_within_a_level(images: UnlabelledImages) -> None:
+    pil, tensor = (pixels(build_extraction_loader(config(INPUT__BACKEND=b), images))
+                   for b in ("pil", "tensor"))
+    assert pil.dtype == torch.float32 and tensor.dtype == torch.uint8
+    assert float((pil - tensor).abs().max()) <= 1
+
+
+def test_parts__of_the_extraction_are_the_batches_of_the_whole(images: UnlabelledImages) -> None:
+    whole = build_extraction_loader(config(TEST__IMS_PER_BATCH=16), images)
+    parts = [[b["indices"].tolist() for b in whole.part(rank, 3)] for rank in range(3)]
+    batches = [b["indices"].tolist() for b in whole]
+    assert len(whole) == len(batches) == 5
+    assert [parts[i % 3][i // 3] for i in range(5)] == batches
+    assert [i for batch in batches for i in batch] == list(range(72))
+
+
+def test_second_pass_at_a_time__has_workers_of_its_own_which_end_with_it(
+    images: UnlabelledImages,
+) -> None:
+    cfg = config(INPUT__BACKEND="tensor", DATALOADER__NUM_WORKERS=1)
+    wanted = pixels(training(cfg, images, 0))
+    first = iter(training(cfg, images, 0))
+    some = [next(first)]
+    before = processes()
+    assert len(pixels(build_extraction_loader(cfg, images))) == 72
+    gc.collect()
+    assert processes() == before
+    assert torch.equal(pixels([*some, *first]), wanted)
+
+
+def test_other_list__takes_the_place_of_the_one_before(images: UnlabelledImages) -> None:
+    cfg = config(DATALOADER__NUM_WORKERS=2)
+    for _ in range(3):
+        list(build_extraction_loader(cfg, images.subset(np.arange(20))))
+        assert len(processes()) == 2
+
+
+def test_workers__go_on_after_ctrl_c_and_sigterm_so_that_a_run_can_save(
+    images: UnlabelledImages,
+) -> None:
+    cfg = config(DATALOADER__NUM_WORKERS=2)
+    passed = iter(training(cfg, images, 0, num=20))
+    next(passed)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        for pid in processes():
+            os.kill(pid, number)
+    assert len(list(passed)) == 19
+
+
+def test_worker_that_is_killed__ends_the_pass_with_an_error(images: UnlabelledImages) -> None:
+    cfg = config(DATALOADER__NUM_WORKERS=1)
+    passed = iter(training(cfg, images, 0, num=50))
+    next(passed)
+    (pid,) = processes()
+    with pytest.raises(RuntimeError, match=r"ended unexpectedly|DataLoader worker"):
+        os.kill(pid, signal.SIGKILL)
+        # torch raises where the main process happens to be when it hears of it: in here, please.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        list(passed)
+
+
+def test_closed_workers__say_so_to_a_pass_that_goes_on(images: UnlabelledImages) -> None:
+    passed = iter(training(config(DATALOADER__NUM_WORKERS=1), images, 0))
+    next(passed)
+    close_workers()
+    with pytest.raises(RuntimeError, match="closed before its last batch"):
+        next(passed)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_image__is_named_without_a_traceback_of_the_worker(
+    workers: int, images: UnlabelledImages, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"\xff\xd8")
+    broken = UnlabelledImages((str(bad), *images.paths[1:]), images.camids, images.cameras, "/")
+    cfg = config(DATALOADER__NUM_WORKERS=workers)
+    with pytest.raises(UnreadableImageError) as error:
+        list(build_extraction_loader(cfg, broken))
+    assert str(bad) in str(error.value) and "Traceback" not in str(error.value)
+    # The workers are none the worse for it.
+    order = [[3, 4], [5, 6]]
+    assert len(list(build_train_loader(cfg, broken, np.zeros(72, np.int64), order, 0))) == 2
+
+
+def test_seeds__are_those_of_a_fresh_worker_of_torch() -> None:
+    """Trainings with INPUT.BACKEND pil are those of the time before workers stayed."""
+
+    class Drawing(torch.utils.data.Dataset):
+        def __getitem__(self, index: int) -> tuple[float, float, float]:
+            return random.random(), float(torch.rand(())), float(np.random.rand())  # noqa: NPY002
+
+        def __len__(self) -> int:
+            return 2
+
+    generator = torch.Generator().manual_seed(0)
+    loader = torch.utils.data.DataLoader(Drawing(), num_workers=2, generator=generator,
+                                         multiprocessing_context="fork")
+    iterator = iter(loader)
+    base = iterator._base_seed
+    theirs = [tuple(float(v) for v in item) for item in iterator]
+    ours = []
+    for worker in range(2):
+        seed_worker(base, worker)
+        ours.append(Drawing()[0])
+    assert np.allclose(ours, theirs, rtol=1e-6)
+
+
+def test_strings__come_back_as_they_were() -> None:
+    texts = ["a", "", "b/ü €.jpg", "\udcff", "x" * 300]
+    packed = Strings(texts)
+    assert len(packed) == 5 and [packed[i] for i in range(5)] == texts
+    assert len(Strings([])) == 0
+
+
+def test_exit__ends_workers_that_a_global_name_still_holds(
+    images: UnlabelledImages, synthetic_root: Path
+) -> None:
+    """multiprocessing would end them by SIGTERM, which they ignore for a while, and wait."""
+    code = (
+        "import numpy as np\n"
+        "from tests.projects.tiny_run import BASELINE, load_tiny\n"
+        "from unreid.data.loader import build_train_loader\n"
+        "from unreid.data.unlabelled import load_training_images\n"
+        "images = load_training_images(['Market1501'])[0]\n"
+        "cfg = load_tiny(BASELINE, DATALOADER__NUM_WORKERS=2)[0]\n"
+        "held = iter(build_train_loader(cfg, images, np.zeros(72, np.int64), [[1, 2]] * 9, 0))\n"
+        "next(held)\n"
+        "print('end', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                               env={**os.environ, "FASTREID_DATASETS": str(synthetic_root)})
+    assert process.stdout is not None and process.stdout.readline() == b"end\n"
+    started = time.monotonic()
+    assert process.wait(timeout=module._GRACE - 5) == 0
+    assert time.monotonic() - started < module._GRACE - 5
+
+
+def test_resumed_training_with_other_workers__has_the_same_labels(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
+    settings = {"INPUT__BACKEND": "tensor", "UNSUP__CACHE_IMAGES": 8, "DATASETS__TESTS": "()"}
+    train_tiny(BASELINE, synthetic_root, tmp_path / "whole", **settings)
+    settings["DATALOADER__NUM_WORKERS"] = 2
+    with interrupted_at_step(3), pytest.raises(Interrupted):
+        train_tiny(BASELINE, synthetic_root, tmp_path / "stopped", **settings)
+    train_tiny(BASELINE, synthetic_root, tmp_path / "stopped", resume=True, **settings)
+    assert_same_labels(tmp_path / "whole", tmp_path / "stopped")
