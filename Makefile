@@ -19,7 +19,7 @@ REQUIRED := $(VENV)/.unreid-required
 INSTALLED := $(VENV)/.unreid-installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs bench clean
+.PHONY: help install demo test lint docs bench chaos clean
 
 help:
 	@echo "make install   environment in $(VENV), requirements, unreid and its kernels"
@@ -28,6 +28,7 @@ help:
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      the site of docs/ into build/site; a warning is an error"
 	@echo "make bench     the benchmarks behind the README's claims"
+	@echo "make chaos     kills trainings at random moments; each must end as if nothing had happened"
 	@echo "make clean     remove what was built; $(VENV) and runs/ stay"
 
 install: $(INSTALLED)
@@ -68,6 +69,9 @@ docs:
 
 bench: install
 	@set -e; for script in $(BENCH); do $(PY) "$$script" $(ARGS); done
+
+chaos: install
+	@OMP_NUM_THREADS=1 $(PY) -m tests.reliability.chaos $(ARGS)
 
 clean:
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -285,7 +285,8 @@ def check_unreid_config(cfg: CfgNode) -> None:
     check_choice("MODEL.COMPILE_BACKEND", cfg.MODEL.COMPILE_BACKEND,
                  ("inductor", "aot_eager", "eager", "cudagraphs"))
     check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE, "SOLVER.IMS_PER_BATCH")
-    check_parts(cfg, cfg.SOLVER.IMS_PER_BATCH, "SOLVER.IMS_PER_BATCH")
+    check_parts(cfg.SOLVER.ACCUMULATE, cfg.DATALOADER.NUM_INSTANCE, cfg.SOLVER.IMS_PER_BATCH,
+                "SOLVER.IMS_PER_BATCH")
     check_input(cfg)
     check_folder_settings(cfg)
     _check_names(cfg)
@@ -305,14 +306,12 @@ def check_batch(
         raise ValueError(f"{key} must be a multiple of {instances_key} ({instances}), got {batch}")
 
 
-def check_parts(cfg: CfgNode, batch: int, key: str) -> None:
+def check_parts(parts: int, instances: int, batch: int, key: str) -> None:
     """Refuse a batch that ``SOLVER.ACCUMULATE`` would cut through a cluster, or to one image."""
-    parts = cfg.SOLVER.ACCUMULATE
-    size = parts * max(cfg.DATALOADER.NUM_INSTANCE, 2)
+    size = parts * max(instances, 2)
     if parts > 1 and batch % size:
         raise ValueError(f"{key} must be a multiple of {size}, SOLVER.ACCUMULATE ({parts}) parts of"
-                         f" whole clusters (DATALOADER.NUM_INSTANCE"
-                         f" {cfg.DATALOADER.NUM_INSTANCE}), got {batch}")
+                         f" whole clusters ({instances} images each), got {batch}")
 
 
 def _check_names(cfg: CfgNode) -> None:

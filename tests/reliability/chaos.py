@@ -258,7 +258,7 @@ def assert_whole(output: Path) -> None:
 
 def run(folder: Path, *, kills: int, stops: int, full: int, seed: int,
         say: Callable[[str], Any]) -> dict[str, int]:
-    """As many kills, stops and full disks, in runs of one to three each; how many of each kind.
+    """As many kills, stops and full disks, three to a run; how many of each kind.
 
     Half of the kills come at a random time, the others inside a write: by turns of a checkpoint,
     of labels, of another file.
@@ -277,7 +277,7 @@ def run(folder: Path, *, kills: int, stops: int, full: int, seed: int,
         number += 1
         output, flags = folder / f"run{number}", ()
         story = []
-        for _ in range(int(rng.integers(1, 4))):
+        for _ in range(3):
             if left and chaos.end(output, left[-1], rng, *flags):
                 how = left.pop()
                 story.append(how)

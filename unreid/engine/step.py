@@ -41,7 +41,8 @@ class UnsupervisedStep(SimpleTrainer):
         device: Where the model is.
         accumulate: A. Each part is B / A consecutive images, so that whole clusters stay together;
             the gradient is the mean over the parts, and the memory moves once all are done. What a
-            loss compares within a batch (triplets) and plain batch norm see a part alone.
+            loss compares within a batch (triplets) and plain batch norm see a part alone; batch
+            norm in groups (``MODEL.GHOST_BN``) that divide a part sees what it saw.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class UnsupervisedStep(SimpleTrainer):
         self.amp_dtype = amp_dtype
         self.accumulate = accumulate
         self.device_type = device.split(":")[0]
+        share_momentum(model, accumulate)
         scaled = amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type) if scaled else None
         self.skipped = 0
@@ -187,6 +189,15 @@ def split_batch(data: dict[str, Any], parts: int) -> list[dict[str, Any]]:
                          " equal parts")
     step = size // parts
     return [{k: v[i : i + step] for k, v in data.items()} for i in range(0, size, step)]
+
+
+def share_momentum(model: nn.Module, parts: int) -> None:
+    """Running statistics go as far in ``parts`` steps as they went in one: 1 - (1 - m)^(1 / A)."""
+    if parts == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** (1 / parts)
 
 
 def _amp_dtype(cfg: Any) -> torch.dtype | None:

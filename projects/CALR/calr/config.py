@@ -11,7 +11,7 @@ import importlib.util
 from fastreid.config import CfgNode
 
 from unreid.checks import check_choice, check_integer, check_number
-from unreid.config import check_batch
+from unreid.config import check_batch, check_parts
 
 #: How images are clustered across cameras.
 CLUSTERS = ("map_equation", "infomap", "dbscan", "agglomerative")
@@ -123,3 +123,6 @@ def check_config(cfg: CfgNode) -> None:
     check_number("CALR.ADVERSARY.FACTOR", calr.ADVERSARY.FACTOR, 0)
     check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH",
                 "CALR.INTRA.NUM_INSTANCE")
+    if calr.REFINE.ENABLED:
+        check_parts(cfg.SOLVER.ACCUMULATE, calr.INTRA.NUM_INSTANCE, calr.INTRA.IMS_PER_BATCH,
+                    "CALR.INTRA.IMS_PER_BATCH")

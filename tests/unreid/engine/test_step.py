@@ -1,0 +1,359 @@
+"""One optimiser step: in parts, in mixed precision, compiled, and stopped by what is not finite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from fastreid.utils.events import EventStorage
+from torch import Tensor, nn
+
+from tests.projects.tiny_run import (
+    BASELINE,
+    MARKET,
+    Interrupted,
+    assert_same_labels,
+    assert_same_weights,
+    final_checkpoint,
+    interrupted_at_step,
+    load_tiny,
+    train_tiny,
+)
+from unreid.data.loader import SwappableLoader
+from unreid.engine import step as module
+from unreid.engine.step import (
+    MOST_SKIPPED,
+    UnsupervisedStep,
+    _amp_dtype,
+    compile_backbone,
+    split_batch,
+)
+from unreid.losses.cluster_nce import cluster_nce
+from unreid.memory.cluster_memory import ClusterMemory
+from unreid.modeling.ghost_norm import use_ghost_norm
+
+CLUSTERS, WIDTH, SIDE = 6, 8, 4
+SHORT = {"SOLVER__MAX_EPOCH": 1, "UNSUP__ITERS_PER_EPOCH": 1}
+
+
+class Model(nn.Module):
+    """A network with batch norm over pairs of images, and a memory that its features move."""
+
+    def __init__(self, update: str = "plain") -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Conv2d(3, WIDTH, 3), nn.BatchNorm2d(WIDTH), nn.ReLU())
+        use_ghost_norm(self, 2)
+        self.memory = ClusterMemory(WIDTH, update=update)
+        self.memory.reset(F.normalize(torch.randn(CLUSTERS, WIDTH)))
+        self.spoil: Any = lambda losses: losses
+        self._last: tuple[Tensor, Tensor] | None = None
+        self.seen: list[list[int]] = []
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        features = F.normalize(self.backbone(batch["images"]).mean((2, 3)))
+        self._last = features.detach(), batch["targets"]
+        loss = cluster_nce(self.memory(features, batch["targets"]), batch["targets"])
+        return self.spoil({"loss_memory": loss, "loss_other": 0.1 * features.square().sum(1).mean()
+                           + 0.1 * features[:, 0].mean()})
+
+    def on_step_end(self) -> None:
+        assert self._last is not None
+        self.seen.append(self._last[1].tolist())
+        self.memory.update(*self._last)
+        self._last = None
+
+
+def batch(size: int = 16) -> dict[str, Any]:
+    """``size`` images, four of each cluster."""
+    generator = torch.Generator().manual_seed(3)
+    return {"images": torch.rand(size, 3, SIDE, SIDE, generator=generator),
+            "targets": torch.arange(size) // 4 % CLUSTERS,
+            "indices": torch.arange(size), "img_paths": [str(i) for i in range(size)]}
+
+
+def step_of(model: nn.Module, **settings: Any) -> UnsupervisedStep:
+    loader = SwappableLoader()
+    loader.swap([batch()] * 40)  # type: ignore[arg-type]
+    made = UnsupervisedStep(model, loader, torch.optim.SGD(model.parameters(), 0.1), None,
+                            **settings)
+    made.iter = 7
+    return made
+
+
+@pytest.fixture(autouse=True)
+def storage() -> Iterator[EventStorage]:
+    torch.manual_seed(5)
+    with EventStorage(0) as storage:
+        yield storage
+
+
+def state(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items() if "running" not in k
+            and "num_batches" not in k}
+
+
+# --- in parts ---
+
+
+@pytest.mark.parametrize("update", ["plain", "hard"])
+@pytest.mark.parametrize("parts", [2, 4])
+def test_parts__give_the_weights_losses_and_memory_of_the_whole_batch(
+    parts: int, update: str, storage: EventStorage
+) -> None:
+    whole = Model(update)
+    cut = copy.deepcopy(whole)
+    before = state(whole)
+    logged = []
+    for model, number in ((whole, 1), (cut, parts)):
+        made = step_of(model, accumulate=number)
+        for _ in range(2):
+            made.run_step()
+        logged.append({k: v.latest() for k, v in storage.histories().items() if "loss" in k})
+    after, other = state(whole), state(cut)
+    for name in before:
+        assert not torch.equal(before[name], after[name]), name
+        torch.testing.assert_close(after[name], other[name], rtol=2e-4, atol=2e-6)
+    assert logged[0].keys() >= {"total_loss", "loss_memory", "loss_other"}
+    assert logged[0] == pytest.approx(logged[1], rel=1e-4)
+
+
+def test_running_statistics__go_as_far_in_parts_as_in_one() -> None:
+    whole = Model()
+    start = whole.backbone[1].running_mean.clone()
+    cut = copy.deepcopy(whole)
+    for model, parts in ((whole, 1), (cut, 4)):
+        step_of(model, accumulate=parts).run_step()
+    moved, other = (m.backbone[1].running_mean - start for m in (whole, cut))
+    assert moved.norm() > 0.01
+    torch.testing.assert_close(moved, other, rtol=0.1, atol=0.002)
+
+
+def test_memory__moves_after_the_optimiser_and_by_every_part_once() -> None:
+    model = Model()
+    made = step_of(model, accumulate=4)
+    order: list[str] = []
+    step, end = made.optimizer.step, model.on_step_end
+    made.optimizer.step = lambda: (order.append("optimiser"), step())  # type: ignore[assignment]
+    model.on_step_end = lambda: (order.append("memory"), end())  # type: ignore[assignment]
+    made.run_step()
+    assert order == ["optimiser", *["memory"] * 4]
+    assert [t for part in model.seen for t in part] == batch()["targets"].tolist()
+
+
+def test_processes__exchange_gradients_after_the_last_part_alone() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module, self.quiet, self.log = Model(), False, []
+
+        def forward(self, data: dict[str, Any]) -> Any:
+            self.log.append(self.quiet)
+            return self.module(data)
+
+        def no_sync(self) -> Any:
+            import contextlib
+
+            @contextlib.contextmanager
+            def quiet() -> Iterator[None]:
+                self.quiet = True
+                yield
+                self.quiet = False
+
+            return quiet()
+
+    model = Wrapped()
+    step_of(model, accumulate=4).run_step()
+    assert model.log == [True, True, True, False]
+
+
+def test_batch__is_cut_into_consecutive_parts_or_refused() -> None:
+    parts = split_batch(batch(), 4)
+    assert [p["targets"].tolist() for p in parts] == [[c] * 4 for c in range(4)]
+    assert [path for p in parts for path in p["img_paths"]] == batch()["img_paths"]
+    assert split_batch(parts[0], 1)[0] is parts[0]
+    with pytest.raises(ValueError, match=r"a batch of 16 images cannot be cut into"
+                                         r" SOLVER.ACCUMULATE 3 equal parts"):
+        split_batch(batch(), 3)
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"SOLVER__ACCUMULATE": 0}, "SOLVER.ACCUMULATE must be an integer >= 1, got 0"),
+    ({"SOLVER__ACCUMULATE": 3}, r"SOLVER.IMS_PER_BATCH must be a multiple of 6, SOLVER.ACCUMULATE"
+                                r" \(3\) parts of whole clusters .* got 8"),
+    ({"SOLVER__AMP__DTYPE": "float64"}, "SOLVER.AMP.DTYPE must be one of"),
+    ({"MODEL__COMPILE_BACKEND": "gcc"}, "MODEL.COMPILE_BACKEND must be one of"),
+])
+def test_settings__are_checked_before_any_work(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        load_tiny(BASELINE, **settings)
+
+
+# --- what is not finite ---
+
+
+def spoiled(name: str, value: float) -> Any:
+    return lambda losses: {**losses, name: losses[name] * value}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["NaN", "infinity"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+@pytest.mark.parametrize("amp", [None, torch.float16])
+def test_loss_that_is_not_finite__is_named_and_changes_nothing(
+    value: float, accumulate: int, amp: torch.dtype | None
+) -> None:
+    model = Model()
+    model.spoil = spoiled("loss_other", value)
+    before = state(model)
+    made = step_of(model, accumulate=accumulate, amp_dtype=amp)
+    with pytest.raises(FloatingPointError, match=r"^loss_other not finite in iteration 7 \("
+                                                 r"loss_memory \d.*loss_other (nan|inf)\)"):
+        made.run_step()
+    assert all(torch.equal(v, before[k]) for k, v in state(model).items())
+
+
+class _Spoil(torch.autograd.Function):
+    """The identity, whose gradient is infinite."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient * float("inf")
+
+
+def infinite_gradient(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: _Spoil.apply(value) for name, value in losses.items()}
+
+
+def test_gradient_that_is_not_finite__is_named_and_changes_nothing() -> None:
+    model = Model()
+    model.spoil = infinite_gradient
+    before = state(model)
+    with pytest.raises(FloatingPointError, match=r"the gradient of backbone.0.weight \(and of \d"
+                                                 r" others\) not finite in iteration 7"):
+        step_of(model).run_step()
+    assert all(torch.equal(v, before[k]) for k, v in state(model).items())
+    assert model.seen == []
+
+
+def test_float16__leaves_out_a_step_that_overflows_and_stops_when_none_is_left() -> None:
+    model = Model()
+    made = step_of(model, amp_dtype=torch.float16)
+    assert made.grad_scaler is not None
+    before, scale = state(model), made.grad_scaler.get_scale()
+    model.spoil = infinite_gradient
+    made.run_step()
+    after = state(model)
+    assert all(torch.equal(after[k], before[k]) for k in after if k != "memory.centroids")
+    assert made.skipped == 1 and made.grad_scaler.get_scale() == scale / 2
+    model.spoil = lambda losses: losses
+    made.run_step()
+    assert made.skipped == 0
+    assert not torch.equal(state(model)["backbone.0.weight"], before["backbone.0.weight"])
+    model.spoil = infinite_gradient
+    with pytest.raises(FloatingPointError, match=rf"in iteration 7 and the {MOST_SKIPPED} before"):
+        made.skipped = MOST_SKIPPED
+        made.run_step()
+    assert made.skipped == MOST_SKIPPED + 1
+
+
+# --- precision and compilation ---
+
+
+def test_amp__has_the_dtype_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _amp_dtype(load_tiny(BASELINE)[0]) is None
+    for dtype in ("bfloat16", "float16"):
+        cfg, _ = load_tiny(BASELINE, SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE=dtype)
+        assert _amp_dtype(cfg) == getattr(torch, dtype)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE, cfg.SOLVER.AMP.DTYPE = "cuda", "bfloat16"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(ValueError, match=r"SOLVER.AMP.DTYPE must be float16 on Tesla T4"):
+        _amp_dtype(cfg)
+
+
+@pytest.mark.parametrize(("project", "dtype"), [
+    ("CALR", "bfloat16"), ("SphereCluster", "bfloat16"), ("PseudoPair", "bfloat16"),
+    ("SphereCluster", "float16")])
+def test_mixed_precision__trains_every_method_and_keeps_float32_weights(
+    project: str, dtype: str, synthetic_root: Path, tmp_path: Path
+) -> None:
+    settings = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": dtype, **SHORT}
+    settings |= {"CALR": {"CALR__REFINE__ENABLED": False}, "SphereCluster": {},
+                 "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0,
+                                "PSEUDOPAIR__INTER__ENABLED": False}}[project]
+    config = Path(f"projects/{project}/configs/market.yml")
+    train_tiny(config, synthetic_root, tmp_path, **settings, DATASETS__TESTS="()")
+    state = final_checkpoint(tmp_path)
+    values = [v for v in state["model"].values() if v.is_floating_point()]
+    assert all(v.dtype == torch.float32 and bool(torch.isfinite(v).all()) for v in values)
+    assert ("grad_scaler" in state) == (dtype == "float16")
+
+
+def test_half_precision_and_parts__resume_to_the_bit(synthetic_root: Path, tmp_path: Path) -> None:
+    settings = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "float16",
+                "SOLVER__ACCUMULATE": 2, "DATASETS__TESTS": "()"}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train_tiny(BASELINE, synthetic_root, whole, **settings)
+    with pytest.raises(Interrupted), interrupted_at_step(4):
+        train_tiny(BASELINE, synthetic_root, stopped, **settings)
+    train_tiny(BASELINE, synthetic_root, stopped, resume=True, **settings)
+    assert_same_labels(whole, stopped)
+    assert_same_weights(whole, stopped)
+    scales = [final_checkpoint(o)["grad_scaler"] for o in (whole, stopped)]
+    assert scales[0] == scales[1] and scales[0]["scale"] <= 65536
+
+
+def test_parts_of_stage_1__are_checked_with_those_of_stage_2(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"CALR.INTRA.IMS_PER_BATCH must be a multiple of 8"):
+        load_tiny(MARKET, SOLVER__ACCUMULATE=4)
+
+
+def test_compiled_backbone__takes_the_same_step_under_the_same_names() -> None:
+    """Without a code generator: what is tested is what is compiled, and that a file stays alike."""
+    plain = Model()
+    compiled = copy.deepcopy(plain)
+    compile_backbone(compiled, "eager", "cpu")
+    assert compiled.backbone._compiled_call_impl is not None
+    assert compiled._compiled_call_impl is None
+    for model in (plain, compiled):
+        step_of(model).run_step()
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, compiled.state_dict()[name]), name
+
+
+def test_settings__reach_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[tuple[nn.Module, str, str]] = []
+    monkeypatch.setattr(module, "compile_backbone", lambda *arguments: compiled.append(arguments))
+    model = Model()
+    cfg, _ = load_tiny(BASELINE, MODEL__COMPILE=True, SOLVER__ACCUMULATE=2,
+                       SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="float16")
+    made = UnsupervisedStep.from_config(cfg, model, SwappableLoader(), None, None)
+    assert compiled == [(model, "inductor", "cpu")]
+    assert made.accumulate == 2 and made.amp_dtype == torch.float16
+    assert made.grad_scaler is not None
+
+
+def test_compiler_that_does_not_work__is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any, backend: str) -> Any:
+        def run(x: Tensor) -> Tensor:
+            raise FileNotFoundError("no C++ compiler")
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(RuntimeError, match=r"MODEL.COMPILE: torch.compile with backend 'inductor'"
+                                           r" does not work here.*no C\+\+ compiler"):
+        compile_backbone(Model(), "inductor", "cpu")
+
