@@ -37,7 +37,13 @@ def tool() -> ModuleType:
          " '--eval-only'?"),
         ([*CONFIG, "SOLVER.MAX_EPOCH", "1", "--resume"], "--resume must come before the KEY VALUE"
          " pairs"),
-        ([*CONFIG, "--num-gpus", "2"], "--num-gpus must be 1, got 2"),
+        ([*CONFIG, "--num-gpus", "0"], "--num-gpus must be >= 1, got 0"),
+        ([*CONFIG, "--num-gpu", "2"], "unknown option --num-gpu; did you mean '--num-gpus'?"),
+        ([*CONFIG, "--num-machines", "2"], "--dist-url tcp://HOST:PORT of machine 0 is needed with"
+         " --num-machines 2"),
+        ([*CONFIG, "--machine-rank", "1"], "--machine-rank must be in 0..0 with --num-machines 1,"
+         " got 1"),
+        ([*CONFIG, "--dist-url", "here"], "--dist-url must be tcp://HOST:PORT or auto, got 'here'"),
         ([*CONFIG, "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
     ],
 )
