@@ -1,0 +1,203 @@
+"""Images a second and core: decoding and transforms, ours against torchvision and fast-reid.
+
+    python benchmarks/loading.py [--quick] [--images FOLDER]
+
+One process, one thread, no worker: so many images does one core make in a second of its own time
+(processor seconds, which a busy machine does not stretch). Batches of 64, as the trainer gets them.
+fast-reid's row is its data set, transforms and collator; its loader around them needs CUDA.
+
+Settings: size and transforms of PseudoPair's configs (flip, padding, colour jitter with hue,
+affine, erasing), at 128 x 64 and 256 x 128; and of the extraction: size alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import unreid  # noqa: E402, F401
+from unreid.config import load_config  # noqa: E402
+from unreid.data.unlabelled import UnlabelledImages  # noqa: E402
+
+REAL = ROOT.parent / "shared" / "data" / "market-dev"
+CONFIG = ROOT / "projects" / "PseudoPair" / "configs" / "small" / "pairs.yml"
+BATCH = 64
+SIZES = ((128, 64), (256, 128))
+
+
+def files(folder: str | None, limit: int) -> list[str]:
+    """Pictures of ``folder``, of the shared data, or drawn ones."""
+    root = Path(folder) if folder else REAL
+    found = sorted(str(p) for p in root.rglob("*.jpg"))
+    if not found:
+        from unreid.data.synthetic import draw_dataset
+
+        root = Path(tempfile.mkdtemp())
+        draw_dataset(root, num_train_ids=30, num_test_ids=2, num_cameras=3, images_per_id=9, seed=0)
+        found = sorted(str(p) for p in root.rglob("*.jpg"))
+    return found[:limit]
+
+
+def config(size: Sequence[int], **settings: object) -> Any:
+    """The small recipe of PseudoPair at ``size``."""
+    pairs = {"MODEL.BACKBONE.PRETRAIN": False, "MODEL.DEVICE": "cpu", "DATALOADER.NUM_WORKERS": 0,
+             "INPUT.SIZE_TRAIN": list(size), "INPUT.SIZE_TEST": list(size),
+             "TEST.IMS_PER_BATCH": BATCH, **settings}
+    return load_config(str(CONFIG), [str(x) for pair in pairs.items() for x in pair])[0]
+
+
+def batches_of(num: int) -> list[list[int]]:
+    order = np.random.default_rng(0).permutation(num)
+    return [part.tolist() for part in np.split(order[: num // BATCH * BATCH], num // BATCH)]
+
+
+def rate(make: Callable[[], Iterable[Any]], repeats: int) -> float:
+    """Images per processor second: the best of some passes; the first batch warms up."""
+    best = 0.0
+    for _ in range(repeats):
+        passed = iter(make())
+        next(passed)
+        start, images = time.process_time(), 0
+        for batch in passed:
+            images += len(batch)
+        best = max(best, images / (time.process_time() - start))
+    return best
+
+
+def ours(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]:
+    """Through the loaders that training and extraction use."""
+    from unreid.data.loader import build_extraction_loader, build_train_loader
+
+    images = UnlabelledImages(tuple(paths), np.zeros(len(paths), np.int64), ("c",), "/")
+    labels, order = np.zeros(len(paths), np.int64), batches_of(len(paths))
+
+    def make() -> Iterable[Any]:
+        loader: Any = build_train_loader(cfg, images, labels, order, 0)
+        if not train:
+            loader = build_extraction_loader(cfg, images)
+        return (batch["images"] for batch in loader)
+
+    return make
+
+
+def per_image(one: Callable[[str], torch.Tensor], paths: list[str]) -> Callable[[], Iterable[Any]]:
+    """torch's own way: an item a time, then one tensor of a batch."""
+    order = batches_of(len(paths))
+    return lambda: (torch.stack([one(paths[i]) for i in batch]) for batch in order)
+
+
+def plain_v2(cfg: Any, train: bool) -> Callable[[str], torch.Tensor]:
+    """The same steps by torchvision's v2 on bytes, decoded by torchvision."""
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    from torchvision.transforms import InterpolationMode, v2
+
+    steps: list[Any] = [v2.Resize(cfg.INPUT.SIZE_TRAIN, InterpolationMode.BICUBIC, antialias=True)]
+    if train:
+        jitter = cfg.INPUT.CJ
+        steps += [
+            v2.Pad(cfg.INPUT.PADDING.SIZE), v2.RandomCrop(cfg.INPUT.SIZE_TRAIN),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION,
+                                           jitter.HUE)], p=jitter.PROB),
+            v2.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
+            v2.RandomErasing(p=0.5, value=[124, 116, 104]),
+        ]
+    transform = v2.Compose(steps)
+    return lambda path: transform(decode_jpeg(read_file(path), mode=ImageReadMode.RGB))
+
+
+def fast_reid(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]:
+    """fast-reid's data set, transforms and collator."""
+    from fastreid.data.build import fast_batch_collator
+    from fastreid.data.common import CommDataset
+    from fastreid.data.transforms import build_transforms
+
+    from unreid import compat
+
+    compat.rebind()
+    dataset = CommDataset([(p, 0, 0) for p in paths], build_transforms(cfg, is_train=train))
+    order = batches_of(len(paths))
+    return lambda: (fast_batch_collator([dataset[i] for i in batch])["images"] for batch in order)
+
+
+def decoders(paths: list[str], repeats: int) -> None:
+    """Decoding alone."""
+    from fastreid.data.data_utils import read_image
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+
+    from unreid.data.decode import decode, jpeg_decoder
+    from unreid.data.images import load_image
+
+    name = "simplejpeg" if jpeg_decoder() is not None else "no simplejpeg: Pillow"
+    print("| decoding | images/s per core |\n| --- | ---: |")
+    for words, one in (
+        (f"ours, INPUT.BACKEND tensor ({name})", decode),
+        ("torchvision.io.decode_jpeg (deprecated)",
+         lambda p: decode_jpeg(read_file(p), mode=ImageReadMode.RGB)),
+        ("ours, INPUT.BACKEND pil (Pillow)", load_image),
+        ("fast-reid's read_image (Pillow)", lambda p: read_image(p, format="RGB")),
+    ):
+        made = rate(lambda one=one: ([one(paths[i]) for i in b] for b in batches_of(len(paths))),
+                    repeats)
+        print(f"| {words} | {made:,.0f} |", flush=True)
+    print()
+
+
+def table(paths: list[str], size: tuple[int, int], train: bool, repeats: int) -> None:
+    """One setting: who makes how many images."""
+    rows: list[tuple[str, Callable[[], Iterable[Any]]]] = []
+    cached = {"UNSUP.CACHE_IMAGES": 4096}
+    for backend in ("tensor", "pil"):
+        cfg = config(size, **{"INPUT.BACKEND": backend})
+        words = f"ours, INPUT.BACKEND {backend}"
+        rows.append((words, ours(cfg, paths, train)))
+        if train:
+            cfg = config(size, **{"INPUT.BACKEND": backend, **cached})
+            rows.append((f"{words}, UNSUP.CACHE_IMAGES", ours(cfg, paths, train)))
+    cfg = config(size)
+    rows += [("torchvision v2 on bytes", per_image(plain_v2(cfg, train), paths)),
+             ("fast-reid", fast_reid(cfg, paths, train))]
+    made = {words: rate(make, repeats) for words, make in rows}
+    title = "training" if train else "extraction"
+    print(f"| {title}, {size[0]} x {size[1]} | images/s per core | x fast-reid |")
+    print("| --- | ---: | ---: |")
+    for words, value in made.items():
+        print(f"| {words} | {value:,.0f} | {value / made['fast-reid']:.1f} |", flush=True)
+    print()
+
+
+def main() -> None:
+    """Print one table per setting."""
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help="few images, once")
+    parser.add_argument("--images", help="a folder of JPEGs")
+    given = parser.parse_args()
+    warnings.filterwarnings("ignore", message=".*decoding and encoding capabilities.*")
+    torch.set_num_threads(1)
+    paths = files(given.images, 192 if given.quick else 768)
+    repeats = 1 if given.quick else 3
+    print(f"{len(paths)} pictures, batches of {BATCH}, one thread; "
+          f"torch {torch.__version__.split('+')[0]}\n")
+    decoders(paths, repeats)
+    for size in SIZES:
+        table(paths, size, True, repeats)
+    table(paths, (256, 128), False, repeats)
+
+
+if __name__ == "__main__":
+    main()
