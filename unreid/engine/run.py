@@ -20,6 +20,7 @@ from unreid.cli import EXPECTED
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
+from unreid.data.workers import close_workers
 from unreid.engine import distributed
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.earlier_run import (
@@ -257,6 +258,7 @@ def train(
     trainer = UnsupervisedTrainer(cfg, images, labeler, quality=quality)
     trainer.resume_or_load(resume=resume)
     after = trainer.train()
+    close_workers()
     results.add_seconds(trainer.seconds)
     labels = trainer.label_hook.labels
     if labels is not None:
