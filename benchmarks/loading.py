@@ -158,6 +158,82 @@ def decoders(paths: list[str], repeats: int) -> None:
     print()
 
 
+def _micros(step: Callable[[Any], Any], inputs: Sequence[Any]) -> float:
+    step(inputs[0])
+    start = time.process_time()
+    for one in inputs:
+        step(one)
+    return (time.process_time() - start) / len(inputs) * 1e6
+
+
+def steps(paths: list[str]) -> None:
+    """Single steps on decoded images: Pillow (as fast-reid has them), v2 on bytes, and ours."""
+    import torchvision.transforms as pillow
+    from torchvision.transforms import v2
+
+    from unreid.data.augment import TrainTransform, moved, resized
+    from unreid.data.decode import decode
+    from unreid.data.draws import affine_matrices, draw
+    from unreid.kernels import jitter_twin, kernel
+
+    pixels = [decode(p) for p in paths[:256]]
+    images = [pillow.functional.to_pil_image(p) for p in pixels]
+    tensors = [torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pixels]
+    jitter = (kernel("jitter") or jitter_twin).color_jitter
+    cfg, rng = config(pixels[0].shape[:2], **{"INPUT.CJ.PROB": 1.0}), np.random.default_rng(0)
+    draws = draw(cfg.INPUT, 1, rng)
+    crop = TrainTransform(cfg)._crop
+    matrix = affine_matrices((128, 64), *np.array([[5.0], [1.05], [0.05]]))[0]
+    out, size = np.empty_like(pixels[0]), pixels[0].shape[:2]
+    rows: dict[str, tuple[Any, Any, Any]] = {}
+    rows["colour jitter"] = (
+        pillow.ColorJitter(0.2, 0.2, 0.2, 0.1), v2.ColorJitter(0.2, 0.2, 0.2, 0.1),
+        lambda p: jitter(p.reshape(1, -1, 3), draws.orders, draws.factors))
+    rows["affine"] = (pillow.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
+                      v2.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
+                      lambda p: moved(p, matrix))
+    padding = [(t.Pad(5), t.RandomCrop(size), t.RandomHorizontalFlip()) for t in (pillow, v2)]
+    rows["padding, crop, flip"] = (pillow.Compose(padding[0]), v2.Compose(padding[1]),
+                                   lambda p: crop(out, p, 3, 6, True))
+    rows["to 256 x 128"] = (
+        pillow.Resize((256, 128), pillow.InterpolationMode.BICUBIC),
+        v2.Resize((256, 128), pillow.InterpolationMode.BICUBIC, antialias=True),
+        lambda p: resized(p, (256, 128)))
+    print(f"| microseconds per image of {size[0]} x {size[1]} | Pillow | v2 on bytes | ours |")
+    print("| --- | ---: | ---: | ---: |")
+    for words, contenders in rows.items():
+        took = [_micros(c, x) for c, x in zip(contenders, (images, tensors, pixels))]
+        print(f"| {words} | " + " | ".join(f"{t:.0f}" for t in took) + " |", flush=True)
+    print()
+
+
+def starting(paths: list[str]) -> None:
+    """What an epoch pays for its workers in the main process, which holds 1.2 GB."""
+    from unreid.data.loader import build_train_loader
+    from unreid.data.workers import close_workers
+
+    ballast = torch.ones(3 * 10**8)
+    images = UnlabelledImages(tuple(paths), np.zeros(len(paths), np.int64), ("c",), "/")
+    cfg = config((128, 64), **{"DATALOADER.NUM_WORKERS": 2})
+    print("| two workers, with 1.2 GB in memory | ms of the main process per epoch |")
+    print("| --- | ---: |")
+    for words, keep in (("new ones every epoch", False), ("those of the epoch before", True)):
+        took = []
+        for epoch in range(6):
+            if not keep:
+                close_workers()
+            labels = np.zeros(len(paths), np.int64)
+            loader = build_train_loader(cfg, images, labels, batches_of(len(paths))[:2], epoch)
+            start = time.process_time()
+            passed = iter(loader)
+            took.append(time.process_time() - start)
+            list(passed)
+        print(f"| {words} | {1000 * float(np.median(took[1:])):.0f} |", flush=True)
+    close_workers()
+    del ballast
+    print()
+
+
 def table(paths: list[str], size: tuple[int, int], train: bool, repeats: int) -> None:
     """One setting: who makes how many images."""
     rows: list[tuple[str, Callable[[], Iterable[Any]]]] = []
@@ -194,9 +270,11 @@ def main() -> None:
     print(f"{len(paths)} pictures, batches of {BATCH}, one thread; "
           f"torch {torch.__version__.split('+')[0]}\n")
     decoders(paths, repeats)
+    steps(paths)
     for size in SIZES:
         table(paths, size, True, repeats)
     table(paths, (256, 128), False, repeats)
+    starting(paths)
 
 
 if __name__ == "__main__":
