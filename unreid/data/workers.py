@@ -83,7 +83,7 @@ class Pass:
         except StopIteration:
             self.done = True
             raise
-        except (EOFError, OSError) as error:  # what it leaves in the queue leads nowhere
+        except (EOFError, ConnectionError, FileNotFoundError) as error:  # what it left half sent
             raise RuntimeError(
                 "a worker process ended unexpectedly, perhaps killed for want of memory: fewer of"
                 " them (DATALOADER.NUM_WORKERS) or a smaller UNSUP.CACHE_IMAGES take less"
