@@ -53,10 +53,11 @@ def work(args: argparse.Namespace) -> None:
     """Train, or score."""
     from unreid.config import load_config
     from unreid.engine import distributed, run
+    from unreid.engine.meeting import first_speaks
 
     # After a failure torchrun starts the same command again, which shall go on.
     args.resume = args.resume or launch.restarted()
-    with distributed.first_speaks():
+    with first_speaks():
         cfg, project = load_config(args.config_file, args.opts)
     with distributed.joined(cfg.MODEL.DEVICE):
         data = run.prepare(cfg, args)

@@ -22,6 +22,7 @@ from unreid.data.loader import SwappableLoader, build_train_loader
 from unreid.data.samplers import RankBatches
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine import distributed
+from unreid.engine.agreement import seed_alike, seed_apart
 from unreid.engine.atomic import save_arrays
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
@@ -91,7 +92,7 @@ class PseudoLabelHook(HookBase):
 
     def before_epoch(self) -> None:
         epoch = self.trainer.epoch
-        distributed.seed_alike(self.cfg.UNSUP.SEED, epoch)
+        seed_alike(self.cfg.UNSUP.SEED, epoch)
         if self.labels is not None and not self._renews(epoch):
             # A resumed run knows these of them, and shall leave the same files.
             self.labels = PseudoLabels(self.labels.labels, pairs=self.labels.pairs)
@@ -100,7 +101,7 @@ class PseudoLabelHook(HookBase):
             logger.info(f"Labels of epoch {epoch}: those of the epoch before")
         else:
             self._renew(epoch)
-        distributed.seed_apart(self.cfg.UNSUP.SEED, epoch)
+        seed_apart(self.cfg.UNSUP.SEED, epoch)
 
     def _renew(self, epoch: int) -> None:
         start = time.perf_counter()

@@ -22,6 +22,7 @@ from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.data.workers import close_workers
 from unreid.engine import distributed
+from unreid.engine.agreement import check_shares
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.earlier_run import (
     finish_setting_aside,
@@ -82,7 +83,7 @@ def prepare(cfg: Any, args: Any) -> TrainingData | None:
     data = None
     with _log_held() as held:
         if not args.eval_only:
-            distributed.check_shares(cfg)
+            check_shares(cfg)
             data = distributed.on_first(lambda: read_data(cfg))
     start(cfg, args)
     for record in held:

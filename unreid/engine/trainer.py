@@ -27,6 +27,7 @@ from unreid.checks import check_integer
 from unreid.data.loader import SwappableLoader, build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine import distributed
+from unreid.engine.agreement import average_norms, parallel, same_everywhere
 from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
 from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
@@ -47,8 +48,8 @@ class AgreementHook(HookBase):
 
     def after_epoch(self) -> None:
         model = unwrap(self.trainer.model)
-        distributed.average_norms(model)
-        differing = distributed.same_everywhere(model)
+        average_norms(model)
+        differing = same_everywhere(model)
         if differing:
             logger.warning(f"after epoch {self.trainer.epoch} the processes had come apart in"
                            f" {', '.join(differing[:5])} ({len(differing)} in all); they go on from"
@@ -118,8 +119,8 @@ class UnsupervisedTrainer(DefaultTrainer):
         loader = SwappableLoader()
         model = self.build_model(cfg)
         optimizer, wrapper = self.build_optimizer(cfg, model)
-        parallel = distributed.parallel(model)
-        self._trainer = UnsupervisedStep.from_config(cfg, parallel, loader, optimizer, wrapper)
+        several = parallel(model)
+        self._trainer = UnsupervisedStep.from_config(cfg, several, loader, optimizer, wrapper)
         self.iters_per_epoch = cfg.UNSUP.ITERS_PER_EPOCH
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch

@@ -22,7 +22,7 @@ from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
 from unreid.clustering.partition import compact
 from unreid.data.unlabelled import UnlabelledImages
-from unreid.engine.distributed import check_share
+from unreid.engine.agreement import check_share
 from unreid.engine.neighbours import find_jaccard, find_neighbours
 from unreid.registry import LABELER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels

@@ -15,7 +15,7 @@ from torch import nn
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from tests.unreid.engine.ranks import exit_codes, run_on_ranks
-from unreid.engine import distributed, neighbours
+from unreid.engine import agreement, distributed, neighbours
 from unreid.engine.extract import rows_of_ranks
 from unreid.graph.jaccard import jaccard_distance
 from unreid.graph.knn import knn
@@ -34,11 +34,11 @@ def test_alone__nothing_needs_others() -> None:
     assert distributed.gather_all("x") == ["x"] == distributed.gather_first("x")
     assert distributed.any_rank(True) and not distributed.any_rank(False)
     model = nn.BatchNorm1d(2)
-    assert distributed.parallel(model) is model
-    assert distributed.same_everywhere(model) == []
+    assert agreement.parallel(model) is model
+    assert agreement.same_everywhere(model) == []
     before = torch.get_rng_state()
-    distributed.seed_alike(0, 0)
-    distributed.seed_apart(0, 0)
+    agreement.seed_alike(0, 0)
+    agreement.seed_apart(0, 0)
     assert torch.equal(torch.get_rng_state(), before), "runs of one process draw as ever"
 
 
@@ -81,17 +81,17 @@ def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Pat
     def work(rank: int) -> Any:
         torch.manual_seed(5)
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-        assert distributed.same_everywhere(model) == []
+        assert agreement.same_everywhere(model) == []
         model.train()(torch.full((4, 3), float(rank)) + torch.arange(4)[:, None])
         own = model[1].running_mean.clone()
-        distributed.average_norms(model)
+        agreement.average_norms(model)
         averaged = model[1].running_mean.clone()
         with torch.no_grad():
             model[0].bias += rank
-        names = distributed.same_everywhere(model)
-        distributed.seed_alike(1, 2)
+        names = agreement.same_everywhere(model)
+        agreement.seed_alike(1, 2)
         alike = torch.rand(1).item()
-        distributed.seed_apart(1, 2)
+        agreement.seed_apart(1, 2)
         return own.tolist(), averaged.tolist(), names, model[0].bias.tolist(), alike, torch.rand(
             1).item()
 
@@ -188,14 +188,14 @@ def test_batch__must_be_whole_clusters_for_each_process(
 ) -> None:
     cfg, _ = load_tiny(BASELINE, SOLVER__ACCUMULATE=accumulate)
     names = ("CALR.INTRA.IMS_PER_BATCH", "CALR.INTRA.NUM_INSTANCE")
-    distributed.check_share(cfg, batch, instances, *names)
+    agreement.check_share(cfg, batch, instances, *names)
     monkeypatch.setattr(distributed, "_team", distributed._Team(0, 2, None))
     if fits:
-        distributed.check_share(cfg, batch, instances, *names)
+        agreement.check_share(cfg, batch, instances, *names)
         return
     with pytest.raises(ValueError, match=r"CALR.INTRA.IMS_PER_BATCH is the batch of all processes"
                                          rf" together: .* with 2 processes.* got {batch}"):
-        distributed.check_share(cfg, batch, instances, *names)
+        agreement.check_share(cfg, batch, instances, *names)
 
 
 @pytest.mark.parametrize(("num", "batch", "ranks"), [(10, 3, 2), (3, 4, 2), (64, 8, 3)])
