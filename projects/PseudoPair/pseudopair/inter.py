@@ -103,9 +103,7 @@ class InterSimilarity(nn.Module):
         aligned, _, _ = self.align(left, right)
         return F.cosine_similarity(left.flatten(1), aligned.flatten(1))
 
-    def loss(
-        self, maps: Tensor, pairs: Tensor, targets: Tensor, confidence: Tensor | None = None
-    ) -> Tensor:
+    def loss(self, maps: Tensor, pairs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross entropy of sigmoid(scale s_inter + shift) over chosen pairs of a batch.
 
         Positives and negatives have one half of the weight each, however many there are.
@@ -114,7 +112,6 @@ class InterSimilarity(nn.Module):
             maps: (B, W, H, W') reduced maps.
             pairs: (M, 2) int64 places in the batch.
             targets: (M,) 0 or 1.
-            confidence: (M,) >= 0, what a pair weighs among those of its kind; None: all alike.
 
         Returns:
             A scalar; zero, still on the graph, without pairs.
@@ -125,11 +122,9 @@ class InterSimilarity(nn.Module):
         logits = self.scale * similarity + self.shift
         targets = targets.to(logits.dtype)
         each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        shares = torch.ones_like(targets) if confidence is None else confidence
-        positives, negatives = shares * targets, shares * (1 - targets)
-        weights = positives / positives.sum().clamp(min=1e-12)
-        weights = weights + negatives / negatives.sum().clamp(min=1e-12)
-        return (each * weights).sum() / weights.sum().clamp(min=1e-12)
+        positive, negative = targets.sum(), (1 - targets).sum()
+        weights = targets / positive.clamp(min=1) + (1 - targets) / negative.clamp(min=1)
+        return (each * weights).sum() / weights.sum()
 
 
 def choose_pairs(

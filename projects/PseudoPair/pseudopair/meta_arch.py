@@ -202,7 +202,7 @@ class PseudoPair(MemoryReID):
         """(G,) of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
         key = self.settings.PAIR
         if not key.MEMORY:
-            positive, shares = relations(indices, partners, weights)
+            positive, _ = relations(indices, partners, weights)
             return batch_pair_loss(groups, positive, shares, temperature=key.TEMPERATURE,
                                    beta=spared)
         columns = self.memory.columns(key.NEGATIVES, self._generator)
@@ -215,14 +215,13 @@ class PseudoPair(MemoryReID):
         """L_inter over the pairs of the batch and the negatives mined in it."""
         assert self.inter is not None
         key = self.settings.INTER
-        positive, shares = relations(indices, partners, weights)
+        positive, _ = relations(indices, partners, weights)
         similarity = body.detach() @ body.detach().T
         ignored = similarity > self.beta
         pairs, targets = choose_pairs(similarity, positive, ignored, key.NEGATIVES)
-        confidence = torch.where(targets > 0, shares[pairs[:, 0], pairs[:, 1]], 1.0)
         if not key.TRAINS_BACKBONE:
             maps = maps.detach()
-        return self.inter.loss(self.inter.maps(maps), pairs, targets, confidence)
+        return self.inter.loss(self.inter.maps(maps), pairs, targets)
 
     def _partners(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.partners is None:

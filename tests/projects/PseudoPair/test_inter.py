@@ -124,17 +124,6 @@ def test_loss__weighs_positives_and_negatives_half_each() -> None:
     torch.testing.assert_close(part.loss(maps, pairs, targets), expected)
 
 
-def test_loss__weighs_the_pairs_of_a_kind_by_their_confidence() -> None:
-    part, maps = module(), torch.randn(5, 6, 3, 2)
-    pairs = torch.tensor([[0, 1], [2, 3], [2, 4], [0, 4]])
-    targets = torch.tensor([1.0, 1.0, 0.0, 0.0])
-    logits = part.scale * part(maps[pairs[:, 0]], maps[pairs[:, 1]]) + part.shift
-    positive = -(3 * F.logsigmoid(logits[0]) + F.logsigmoid(logits[1])) / 4
-    expected = (positive - F.logsigmoid(-logits[2:]).mean()) / 2
-    found = part.loss(maps, pairs, targets, torch.tensor([0.6, 0.2, 1.0, 1.0]))
-    torch.testing.assert_close(found, expected)
-
-
 @pytest.mark.parametrize("target", [0.0, 1.0])
 def test_loss__of_a_batch_of_one_kind_is_finite_and_on_the_graph(target: float) -> None:
     part, maps = module(), torch.randn(3, 6, 3, 2, requires_grad=True)
