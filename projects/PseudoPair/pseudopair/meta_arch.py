@@ -202,7 +202,7 @@ class PseudoPair(MemoryReID):
         """(G,) of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
         key = self.settings.PAIR
         if not key.MEMORY:
-            positive, _ = relations(indices, partners, weights)
+            positive, shares = relations(indices, partners, weights)
             return batch_pair_loss(groups, positive, shares, temperature=key.TEMPERATURE,
                                    beta=spared)
         columns = self.memory.columns(key.NEGATIVES, self._generator)
