@@ -19,7 +19,7 @@ REQUIRED := $(VENV)/.unreid-required
 INSTALLED := $(VENV)/.unreid-installed-$(EXTRAS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint docs bench chaos clean
+.PHONY: help install demo test lint docs bench chaos fuzz soak clean
 
 help:
 	@echo "make install   environment in $(VENV), requirements, unreid and its kernels"
@@ -29,6 +29,8 @@ help:
 	@echo "make docs      the site of docs/ into build/site; a warning is an error"
 	@echo "make bench     the benchmarks behind the README's claims"
 	@echo "make chaos     kills trainings at random moments; each must end as if nothing had happened"
+	@echo "make fuzz      360 hostile inputs, each through the command that reads it"
+	@echo "make soak      50 label refreshes: memory, open files and worker processes stay"
 	@echo "make clean     remove what was built; $(VENV) and runs/ stay"
 
 install: $(INSTALLED)
@@ -69,6 +71,12 @@ docs:
 
 bench: install
 	@set -e; for script in $(BENCH); do $(PY) "$$script" $(ARGS); done
+
+fuzz: install
+	@OMP_NUM_THREADS=1 $(PY) -m tests.hostile.fuzz $(ARGS)
+
+soak: install
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/soak.py $(ARGS)
 
 chaos: install
 	@OMP_NUM_THREADS=1 $(PY) -m tests.reliability.chaos $(ARGS)
