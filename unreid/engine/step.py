@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from fastreid.engine.train_loop import SimpleTrainer
+from fastreid.utils import comm
 from torch import Tensor, nn
 
 from unreid.data.loader import SwappableLoader
@@ -67,10 +68,12 @@ class UnsupervisedStep(SimpleTrainer):
         """By ``SOLVER.AMP``, ``SOLVER.ACCUMULATE``, ``MODEL.COMPILE``.
 
         Raises:
-            ValueError: bfloat16 on a GPU that has none.
+            ValueError: bfloat16 on a GPU that has none; or groups of batch norm that differ in
+                size, which what compiles gets wrong.
             RuntimeError: torch.compile does not work here.
         """
         if cfg.MODEL.COMPILE:
+            check_groups(cfg, comm.get_world_size())
             compile_backbone(unwrap(model), cfg.MODEL.COMPILE_BACKEND, cfg.MODEL.DEVICE)
         return cls(
             model, loader, optimizer, param_wrapper, amp_dtype=_amp_dtype(cfg),
@@ -210,6 +213,21 @@ def _amp_dtype(cfg: Any) -> torch.dtype | None:
         raise ValueError(f"SOLVER.AMP.DTYPE must be float16 on {torch.cuda.get_device_name(device)}"
                          ", which has no bfloat16, got 'bfloat16'")
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp.DTYPE]
+
+
+def check_groups(cfg: Any, processes: int) -> None:
+    """Refuse to compile groups of batch norm of several sizes: inductor's gradients are wrong.
+
+    See :class:`unreid.modeling.ghost_norm.GhostBatchNorm2d`.
+
+    Raises:
+        ValueError: such groups.
+    """
+    group = cfg.MODEL.GHOST_BN
+    size = cfg.SOLVER.IMS_PER_BATCH // (processes * cfg.SOLVER.ACCUMULATE)
+    if group and size % min(-(-size // group), size // 2):
+        raise ValueError(f"MODEL.GHOST_BN must cut {size} images into equal groups with"
+                         f" MODEL.COMPILE True, got {group}")
 
 
 def compile_backbone(model: nn.Module, backend: str, device: str) -> None:

@@ -30,6 +30,7 @@ from unreid.engine.step import (
     MOST_SKIPPED,
     UnsupervisedStep,
     _amp_dtype,
+    check_groups,
     compile_backbone,
     split_batch,
 )
@@ -331,7 +332,18 @@ def test_compiled_backbone__takes_the_same_step_under_the_same_names() -> None:
         step_of(model).run_step()
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     for name, value in plain.state_dict().items():
-        assert torch.equal(value, compiled.state_dict()[name]), name
+        torch.testing.assert_close(value, compiled.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_groups__must_be_of_one_size() -> None:
+    for parts, group, good in ((1, 2, True), (1, 3, False), (2, 3, True), (2, 0, True)):
+        cfg, _ = load_tiny(BASELINE, MODEL__GHOST_BN=group, SOLVER__ACCUMULATE=parts)
+        if good:
+            check_groups(cfg, 1)
+        else:
+            with pytest.raises(ValueError, match=r"MODEL.GHOST_BN must cut 8 images into equal"
+                                                 r" groups with MODEL.COMPILE True, got 3"):
+                check_groups(cfg, 1)
 
 
 def test_settings__reach_the_step(monkeypatch: pytest.MonkeyPatch) -> None:

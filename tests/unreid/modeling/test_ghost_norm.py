@@ -47,6 +47,25 @@ def test_ghost_norm__equals_batch_norm_on_each_group(
     assert ghost.num_batches_tracked == 1
 
 
+@pytest.mark.parametrize(("batch", "group"), [(8, 4), (16, 2), (9, 4)])
+def test_compiled_form__has_the_values_gradients_and_statistics_of_the_loop(
+    batch: int, group: int
+) -> None:
+    loop = GhostBatchNorm2d(plain(), group).train()
+    once = copy.deepcopy(loop)
+    x, y = (images(batch).requires_grad_() for _ in range(2))
+    weights = torch.randn(batch, 3, 4, 4)
+    first, second = loop(x), once._at_once(y, min(-(-batch // group), batch // 2))
+    (first * weights).sum().backward()
+    (second * weights).sum().backward()
+    torch.testing.assert_close(second, first)
+    torch.testing.assert_close(y.grad, x.grad, rtol=1e-4, atol=1e-5)
+    for name, value in loop.state_dict().items():
+        torch.testing.assert_close(once.state_dict()[name], value)
+    for one, other in zip(loop.parameters(), once.parameters()):
+        torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("group", [8, 9, 100])
 def test_ghost_norm__with_one_group_is_plain_batch_norm(group: int) -> None:
     norm, x = plain(), images(8)
