@@ -259,6 +259,8 @@ def train(
     trainer = UnsupervisedTrainer(cfg, images, labeler, quality=quality)
     trainer.resume_or_load(resume=resume)
     after = trainer.train()
+    if not after and trainer.evaluates and results.content["after"] is None:
+        after = trainer.evaluate()  # a kill came between the final checkpoint and its scores
     close_workers()
     results.add_seconds(trainer.seconds)
     labels = trainer.label_hook.labels

@@ -105,6 +105,18 @@ def test_resume_of_a_finished_run__changes_no_score_no_label_no_weight(
     assert_same_weights(finished, copy)
 
 
+def test_kill_between_the_final_checkpoint_and_its_scores__is_made_good_by_the_resume(
+    finished: Path, synthetic_root: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    whole = read(finished)
+    (copy / "results.json").write_text(json.dumps({**whole, "after": None, "labels": None}))
+    train_tiny(BASELINE, synthetic_root, copy, resume=True, UNSUP__EVAL_BEFORE=True)
+    assert {k: read(copy)[k] for k in ("before", "after", "labels")} == {
+        k: whole[k] for k in ("before", "after", "labels")}
+
+
 def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
