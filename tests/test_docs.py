@@ -167,6 +167,11 @@ def check(command: Command) -> None:
             assert importlib.import_module("unreid.env").main(words) == 0
         case ["python", script, *words] if script.startswith("tools/"):
             check_tool(Path(script).stem, words)
+        case ["torchrun", *words]:
+            from torch.distributed.run import parse_args
+
+            args = parse_args(words)
+            check_tool(Path(args.training_script).stem, args.training_script_args)
         case ["python", script, *words] if script.startswith("benchmarks/"):
             check_benchmark(Path(script).stem, words)
         case _:
