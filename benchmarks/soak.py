@@ -127,7 +127,7 @@ def main() -> int:
     from unreid.data.synthetic import draw_dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        draw_dataset(Path(folder) / "data", num_train_ids=40, num_test_ids=8, images_per_id=12,
+        draw_dataset(Path(folder) / "data", num_train_ids=20, num_test_ids=6, images_per_id=9,
                      seed=0)
         os.environ["FASTREID_DATASETS"] = str(Path(folder) / "data")
         pairs: dict[str, Any] = {**SETTINGS, "OUTPUT_DIR": str(Path(folder) / "run")}

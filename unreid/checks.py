@@ -55,7 +55,7 @@ def check_number(
     words = _range_words(minimum, maximum, open_minimum)
     wanted = f"a number {words}".rstrip()
     if isinstance(value, bool) or not isinstance(value, Real) or not _is_finite(value):
-        raise ValueError(f"{name} must be {wanted}, got {str(value)[:40]}")
+        raise ValueError(f"{name} must be {wanted}, got {value!r:.60}")
     number = float(value)
     below = minimum is not None and (number <= minimum if open_minimum else number < minimum)
     if below or (maximum is not None and number > maximum):

@@ -195,3 +195,8 @@ def test_targets__out_of_range_are_refused(kind: type) -> None:
         check_targets("targets", kind([-1, 5]), 5)
     with pytest.raises(TypeError, match="targets must be integers"):
         check_targets("targets", kind([0.0]), 5)
+
+
+def test_number__too_large_for_a_float_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"x must be a number >= 0, got 1000"):
+        check_number("x", 10**400, 0)

@@ -67,6 +67,12 @@ def test_name_that_is_no_utf8__is_refused_by_a_message_that_can_be_printed(tmp_p
     str(error.value).encode()
 
 
+def test_name_with_control_characters__is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a\nINFO: done.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\\nINFO: done\.jpg': a name must be without control"):
+        image_files(str(tmp_path))
+
+
 def test_links__are_followed_to_files_and_folders(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", "x/c1_p1.jpg")
     root = fill(tmp_path / "root", "c2_p2.jpg")

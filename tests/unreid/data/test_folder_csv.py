@@ -123,3 +123,15 @@ def test_any_bytes__are_read_or_refused_with_a_value_error(
         return
     inside = os.path.realpath(root)
     assert all(os.path.realpath(root / row.path).startswith(inside + os.sep) for row in rows)
+
+
+@pytest.mark.parametrize("column", ["camera", "id", "tracklet"])
+@pytest.mark.parametrize("value", ["1\nINFO: done", "\x1b[2J", "a\0b"])
+def test_control_characters__are_refused_in_every_column(
+    root: Path, column: str, value: str
+) -> None:
+    names = ["camera", "id", "tracklet"]
+    fields = [value if name == column else "1" for name in names]
+    file = write(root, "path,camera,id,tracklet\na.jpg," + ",".join(f'"{f}"' for f in fields))
+    with pytest.raises(ValueError, match=rf"must be a {column} without control|must be a CSV"):
+        read_csv(file, str(root), SUFFIXES)

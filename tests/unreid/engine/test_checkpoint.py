@@ -295,3 +295,40 @@ def test_resume__on_as_many_other_images_is_refused(
     monkeypatch.setattr(UnsupervisedTrainer, "resume_or_load", renamed)
     with pytest.raises(ValueError, match=r"was trained on other images"):
         train_tiny(BASELINE, synthetic_root, finished, resume=True)
+
+
+@pytest.mark.parametrize("tag", ["../elsewhere/model_last.pth", "/etc/passwd", "", "log.txt",
+                                 "a\nb.pth", "x" * 1000 + ".pth"])
+def test_last_checkpoint__names_a_file_of_its_own_folder_or_nothing(
+    tag: str, tmp_path: Path
+) -> None:
+    saved(tmp_path, Model())
+    (tmp_path / "last_checkpoint").write_text(tag)
+    with pytest.raises(ValueError, match=r"last_checkpoint must name a checkpoint of its own"):
+        AtomicCheckpointer(Model(), str(tmp_path)).resume_or_load("", resume=True)
+
+
+@pytest.mark.parametrize("state", ["Adam", {"state": {}, "param_groups": []}, [1]])
+def test_damaged_state_of_a_companion__is_named(state: Any, tmp_path: Path) -> None:
+    model = Model()
+    torch.save({"model": model.state_dict(), "optimizer": state}, tmp_path / "a.pth")
+    checkpointer = AtomicCheckpointer(model, optimizer=torch.optim.Adam(model.parameters()))
+    with pytest.raises(ValueError, match=r"a\.pth cannot be resumed from: its optimizer is"):
+        checkpointer.load(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize("epoch", ["0", -1, 10**30, 1.5])
+def test_epoch__must_be_one(epoch: Any, tmp_path: Path) -> None:
+    model = Model()
+    torch.save({"model": model.state_dict(), "epoch": epoch}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth: epoch must be an integer >= 0"):
+        AtomicCheckpointer(model).load(str(tmp_path / "a.pth"))
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
+def test_weights_of_another_kind__are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = Model()
+    state = {key: value.to(dtype) for key, value in model.state_dict().items()}
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth is damaged, or of another model: .* is torch\."):
+        AtomicCheckpointer(model).load(str(tmp_path / "a.pth"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -198,6 +201,46 @@ def test_damaged_index__is_named(
             np.savez(target, faiss=arrays["faiss"], table=np.frombuffer(text, np.uint8))
     with pytest.raises(ValueError, match=r"kept\.index is damaged, or no index of search\.py"):
         Gallery.load(str(path))
+
+
+def _changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) -> None:
+    """The index at ``path`` with its table and what faiss wrote changed."""
+    with np.load(path) as file:
+        table, raw = json.loads(file["table"].tobytes()), bytearray(file["faiss"].tobytes())
+    change(table, raw)
+    with open(path, "wb") as target:
+        np.savez(target, table=np.frombuffer(json.dumps(table).encode(), np.uint8),
+                 faiss=np.frombuffer(bytes(raw), np.uint8))
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    (lambda t, r: t["entries"][0].update(path="../../etc/x.jpg"), "leaves the gallery"),
+    (lambda t, r: t["entries"][0].update(path="/etc/x.jpg"), "leaves the gallery"),
+    (lambda t, r: t["entries"][0].update(path=7), "an entry of other kinds"),
+    (lambda t, r: t["entries"].pop(), "3 features of 2 pictures"),
+    (lambda t, r: t.update(root=["a"]), "root, fingerprint and model must be texts"),
+    (lambda t, r: r.__setitem__(slice(8, 16), (2**40).to_bytes(8, "little")), "1099511627776 x"),
+    (lambda t, r: r.__setitem__(slice(37, 45), (2**40).to_bytes(8, "little")), "features in"),
+    (lambda t, r: r.__setitem__(slice(0, 4), b"IwPQ"), "no IndexFlatIP"),
+    (lambda t, r: r.__setitem__(slice(45, 49), b"\x00\x00\xc0\x7f"), "finite"),
+    (lambda t, r: r.clear(), "no index of faiss"),
+])
+def test_index_that_lies__is_refused_before_faiss_believes_it(
+    change: Any, why: str, crops: Path, predictor: Predictor, tmp_path: Path
+) -> None:
+    path = tmp_path / "kept.index"
+    embed(crops, predictor)[0].save(str(path))
+    _changed(path, change)
+    with pytest.raises(ValueError, match=rf"kept\.index is damaged, .*{why}"):
+        Gallery.load(str(path))
+
+
+def test_pipe_in_a_gallery__is_named_and_not_waited_for(
+    crops: Path, predictor: Predictor
+) -> None:
+    os.mkfifo(crops / "pipe.jpg")
+    with pytest.raises(UnreadableImageError, match=r"pipe\.jpg cannot be read \(no regular file\)"):
+        embed(crops, predictor)
 
 
 def test_missing_index__says_how_to_make_one(tmp_path: Path) -> None:

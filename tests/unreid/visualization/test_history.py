@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +120,29 @@ def test_torn_last_lines_and_damaged_files__are_remarks(write_run: WriteRun) -> 
     assert run.losses == {"total_loss": [(1, 2.5)]} and len(run.epochs) == 1
     assert any("results.json cannot be read" in r for r in run.remarks)
     assert any("epoch_001.npz cannot be read" in r for r in run.remarks)
+
+
+def test_results_of_other_kinds__are_remarks(write_run: WriteRun) -> None:
+    results = {"before": 5, "after": {"mAP": "high"}, "seconds": [1], "labels": {"clusters": 3},
+               "datasets": {"test": "Market1501"}, "selected": {"epoch": 10**400}}
+    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], results=results))
+    assert run.results == {"labels": {"clusters": 3}}
+    for key in ("before", "after", "seconds", "datasets", "selected"):
+        assert f"results.json: {key} is of an unknown kind, and left out" in run.remarks
+    assert run.scores == {}
+
+
+@pytest.mark.parametrize("changed", [{"camids": np.full(5, 2**62)}, {"labels": np.zeros((5, 5))},
+                                     {"labels": np.array([{}] * 5)}, {"paths": np.arange(5)}])
+def test_hostile_label_file__is_a_remark(changed: dict[str, Any], write_run: WriteRun) -> None:
+    folder = write_run(labels=[[0, 0, 1, 1, -1], [0, 0, 1, 1, -1]])
+    path = folder / "labels" / "epoch_001.npz"
+    with np.load(path) as file:
+        arrays = {**dict(file), **changed}
+    np.savez(path, allow_pickle=True, **arrays)
+    run = read_run(folder)
+    assert [epoch.number for epoch in run.epochs] == [0] and run.labels is None
+    assert any(r.startswith("labels/epoch_001.npz cannot be read") for r in run.remarks)
 
 
 def test_all_noise__is_an_epoch_of_no_cluster(write_run: WriteRun) -> None:

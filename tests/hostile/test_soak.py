@@ -1,0 +1,48 @@
+"""A soak in a short form: eight refreshes here, fifty by ``make soak``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from tests.projects.overrides import ROOT
+
+SCRIPT = ROOT / "benchmarks" / "soak.py"
+
+
+def _module() -> ModuleType:
+    path = list(sys.path)
+    spec = importlib.util.spec_from_file_location("soak", SCRIPT)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["soak"] = module  # its dataclass looks itself up there
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_refreshes__leave_no_memory_file_process_or_thread_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--refreshes", "8", "UNSUP.ITERS_PER_EPOCH", "2"], cwd=ROOT,
+        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert "8 refreshes" in done.stdout
+
+
+def test_faults__names_what_grows() -> None:
+    soak = _module()
+    flat = [soak.State(1000, 10, 2, 5)] * 12
+    assert soak.faults(flat) == []
+    assert soak.faults([soak.State(500 + 100 * i, 10, 2, 5) for i in range(5)] + flat[:7]) == [
+        "memory grew by 11.1 %"]
+    assert soak.faults([*flat[:11], soak.State(1000, 12, 3, 6)]) == [
+        "files: 10, then 12", "processes: 2, then 3", "threads: 5, then 6"]
+    # One page more at one moment is none.
+    assert soak.faults([*flat[:11], soak.State(1050, 10, 2, 5)]) == []
