@@ -90,12 +90,14 @@ class InterSimilarity(nn.Module):
             The aligned map (B, W, H, W'), the offsets (B, 2 kernel^2, H, W') in cells (y before
             x), and the attention (B, H W', H W') of places of i over places of j, rows of sum 1.
         """
-        offsets = OFFSET_RATE * self.offsets(torch.cat([left, right], dim=1))
-        warped = self.deform(right, offsets)
-        query = F.normalize(self.theta(left).flatten(2), dim=1)
-        key = F.normalize(self.phi(warped).flatten(2), dim=1)
-        attention = torch.softmax(self.sharpness * (query.transpose(1, 2) @ key), dim=2)
-        attended = self.value(warped).flatten(2) @ attention.transpose(1, 2)
+        # In the precision of the maps, also under autocast, which the deformable part does not know.
+        with torch.autocast(left.device.type, enabled=False):
+            offsets = OFFSET_RATE * self.offsets(torch.cat([left, right], dim=1))
+            warped = self.deform(right, offsets)
+            query = F.normalize(self.theta(left).flatten(2), dim=1)
+            key = F.normalize(self.phi(warped).flatten(2), dim=1)
+            attention = torch.softmax(self.sharpness * (query.transpose(1, 2) @ key), dim=2)
+            attended = self.value(warped).flatten(2) @ attention.transpose(1, 2)
         return warped + attended.view_as(left), offsets, attention
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:

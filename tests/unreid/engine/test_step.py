@@ -290,8 +290,7 @@ def test_mixed_precision__trains_every_method_and_keeps_float32_weights(
 ) -> None:
     settings = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": dtype, **SHORT}
     settings |= {"CALR": {"CALR__REFINE__ENABLED": False}, "SphereCluster": {},
-                 "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0,
-                                "PSEUDOPAIR__INTER__ENABLED": False}}[project]
+                 "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0}}[project]
     config = Path(f"projects/{project}/configs/market.yml")
     train_tiny(config, synthetic_root, tmp_path, **settings, DATASETS__TESTS="()")
     state = final_checkpoint(tmp_path)
