@@ -90,7 +90,7 @@ class InterSimilarity(nn.Module):
             The aligned map (B, W, H, W'), the offsets (B, 2 kernel^2, H, W') in cells (y before
             x), and the attention (B, H W', H W') of places of i over places of j, rows of sum 1.
         """
-        # In the precision of the maps, also under autocast, which the deformable part does not know.
+        # In the maps' precision, also under autocast, which the deformable part does not know.
         with torch.autocast(left.device.type, enabled=False):
             offsets = OFFSET_RATE * self.offsets(torch.cat([left, right], dim=1))
             warped = self.deform(right, offsets)
