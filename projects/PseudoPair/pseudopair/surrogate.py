@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pseudopair.losses import pair_nce
-from pseudopair.memory import Columns, RowMemory
+from pseudopair.memory import Columns, RowMemory, sum_over_ranks
 from unreid.checks import check_choice, check_integer, check_number
 
 #: How a map is cut.
@@ -154,6 +154,7 @@ class SurrogateClasses(nn.Module):
             # Mirror images come apart; the mean of both is kept.
             rows.index_add_(0, indices.cpu(), patches.cpu())
         self._seen = []
+        rows = sum_over_ranks(rows, self.memory.rows.device)  # each has seen its share of them
         known = rows.abs().sum(dim=(1, 2)) > 0
         if known.sum() > 1:
             seen = F.normalize(rows[known], dim=2)
