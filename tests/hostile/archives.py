@@ -221,7 +221,12 @@ def mutated_index(folder: Path, ground: Ground, rng: np.random.Generator) -> Cas
     return _searched(path, ground, with_folder=rng.random() < 0.5)
 
 
+def _honest(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    return _searched(ground.index, ground, with_folder=False)
+
+
 SPECIALS: dict[str, Builder] = {
+    "honest": _honest,
     **{f"labels {name}": _labels_of_run(name) for name in LABELS},
     "labels bomb of 6 GB": _bomb,
     "labels under odd names": _names_of_files,

@@ -242,7 +242,12 @@ def mutated_record(folder: Path, ground: Ground, rng: np.random.Generator) -> Ca
 
 
 _STATE = {"conv.weight": torch.zeros(3)}
+def _honest(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    return _resume(copy_run(ground, folder, half=True))
+
+
 SPECIALS: dict[str, Builder] = {
+    "honest": _honest,
     **{f"weights: {name}": _weights(name) for name in CHANGES},
     **{f"resumed: {name}": _resumed(name) for name in RESUMED},
     "empty.pth": _bytes(b""),

@@ -48,13 +48,13 @@ MAX_GROWN = 2**30
 
 #: Of every corner a few, for a suite that has other things to do.
 SHORT: dict[str, tuple[str, ...]] = {
-    "images": ("bomb.png", "ghostscript.jpg", "a pipe", "palette.png"),
-    "yaml": ("object.yml", "laughs.yml", "based_on_itself.yml", "minuses.yml"),
-    "CSV": ("up_inside.csv", "camera_of_lines.csv", "a endless file"),
-    "npz": ("labels pickle", "labels promises", "labels far_cameras", "index many",
+    "images": ("honest", "bomb.png", "ghostscript.jpg", "a pipe", "palette.png"),
+    "yaml": ("honest", "object.yml", "laughs.yml", "based_on_itself.yml", "minuses.yml"),
+    "CSV": ("honest", "up_inside.csv", "camera_of_lines.csv", "a endless file"),
+    "npz": ("honest", "labels pickle", "labels promises", "labels far_cameras", "index many",
             "index that leaves its root"),
-    "checkpoints": ("weights: evil value", "weights: whole numbers", "archive that is packed",
-                    "tag: elsewhere", "results shown: kinds", "start: shapes"),
+    "checkpoints": ("honest", "weights: evil value", "weights: whole numbers",
+                    "archive that is packed", "tag: elsewhere", "results shown: kinds", "start: shapes"),
 }
 
 
@@ -87,12 +87,14 @@ def short_inputs() -> Iterator[Input]:
         yield Input(kind, "damaged", makers[0])
 
 
-def judge(case: Case, outcome: Outcome, folder: Path) -> str:
+def judge(case: Case, outcome: Outcome, folder: Path, name: str = "") -> str:
     """What is wrong, or ``""``."""
     if outcome.verdict in ("killed", "traceback"):
         return outcome.verdict
     if (folder / "pwned").exists():
         return "it ran what the file asked for"
+    if name == "honest" and outcome.verdict != "result":
+        return "an honest file was refused"
     if outcome.grown > MAX_GROWN:
         return f"it grew by {outcome.grown / 2**20:.0f} MiB"
     if case.refuse and outcome.verdict == "result":
@@ -126,7 +128,7 @@ def tried(entry: Input, ground: Ground, seed: int = 0) -> tuple[str, Outcome]:
             return code
 
         outcome = attempt(command)
-        return judge(case, outcome, folder), outcome
+        return judge(case, outcome, folder, entry.name), outcome
 
 
 def prepared(root: Path) -> Ground:

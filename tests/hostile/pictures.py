@@ -173,7 +173,13 @@ def mutated(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
     return _asked(crops, name, ground, rng)
 
 
+def _honest(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    return Case("label", ("--run", str(ground.run), "--images", str(ground.crops), "--output",
+                          str(folder / "out.csv")), ())
+
+
 SPECIALS: dict[str, Builder] = {
+    "honest": _honest,
     **{name: _special(name) for name in FILES},
     **{f"a {kind}": _no_file(kind) for kind in
        ("pipe", "folder", "dangling", "itself", "loop", "endless", "name that is no UTF-8")},

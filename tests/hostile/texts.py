@@ -17,6 +17,8 @@ DATASETS:
   TESTS: ("Market1501",)
 INPUT:
   SIZE_TRAIN: [64, 32]
+DATALOADER:
+  SAMPLER_TRAIN: "CameraAwareSampler"
 SOLVER:
   MAX_EPOCH: 2
   BASE_LR: 0.00035
@@ -211,6 +213,16 @@ def _device(name: str) -> Builder:
     return build
 
 
-YAML_SPECIALS = {f"{name}.yml": _yaml(name) for name in YAMLS}
-TABLE_SPECIALS = {**{f"{name}.csv": _table(name) for name in TABLES},
+def _honest_yaml(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    path = folder / "honest.yml"
+    path.write_text(_GOOD)
+    return _checked(path)
+
+
+def _honest_table(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    return _read(folder, ground, rng, "honest.csv", _TABLE.encode())
+
+
+YAML_SPECIALS = {"honest": _honest_yaml, **{f"{name}.yml": _yaml(name) for name in YAMLS}}
+TABLE_SPECIALS = {"honest": _honest_table, **{f"{name}.csv": _table(name) for name in TABLES},
                   **{f"a {name}": _device(name) for name in ("pipe", "endless file")}}

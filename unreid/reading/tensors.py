@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import pickletools
@@ -48,7 +49,8 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
             # Of a pickle that is of another kind: it is refused, or read, either way.
             warnings.simplefilter("ignore", UserWarning)
             _check_archive(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with _short_messages():
+                content = torch.load(path, map_location="cpu", weights_only=True)
         _check_extent(content, os.path.getsize(path))
     except Exception as error:  # whatever damaged bytes make an unpickler stumble over
         code = sorted(set(_code_in(path))) if isinstance(error, pickle.UnpicklingError) else []
@@ -61,6 +63,29 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
         raise ValueError(f"{what} {path} cannot be loaded: it is damaged, or no file of tensors"
                          f" ({_reason(error)})") from error
     return content
+
+
+class _ShortError(pickle.UnpicklingError):
+    """What the safe unpickler says of a file, without what the file has it say at length."""
+
+    def __str__(self) -> str:
+        return super().__str__()[:300]
+
+
+@contextlib.contextmanager
+def _short_messages() -> Iterator[None]:
+    """torch looks for words in its own message with a pattern that takes quadratic time: a name of
+    100 kB, which a damaged pickle may have, kept it busy for hours. There is no seam for it."""
+    module = getattr(torch, "_weights_only_unpickler", None)
+    before = getattr(module, "UnpicklingError", None)
+    if module is None or before is None:
+        yield
+        return
+    module.UnpicklingError = _ShortError
+    try:
+        yield
+    finally:
+        module.UnpicklingError = before
 
 
 def check_state_dict(path: str, state: Any) -> None:

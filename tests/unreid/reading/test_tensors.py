@@ -68,6 +68,17 @@ def test_refusal__gives_no_advice_to_load_it_all_the_same(tmp_path: Path) -> Non
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("content", [
+    b"cposix\n" + b"x" * 400_000 + b"\n.",  # a name that is looked through for words
+    b"X" + (400_000).to_bytes(4, "little") + b"x" * 400_000 + b")R.",  # a text that is called
+])
+def test_long_names__do_not_keep_torch_busy(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pth") as error:
+        load_tensors(tmp_path / "a.pth")
+    assert len(str(error.value)) < 1000
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" + bytes(50), b"\x80\x02."])
 def test_damaged_file__is_no_malicious_one(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(content)
