@@ -27,11 +27,12 @@ def faults() -> dict[tuple[str, str], str]:
     """(kind, name) -> what was wrong and what was said, or "".
 
     Of a process of its own: the trials are forks, and a fork of one that has threads may wait for
-    a lock for ever.
+    a lock for ever. So it has one thread, whatever the suite has.
     """
+    one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
         [sys.executable, "-m", "tests.hostile.fuzz", "--short"], cwd=ROOT, capture_output=True,
-        text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        text=True, env={**os.environ, **one}, check=False,
     )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(rows) == len(INPUTS), done.stderr
