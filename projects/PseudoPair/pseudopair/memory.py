@@ -154,17 +154,3 @@ def _gather(values: Tensor) -> Tensor:
     parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]
     distributed.all_gather(parts, values.contiguous())
     return torch.cat(parts)
-
-
-def sum_over_ranks(values: Tensor, device: torch.device) -> Tensor:
-    """The sum of what every process holds, which is equally large; ``values`` with one process.
-
-    Args:
-        values: On the CPU.
-        device: Where processes talk to each other: that of the model.
-    """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    summed = values.to(device)
-    distributed.all_reduce(summed)
-    return summed.to(values.device)

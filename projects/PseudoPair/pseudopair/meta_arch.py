@@ -276,6 +276,15 @@ class PseudoPair(MemoryReID):
             self.surrogate.memory.update(indices, patches)
         self._step = None
 
+    def extracted_part(self) -> list[tuple[Tensor, Tensor]]:
+        """What this process' share of the label step leaves: images and their patches."""
+        return [] if self.surrogate is None else self.surrogate.seen
+
+    def extracted_parts(self, parts: list[list[tuple[Tensor, Tensor]]]) -> None:
+        """What it left in every process."""
+        if self.surrogate is not None:
+            self.surrogate.seen = [batch for part in parts for batch in part]
+
     @torch.no_grad()
     def pair_maps(self, images: Tensor) -> Tensor:
         """(B, 3, H', W') images in 0..255 -> (B, W, H, W') reduced maps, for pairs at test.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pseudopair.losses import pair_nce
-from pseudopair.memory import Columns, RowMemory, sum_over_ranks
+from pseudopair.memory import Columns, RowMemory
 from unreid.checks import check_choice, check_integer, check_number
 
 #: How a map is cut.
@@ -96,7 +96,8 @@ class SurrogateClasses(nn.Module):
                                groups=num_patches, bias=False)
         self.norm = nn.BatchNorm1d(num_features * num_patches)
         self.memory = RowMemory(num_patches, num_features, momentum=momentum, saved=True)
-        self._seen: list[tuple[Tensor, Tensor]] = []
+        #: What :meth:`remember` was given, on the CPU; :meth:`fill` uses it up.
+        self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, features: Tensor, indices: Tensor) -> Tensor:
         """(B, C, H, W) map of the images ``indices`` (B,) -> (B, P, d) unit rows."""
@@ -138,7 +139,7 @@ class SurrogateClasses(nn.Module):
     def remember(self, indices: Tensor, patches: Tensor) -> None:
         """Keep what the first label step shows: the rows start from it."""
         if not self.ready:
-            self._seen.append((indices, patches))
+            self.seen.append((indices.cpu(), patches.cpu()))
 
     def fill(self, num_images: int) -> None:
         """Make the memory, once: of what :meth:`remember` was given, else of zeros.
@@ -150,11 +151,10 @@ class SurrogateClasses(nn.Module):
             return
         width = self.memory.num_features
         rows = torch.zeros(num_images, self.num_patches, width)
-        for indices, patches in self._seen:
+        for indices, patches in self.seen:
             # Mirror images come apart; the mean of both is kept.
-            rows.index_add_(0, indices.cpu(), patches.cpu())
-        self._seen = []
-        rows = sum_over_ranks(rows, self.memory.rows.device)  # each has seen its share of them
+            rows.index_add_(0, indices, patches)
+        self.seen = []
         known = rows.abs().sum(dim=(1, 2)) > 0
         if known.sum() > 1:
             seen = F.normalize(rows[known], dim=2)

@@ -149,7 +149,7 @@ def test_fill__happens_once() -> None:
     before = made.memory.rows.clone()
     made.remember(torch.tensor([0]), patches_of(made, 1))
     made.fill(4)
-    assert torch.equal(made.memory.rows, before) and made._seen == []
+    assert torch.equal(made.memory.rows, before) and made.seen == []
 
 
 def test_fill__leaves_rows_of_images_that_were_not_seen_empty() -> None:

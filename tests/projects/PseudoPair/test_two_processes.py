@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from pseudopair.memory import RowMemory
 from pseudopair.surrogate import SurrogateClasses
+from tests.projects.PseudoPair.networks import network
 from tests.unreid.engine.ranks import run_on_ranks
+from unreid.engine.distributed import gather_all
 
 MAPS = torch.rand(8, 5, 4, 2, generator=torch.Generator().manual_seed(0))
 
@@ -22,6 +24,9 @@ def started(batches: list[list[int]]) -> torch.Tensor:
         for batch in batches:
             indices = torch.tensor(batch)
             classes.remember(indices, classes(MAPS[indices], indices))
+    model = network()
+    model.surrogate = classes
+    model.extracted_parts(gather_all(model.extracted_part()))
     classes.fill(8)
     return classes.memory.rows
 
