@@ -21,6 +21,9 @@ from unreid.kernels import borrow, kernel, knn_twin, num_threads
 METHODS = ("exact", "ivf", "hnsw")
 #: Rows of a block of the product when nothing is asked for.
 BLOCK_SIZE = 1024
+#: Entries of the plain search's product at once, of float32, on a CPU and on a GPU: a block of rows
+#: is as wide as there are images.
+MAX_ENTRIES = (2**26, 2**30)
 #: Candidates beyond k that a block keeps at first, before the error bound is looked at.
 SPARE = 16
 #: Added to an image's own score, so that it stays first among its exact duplicates.
@@ -73,6 +76,7 @@ def search(
     if features.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
         bound += 2.0**-9
     width = min(num, k + SPARE)
+    block_size = max(1, min(block_size, MAX_ENTRIES[features.device.type == "cuda"] // num))
     found = torch.empty((len(rows), k), dtype=torch.int64, device=features.device)
     values = torch.empty((len(rows), k), dtype=torch.float32, device=features.device)
     for start in range(0, len(rows), block_size):
