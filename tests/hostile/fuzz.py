@@ -54,7 +54,8 @@ SHORT: dict[str, tuple[str, ...]] = {
     "npz": ("honest", "labels pickle", "labels promises", "labels far_cameras", "index many",
             "index that leaves its root"),
     "checkpoints": ("honest", "weights: evil value", "weights: whole numbers",
-                    "archive that is packed", "tag: elsewhere", "results shown: kinds", "start: shapes"),
+                    "archive that is packed", "tag: elsewhere", "results shown: kinds",
+                    "start: shapes"),
 }
 
 
@@ -152,8 +153,11 @@ def preload() -> None:
                    "unreid.visualization.page", "unreid.visualization.sources", "tabulate",
                    "unreid.projects"):
         importlib.import_module(module)
+    import torch
+
     from unreid.projects import load_project
 
+    torch.set_num_threads(1)  # whoever forks must have one
     load_project("CALR")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -254,3 +256,27 @@ def test_bad_features_are_refused_by_name(rng: np.random.Generator, change, word
 def test_bad_settings_are_refused(rng: np.random.Generator, given: dict) -> None:
     with pytest.raises(ValueError, match=r"must be"):
         knn(oracle.unit(rng, 10, 4), **given)
+
+
+def test_plain_search__holds_a_bounded_product_and_finds_the_same(
+    monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    features = torch.from_numpy(rng.standard_normal((300, 8)).astype(np.float32))
+    features = torch.nn.functional.normalize(features)
+    rows = torch.arange(300)
+    wanted = search(features, rows, 5, 1024)
+    shapes: list[tuple[int, ...]] = []
+    product = torch.Tensor.__matmul__
+
+    def noted(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        result = product(one, other)
+        shapes.append(tuple(result.shape))
+        return result
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", noted)
+    # The package has a function of this module's name.
+    module = importlib.import_module("unreid.graph.knn")
+    monkeypatch.setattr(module, "MAX_ENTRIES", (3000, 3000))
+    found = search(features, rows, 5, 1024)
+    assert max(a * b for a, b in shapes) == 3000
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted))
