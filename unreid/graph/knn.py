@@ -23,7 +23,7 @@ METHODS = ("exact", "ivf", "hnsw")
 BLOCK_SIZE = 1024
 #: Entries of the plain search's product at once, of float32, on a CPU and on a GPU: a block of rows
 #: is as wide as there are images.
-MAX_ENTRIES = (2**26, 2**30)
+MAX_ENTRIES = (2**24, 2**30)
 #: Candidates beyond k that a block keeps at first, before the error bound is looked at.
 SPARE = 16
 #: Added to an image's own score, so that it stays first among its exact duplicates.
