@@ -74,7 +74,7 @@ YAMLS: dict[str, str | bytes] = {
     "expression": _GOOD + "TEST: {METRIC: \"__import__('os').system('touch pwned')\"}\n",
     "parentheses": _GOOD + "TEST: {METRIC: \"" + "(" * 5000 + "\"}\n",
     "minuses": _GOOD + "TEST: {METRIC: \"" + "-" * 50_000 + "1\"}\n",
-    "project_path": "PROJECT: ../../tmp/evil\n",
+    "project_path": "PROJECT: ../../evil/method\n",
     "project_dots": "PROJECT: \"..\"\n",
     "project_list": "PROJECT: [CALR]\n",
     "based_on_itself": "_BASE_: based_on_itself.yml\n" + _GOOD,
