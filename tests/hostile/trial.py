@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import resource
@@ -52,6 +53,7 @@ class Outcome:
         return lines[0] if lines else ""
 
 
+_PR_SET_PDEATHSIG = 1
 #: The exit code of a command that ended with an exception that it did not expect.
 TRACEBACK = 99
 
@@ -89,6 +91,8 @@ def _child(command: Callable[[], int | None], output: int) -> None:
     """Never returns."""
     code = TRACEBACK
     try:
+        # Whatever ends this process' parent ends it, too.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         for stream in (0, 1, 2):
             os.dup2(output if stream else os.open(os.devnull, os.O_RDONLY), stream)
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
