@@ -179,6 +179,8 @@ class Chaos:
         """The forked process: never returns."""
         code = 70
         try:
+            # A job in the background ignores Ctrl-C, and so would all that it starts.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             with open(output.with_suffix(".txt"), "a") as terminal:
                 os.dup2(terminal.fileno(), 1)
                 os.dup2(terminal.fileno(), 2)
@@ -260,6 +262,10 @@ def assert_whole(output: Path) -> None:
             assert (path.parent / path.read_text()).is_file()
 
 
+#: Runs for each end that is wanted: one may be done before its moment comes, not all.
+MOST_RUNS = 4
+
+
 def run(folder: Path, *, kills: int, stops: int, full: int, seed: int,
         say: Callable[[str], Any]) -> dict[str, int]:
     """As many kills, stops and full disks, three to a run; how many of each kind.
@@ -280,6 +286,8 @@ def run(folder: Path, *, kills: int, stops: int, full: int, seed: int,
     while left:
         number += 1
         output, flags = folder / f"run{number}", ()
+        if number > MOST_RUNS * (kills + stops + full):
+            raise RuntimeError(f"no run of {number - 1} could be ended by {left[-1]}")
         story = []
         for _ in range(3):
             if left and chaos.end(output, left[-1], rng, *flags):
