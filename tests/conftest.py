@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+# A job in the background is started with Ctrl-C ignored, and what it starts would be, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before numpy, faiss and torch start their thread pools.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
