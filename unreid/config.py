@@ -25,7 +25,7 @@ from unreid.checks import check_choice, check_integer, check_number, nearest
 from unreid.data.augment import check_input
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
 from unreid.modeling.neck_head import check_pooling
-from unreid.projects import Project, load_project
+from unreid.projects import Project, load_project, resolve_config
 from unreid.reading.tensors import load_tensors
 from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
@@ -160,7 +160,8 @@ def load_config(
     """Read a yml and ``KEY VALUE`` pairs into a checked config.
 
     Args:
-        config_file: A yml of a project; ``_BASE_`` chains are followed.
+        config_file: A yml of a project, or its short form such as ``CALR/market``; ``_BASE_``
+            chains are followed.
         opts: ``["SOLVER.MAX_EPOCH", "10", ...]``.
         freeze: Whether the config comes back frozen.
 
@@ -172,8 +173,7 @@ def load_config(
         KeyError: an unknown key, project, labeler, sampler, head, backbone or architecture.
         ValueError: a value out of range, or of the wrong type.
     """
-    if not os.path.isfile(config_file):
-        raise FileNotFoundError(f"--config-file {config_file}: no such file")
+    config_file = str(resolve_config(config_file))
     opts = list(opts)
     if len(opts) % 2:
         raise ValueError(f"options must come as KEY VALUE pairs, got an odd number: {opts}")

@@ -1,7 +1,10 @@
-"""Finds the projects (methods) and loads one by name, at run time only.
+"""Find the projects (methods) and their configs, and load a project by name, at run time only.
 
-A project is a folder ``projects/MyMethod`` with a package ``mymethod`` in it. The package's
-``__init__`` registers its parts by decorators and offers
+A project is a folder ``projects/MyMethod`` with a package ``mymethod`` and a folder ``configs`` in
+it. A wheel carries these folders inside the package ``unreid``. A project of another distribution
+is found by its entry point in the group ``unreid.projects``; its configs lie inside its package.
+
+The package's ``__init__`` registers its parts by decorators and offers
 
 * ``add_config(cfg)``: declare the method's keys under ``cfg.MYMETHOD``;
 * ``check_config(cfg)``: refuse values out of range (optional);
@@ -14,14 +17,22 @@ A project is a folder ``projects/MyMethod`` with a package ``mymethod`` in it. T
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from unreid.checks import nearest
+
+#: The folder of a wheel, inside the package, that holds what ``projects`` holds in a checkout.
+BUNDLED = "bundled_projects"
+#: The group of entry points ``MyMethod = "mymethod"`` of projects of other distributions.
+ENTRY_POINTS = "unreid.projects"
 
 
 @dataclass(frozen=True)
@@ -37,16 +48,99 @@ class Project:
 
 
 def projects_root() -> Path:
-    """``UNREID_PROJECTS``, or the folder ``projects`` beside the package."""
-    default = Path(__file__).resolve().parent.parent / "projects"
+    """Return the folder of projects.
+
+    Returns:
+        ``UNREID_PROJECTS``; otherwise the folder that a wheel installs inside the package, or that
+        of the checkout.
+    """
+    package = Path(__file__).resolve().parent
+    bundled = package / BUNDLED
+    default = bundled if bundled.is_dir() else package.parent / "projects"
     return Path(os.environ.get("UNREID_PROJECTS", default))
 
 
 def discover_projects() -> dict[str, Path]:
-    """Name -> folder of every project, by convention: ``projects/X/x/__init__.py``."""
+    """Return the name and folder of every project.
+
+    Returns:
+        Name -> the folder that holds ``configs``. Projects of :func:`projects_root` come first, by
+        convention ``X/x/__init__.py``; then those of entry points, whose folder is their package.
+    """
     root = projects_root()
     folders = sorted(root.iterdir()) if root.is_dir() else []
-    return {f.name: f for f in folders if (f / f.name.lower() / "__init__.py").is_file()}
+    found = {f.name: f for f in folders if (f / f.name.lower() / "__init__.py").is_file()}
+    for name, point in _entry_points().items():
+        folder = _package_folder(point)
+        if name not in found and folder is not None:
+            found[name] = folder
+    return found
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Name -> entry point of the projects of other distributions, sorted by name."""
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    return {point.name: point for point in sorted(points, key=lambda point: point.name)}
+
+
+def _package_folder(point: importlib.metadata.EntryPoint) -> Path | None:
+    """The folder of an entry point's package, which is not imported; None if there is no such."""
+    try:
+        spec = importlib.util.find_spec(point.module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        warnings.warn(
+            f"entry point {point.name} = {point.value} of the group {ENTRY_POINTS} must name a"
+            " package, and no such package is installed; the project is left out",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def list_configs(name: str, folder: Path) -> dict[str, Path]:
+    """Return the short form and file of every config of a project.
+
+    Args:
+        name: The project.
+        folder: Its folder, of :func:`discover_projects`.
+
+    Returns:
+        ``"CALR/small/plus"`` -> ``folder/configs/small/plus.yml``, without files that are only the
+        base of others (``Base-*.yml``).
+    """
+    root = folder / "configs"
+    files = sorted(f for f in root.rglob("*.yml") if not f.name.startswith("Base-"))
+    return {f"{name}/{f.relative_to(root).with_suffix('').as_posix()}": f for f in files}
+
+
+def resolve_config(config: str | os.PathLike[str]) -> Path:
+    """Return the file of a config that is given as a file or in its short form.
+
+    Args:
+        config: A path of a file, or ``PROJECT/NAME`` such as ``CALR/market``, with or without the
+            ending ``.yml``. A file of that path comes first.
+
+    Raises:
+        FileNotFoundError: neither a file nor a config of a project; the message lists what exists.
+    """
+    if os.path.isfile(config):
+        return Path(config)
+    short = os.fspath(config).removesuffix(".yml")
+    projects = discover_projects()
+    known: dict[str, Path] = {}
+    for name, folder in projects.items():
+        known |= list_configs(name, folder)
+    if short in known:
+        return known[short]
+    name = short.partition("/")[0]
+    listed = [c for c in known if c.startswith(f"{name}/")] or [f"{p}/..." for p in projects]
+    raise FileNotFoundError(
+        f"--config-file {config}: no such file, and no config of a project; there are"
+        f" {', '.join(listed) or 'none'}{nearest(short, known)}"
+    )
 
 
 def load_project(name: str) -> Project:
@@ -61,11 +155,10 @@ def load_project(name: str) -> Project:
         listed = ", ".join(known) or f"none in {projects_root()}"
         raise KeyError(f"PROJECT must be one of {listed}, got {name!r}{nearest(name, known)}")
     folder = known[name]
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-    package = importlib.import_module(name.lower())
+    module = _module_of(name, folder)
+    package = importlib.import_module(module)
     if not callable(getattr(package, "add_config", None)):
-        raise TypeError(f"{folder / name.lower()} must offer add_config(cfg)")
+        raise TypeError(f"{package.__path__[0]} must offer add_config(cfg)")
     return Project(
         name=name,
         folder=folder,
@@ -74,3 +167,12 @@ def load_project(name: str) -> Project:
         before_training=getattr(package, "before_training", None),
         draw_pictures=getattr(package, "draw_pictures", None),
     )
+
+
+def _module_of(name: str, folder: Path) -> str:
+    """The module to import for a project, which is made importable."""
+    if not (folder / name.lower() / "__init__.py").is_file():
+        return _entry_points()[name].module
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    return name.lower()

@@ -241,3 +241,9 @@ def test_whole_numbers__are_taken_for_keys_that_hold_fractions(tmp_path: Path) -
                             (cfg.UNSUP.MEMORY.TEMPERATURE, 1.0)):
         assert type(value) is float and value == expected
     assert type(cfg.SOLVER.MAX_EPOCH) is int
+
+
+def test_short_form__reads_the_same_config_as_the_file() -> None:
+    off = ["MODEL.BACKBONE.PRETRAIN", "False"]
+    by_file, by_name = load_config(str(ROOT / MARKET), off)[0], load_config("CALR/market", off)[0]
+    assert config_hash(by_name) == config_hash(by_file)

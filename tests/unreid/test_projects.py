@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from unreid.projects import discover_projects, load_project
+from unreid.projects import discover_projects, list_configs, load_project, resolve_config
 
 
 @pytest.fixture
@@ -53,3 +54,49 @@ def test_unknown_project__lists_what_exists(folder: Path) -> None:
     project(folder, "OnlyMethod", "def add_config(cfg): pass\n")
     with pytest.raises(KeyError, match=r"one of OnlyMethod, got 'OnlyMethd'; did you mean"):
         load_project("OnlyMethd")
+
+
+def test_short_form__is_the_file_of_a_project() -> None:
+    folder = discover_projects()["CALR"]
+    assert resolve_config("CALR/market") == folder / "configs" / "market.yml"
+    assert resolve_config("CALR/market.yml") == folder / "configs" / "market.yml"
+    assert resolve_config("CALR/small/plus") == folder / "configs" / "small" / "plus.yml"
+
+
+def test_file_of_the_same_name__comes_before_the_short_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CALR").mkdir()
+    Path("CALR/market").write_text("PROJECT: CALR\n")
+    assert resolve_config("CALR/market") == Path("CALR/market")
+    Path("CALR/market").unlink()
+    Path("CALR/market").mkdir()
+    assert resolve_config("CALR/market").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "listed"),
+    [
+        ("CALR/marke", r"there are .*CALR/market, .*did you mean 'CALR/market'\?"),
+        ("calr/market", r"there are CALR/\.\.\., .*did you mean 'CALR/market'\?"),
+        ("CALR/../CALR/market", r"there are .*CALR/market, "),
+        ("nowhere.yml", r"there are CALR/\.\.\., "),
+        ("CALR", r"there are .*CALR/market, "),
+        ("x" * 5000, "there are CALR"),
+        ("a\0b", "there are CALR"),
+    ],
+)
+def test_config_that_does_not_exist__lists_what_does(name: str, listed: str) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file, and no config of") as error:
+        resolve_config(name)
+    assert str(error.value).startswith(f"--config-file {name}")
+    assert re.search(listed, str(error.value))
+
+
+def test_every_config__has_a_short_form_but_bases() -> None:
+    for name, folder in discover_projects().items():
+        configs = list_configs(name, folder)
+        files = {f for f in folder.rglob("*.yml") if not f.name.startswith("Base-")}
+        assert set(configs.values()) == files and files
+        assert all(resolve_config(short) == file for short, file in configs.items())
