@@ -110,8 +110,11 @@ def _add_folder_config(cfg: CfgNode) -> None:
     folder.TRAIN = ""
     folder.QUERY = ""
     folder.GALLERY = ""
-    # Searched in the path relative to the root; named groups camera, id, tracklet.
+    # Searched in the path relative to the root: "cam{camera}/*", or a regular expression with named
+    # groups camera, id, tracklet, or with one group, the camera.
     folder.PATTERN = ""
+    # A second pattern, of the id alone; images that it does not match have none.
+    folder.ID_PATTERN = ""
     # Or a file with the columns path, camera, and perhaps id, tracklet.
     folder.CSV = ""
     # "regex", "subfolder", "csv" or "one" camera; "": by the pattern or CSV given, else one.

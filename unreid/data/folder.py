@@ -1,18 +1,24 @@
-"""Any folder of crops: which pictures it has, and the camera, id and tracklet of each.
+"""Any folder of crops: which images it has, and the camera, id and tracklet of each.
 
-What a picture's path does not say comes from a regular expression on it, from the sub-folders it
-lies in, or from a CSV (see :mod:`unreid.data.folder_csv`).
+These are read from the path by a pattern (:mod:`unreid.data.path_pattern`), from the sub-folders,
+or from a CSV (:mod:`unreid.data.folder_csv`). What may surprise is logged as one warning each:
+files that are left out, and folders that share a camera.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from unreid.checks import check_choice
 from unreid.data.folder_csv import read_csv
+from unreid.data.path_pattern import FIELDS, PathPattern
+
+logger = logging.getLogger("fastreid.unreid.folder")
 
 #: Suffixes of pictures, in any case.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -20,8 +26,6 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 CAMERA_FROM = ("regex", "subfolder", "csv", "one")
 #: In a name they would write lines of their own into logs and tables.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-#: What can be read of a picture, by the names of groups, levels and columns.
-FIELDS = ("camera", "id", "tracklet")
 #: The camera of every picture of a folder that has one.
 ONE_CAMERA = "0"
 
@@ -47,6 +51,7 @@ def read_folder(
     root: str | os.PathLike[str],
     *,
     pattern: str = "",
+    id_pattern: str = "",
     csv: str = "",
     camera: str = "",
     levels: Sequence[str] = ("camera",),
@@ -59,8 +64,10 @@ def read_folder(
 
     Args:
         root: The folder.
-        pattern: A regular expression with named groups of :data:`FIELDS`, searched in the path
-            relative to ``root`` (``cam1/0007_003.jpg``).
+        pattern: Searched in the path relative to ``root`` (``cam1/0007_003.jpg``): see
+            :mod:`unreid.data.path_pattern`. One unnamed group is the camera.
+        id_pattern: A second pattern, whose one unnamed group is the id; an image that it does not
+            match has no id.
         csv: A file with the columns path (relative to ``root``), camera and perhaps id, tracklet.
             Only the pictures in it are read. It is looked for in ``root``, then where we are.
         camera: One of :data:`CAMERA_FROM`; "" takes the CSV or the pattern that is given, and
@@ -72,12 +79,13 @@ def read_folder(
     Raises:
         FileNotFoundError: no such folder or CSV.
         ValueError: settings that contradict each other, a path that does not say its camera, a
-            name that is no UTF-8, or (see :mod:`unreid.data.folder_csv`) a bad CSV.
+            name that is no UTF-8, a pattern that takes too long, or a bad CSV.
     """
     root = os.path.expanduser(os.fspath(root))
     if not os.path.isdir(root):
         raise FileNotFoundError(f"{root}: no such folder; name one that holds the pictures")
-    source, expression = check_reading(pattern=pattern, csv=csv, camera=camera, levels=levels)
+    source, expression, of_ids = check_reading(pattern=pattern, id_pattern=id_pattern, csv=csv,
+                                               camera=camera, levels=levels)
     under = _below(root, under)
     if source == "csv":
         inside = f"{under}/" if under else ""
@@ -85,8 +93,12 @@ def read_folder(
                 for row in read_csv(_csv_file(root, csv), root, SUFFIXES)
                 if row.path.startswith(inside)]
     else:
-        names = image_files(root, under)
+        names, others = list_files(root, under)
+        _warn_of_others(root, others)
         found = _matched(root, names, expression)
+        if of_ids is not None:
+            for name, fields in zip(names, of_ids.search(names)):
+                found[name].update(fields or {})
         for name, fields in found.items():
             if source == "subfolder":
                 fields.update(_of_levels(root, name, under, levels))
@@ -95,6 +107,7 @@ def read_folder(
             if not fields["camera"]:
                 raise ValueError(f"{root}/{name}: the group camera of {pattern!r} is empty here;"
                                  " it must have at least one character")
+        _warn_of_shared_cameras(found, under)
         rows = [(name, str(fields["camera"]), fields.get("id") or None,
                  fields.get("tracklet") or None) for name, fields in found.items()]
     return tuple(sorted(FolderItem(f"{root.rstrip('/')}/{name}", camera_name, pid, tracklet)
@@ -102,9 +115,10 @@ def read_folder(
 
 
 def check_reading(
-    *, pattern: str = "", csv: str = "", camera: str = "", levels: Sequence[str] = ("camera",)
-) -> tuple[str, re.Pattern[str] | None]:
-    """(where the camera is written, the compiled pattern), or an error that says what is amiss.
+    *, pattern: str = "", id_pattern: str = "", csv: str = "", camera: str = "",
+    levels: Sequence[str] = ("camera",),
+) -> tuple[str, PathPattern | None, PathPattern | None]:
+    """Return (where the camera is written, the compiled pattern, that of ids).
 
     Raises:
         ValueError: see :func:`read_folder`.
@@ -113,7 +127,7 @@ def check_reading(
     check_choice("camera", source, CAMERA_FROM)
     if (source == "csv") != bool(csv):
         raise ValueError(f"camera {source!r} with csv {csv!r}: a CSV and camera 'csv' go together")
-    if csv and pattern:
+    if csv and (pattern or id_pattern):
         raise ValueError("give a pattern or a CSV, not both: the CSV has a column for each field")
     if source == "regex" and not pattern:
         raise ValueError("camera 'regex' needs a pattern, such as '_c(?P<camera>[0-9]+)'")
@@ -123,31 +137,39 @@ def check_reading(
         if list(levels).count("camera") != 1 or len({x for x in levels if x}) != sum(
                 bool(x) for x in levels):
             raise ValueError(f"levels must name camera once and no field twice, got {levels}")
-    expression = None
-    if pattern:
-        try:
-            expression = re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"pattern must be a regular expression, got {pattern!r} ({error})") \
-                from error
-        for group in expression.groupindex:
-            check_choice("a named group of the pattern", group, FIELDS)
-        if source == "regex" and "camera" not in expression.groupindex:
-            raise ValueError(
-                f"pattern must have a group (?P<camera>...), got {pattern!r}; if the camera is not"
-                " in the path, say camera 'subfolder' or 'one'"
-            )
-    return source, expression
+    expression = PathPattern.compile(pattern, "camera") if pattern else None
+    of_ids = PathPattern.compile(id_pattern, "id") if id_pattern else None
+    if source == "regex" and expression is not None and "camera" not in expression.groups:
+        raise ValueError(
+            f"pattern must have a group (?P<camera>...), got {pattern!r}; if the camera is not"
+            " in the path, say camera 'subfolder' or 'one'"
+        )
+    if of_ids is not None:
+        if "id" not in of_ids.groups or "camera" in of_ids.groups:
+            raise ValueError("the pattern of ids must have one group, (?P<id>...) or {id}, and none"
+                             f" of the camera, got {id_pattern!r}")
+        if expression is not None and "id" in expression.groups:
+            raise ValueError(f"give the id in one pattern, got {pattern!r} and {id_pattern!r}")
+    return source, expression, of_ids
 
 
 def image_files(root: str, under: str = "") -> tuple[str, ...]:
-    """Paths relative to ``root`` of all pictures below ``root/under``, sorted, forward slashes.
+    """Return the images of :func:`list_files`."""
+    return list_files(root, under)[0]
+
+
+def list_files(root: str, under: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the images below ``root/under``, and all other files.
+
+    Both are paths relative to ``root``, sorted, with forward slashes; names that begin with a dot
+    are in neither.
 
     Raises:
         OSError: a folder that cannot be read.
         ValueError: a name that is no UTF-8, or has control characters.
     """
     found: list[str] = []
+    others: list[str] = []
     seen: set[tuple[int, int]] = set()
     real, linked = [under], list[str]()
     while real or linked:
@@ -162,7 +184,9 @@ def image_files(root: str, under: str = "") -> tuple[str, ...]:
                 (linked if entry.is_symlink() else real).append(name)
             elif name.lower().endswith(SUFFIXES):
                 found.append(name)
-    return tuple(sorted(found))
+            else:
+                others.append(name)
+    return tuple(sorted(found)), tuple(sorted(others))
 
 
 def _entries(root: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -210,25 +234,54 @@ def _csv_file(root: str, csv: str) -> str:
 
 
 def _matched(
-    root: str, names: Sequence[str], expression: re.Pattern[str] | None
+    root: str, names: Sequence[str], expression: PathPattern | None
 ) -> dict[str, dict[str, str | None]]:
-    """What the groups of the pattern say of each path; nothing without a pattern."""
+    """Return what the groups of the pattern say of each path; nothing without a pattern."""
     if expression is None:
         return {name: {} for name in names}
-    groups: dict[str, dict[str, str | None]] = {}
-    missed = []
-    for name in names:
-        match = expression.search(name)
-        if match is None:
-            missed.append(name)
-        else:
-            groups[name] = dict(match.groupdict())
+    found = dict(zip(names, expression.search(names)))
+    missed = [name for name, fields in found.items() if fields is None]
     if missed:
         raise ValueError(
             f"{root}/{missed[0]}{_others(missed)} does not match the pattern"
-            f" {expression.pattern!r}; the pattern must be found in {missed[0]!r}"
+            f" {expression.written!r}; the pattern must be found in {missed[0]!r}"
         )
-    return groups
+    return {name: fields for name, fields in found.items() if fields is not None}
+
+
+def _warn_of_others(root: str, others: Sequence[str]) -> None:
+    """Log how many files are left out because of their suffix."""
+    if not others:
+        return
+    counts = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in others)
+    listed = ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(5))
+    logger.warning(f"{root}: {len(others)} files are left out ({listed}), such as {others[0]}; read"
+                   f" are {' '.join(SUFFIXES)}: convert the others to one of these")
+
+
+def _warn_of_shared_cameras(found: dict[str, dict[str, str | None]], under: str) -> None:
+    """Log that folders such as ``storeA/cam1`` and ``storeB/cam1`` are one camera.
+
+    Looked at are folders whose name holds the camera's, below folders that are no id.
+    """
+    parents: dict[str, set[str]] = defaultdict(set)
+    for name, fields in found.items():
+        camera, pid = fields["camera"], fields.get("id")
+        folders = name.split("/")[:-1]
+        # Its own word: camera 1 is neither in "2021" nor in "cam12".
+        word = re.compile(rf"(?<![0-9]){re.escape(camera or '')}(?![0-9])")
+        at = next((i for i in range(len(folders) - 1, -1, -1) if word.search(folders[i])), None)
+        if at and not (pid and any(pid in part for part in folders[:at])):
+            parents[str(camera)].add("/".join(folders[: at + 1]))
+    shared = {camera: sorted(own) for camera, own in parents.items() if len(own) > 1}
+    if shared:
+        camera, own = next(iter(sorted(shared.items())))
+        logger.warning(
+            f"camera {camera!r}: {', '.join(own[:3])} are taken as one camera"
+            + (f" (and so are the folders of {len(shared) - 1} others)" if len(shared) > 1 else "")
+            + "; if they are several, let the camera's pattern hold the folders above, too, such as"
+            " '(.+/cam[0-9]+)/'"
+        )
 
 
 def _of_levels(root: str, name: str, under: str, levels: Sequence[str]) -> dict[str, str | None]:

@@ -111,7 +111,8 @@ def check_folder_settings(cfg: Any) -> None:
 
 
 def _settings(node: Any) -> dict[str, Any]:
-    return dict(pattern=node.PATTERN, csv=node.CSV, camera=node.CAMERA, levels=tuple(node.LEVELS))
+    return dict(pattern=node.PATTERN, id_pattern=node.ID_PATTERN, csv=node.CSV,
+                camera=node.CAMERA, levels=tuple(node.LEVELS))
 
 
 def _read(node: Any, folder: str) -> tuple[FolderItem, ...]:

@@ -107,9 +107,9 @@ def _query_folder(path: str, args: Any) -> tuple[FolderItem, ...]:
 
 def _query_file(path: str, args: Any) -> FolderItem:
     if args.pattern:
-        _, expression = check_reading(pattern=args.pattern, levels=args.levels,
-                                      camera="" if args.camera == "csv" else args.camera)
-        found = expression.search(path.replace(os.sep, "/")) if expression else None
-        groups = found.groupdict() if found else {}
+        _, expression, _ = check_reading(pattern=args.pattern, levels=args.levels,
+                                         camera="" if args.camera == "csv" else args.camera)
+        (found,) = expression.search([path.replace(os.sep, "/")]) if expression else (None,)
+        groups = found or {}
         return FolderItem(path, groups.get("camera") or "", groups.get("id") or None, None)
     return FolderItem(path, "", None, None)

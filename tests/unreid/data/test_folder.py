@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,19 @@ def fill(root: Path, *names: str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     return root
+
+
+@contextlib.contextmanager
+def warnings_of(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """``caplog`` hears the folder's logger, whatever an earlier training set up."""
+    log = logging.getLogger("fastreid.unreid.folder")
+    log.addHandler(caplog.handler)
+    propagate, log.propagate = log.propagate, False
+    try:
+        yield
+    finally:
+        log.removeHandler(caplog.handler)
+        log.propagate = propagate
 
 
 def relative(root: Path, items: tuple[FolderItem, ...]) -> list[str]:
@@ -228,9 +244,57 @@ def test_accents_in_two_forms__are_two_names_in_a_folder(tmp_path: Path) -> None
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9999)), max_size=8, unique=True))
 def test_pattern__agrees_with_a_plain_search_of_each_name(pairs: list[tuple[int, int]]) -> None:
-    _, expression = check_reading(pattern=PATTERN)
+    _, expression, _ = check_reading(pattern=PATTERN)
     assert expression is not None
     for camera, pid in pairs:
         name = f"a/c{camera}_p{pid}.jpg"
-        match, plain = expression.search(name), re.search(r"c(\d+)_p(\d+)", name)
-        assert match and plain and match.groupdict() == {"camera": plain[1], "id": plain[2]}
+        (found,), plain = expression.search([name]), re.search(r"c(\d+)_p(\d+)", name)
+        assert plain and found == {"camera": plain[1], "id": plain[2]}
+
+
+def test_two_patterns__give_camera_and_id_and_some_images_have_no_id(tmp_path: Path) -> None:
+    fill(tmp_path, "cam1/person7_a.jpg", "cam2/unknown.jpg")
+    items = read_folder(tmp_path, pattern="cam([0-9]+)", id_pattern="person([0-9]+)")
+    assert [(i.camera, i.pid) for i in items] == [("1", "7"), ("2", None)]
+    for settings, words in (
+        (dict(pattern=PATTERN, id_pattern="p([0-9]+)"), "give the id in one pattern"),
+        (dict(id_pattern="person[0-9]+"), "the pattern of ids must have one group"),
+        (dict(csv="a.csv", id_pattern="p([0-9]+)"), "give a pattern or a CSV, not both"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_folder(tmp_path, **settings)
+
+
+def test_files_that_are_left_out__are_counted_in_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path, "a.jpg", "notes.txt", "more/b.gif", "more/c.gif", ".hidden.txt")
+    with warnings_of(caplog):
+        assert len(read_folder(tmp_path)) == 1
+    (warning,) = caplog.messages
+    assert "3 files are left out (2 .gif, 1 .txt), such as more/b.gif" in warning
+    assert "convert the others" in warning
+
+
+@pytest.mark.parametrize(("names", "settings", "shared"), [
+    (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"], dict(pattern="cam([0-9]+)"), True),
+    (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"],
+     dict(camera="subfolder", levels=("", "camera")), True),
+    (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"], dict(pattern="(store./cam[0-9]+)"), False),
+    (["storeA/cam1/a.jpg", "storeB/cam2/b.jpg"], dict(pattern="cam([0-9]+)"), False),
+    (["7/cam1/a.jpg", "8/cam1/b.jpg"], dict(pattern="{id}/cam{camera}"), False),
+    (["train/7_c1.jpg", "test/8_c1.jpg"], dict(pattern="c([0-9]+)"), False),
+    (["a/2021/c1.jpg", "b/2021/c1.jpg"], dict(pattern="c([0-9]+)"), False),
+])
+def test_folders_that_become_one_camera__are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: list[str], settings: dict,
+    shared: bool,
+) -> None:
+    fill(tmp_path, *names)
+    with warnings_of(caplog):
+        read_folder(tmp_path, **settings)
+    found = [m for m in caplog.messages if "are taken as one camera" in m]
+    assert len(found) == shared
+    if shared:
+        assert "1': storeA/cam1, storeB/cam1 are taken as one camera" in found[0]
+        assert "let the camera's pattern hold the folders above" in found[0]
