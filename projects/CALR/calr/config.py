@@ -76,9 +76,13 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.ADVERSARY.START_EPOCH = 0
     # -1 means to the end.
     cfg.CALR.ADVERSARY.END_EPOCH = -1
-    # Factor of the reversed gradient, and "constant" or "dann" (grows from 0 to FACTOR).
+    # Factor lambda of the reversed gradient. SCHEDULE "constant": FACTOR in every epoch. "dann":
+    # FACTOR (2 / (1 + exp(-10 p)) - 1), p from 0 in START_EPOCH to 1 at END_EPOCH.
     cfg.CALR.ADVERSARY.FACTOR = 1.0
     cfg.CALR.ADVERSARY.SCHEDULE = "constant"
+    # The released program's loss: a softmax before a cross entropy that applies its own. Divides
+    # the gradient at the features by about the number of cameras (undecided discriminator).
+    cfg.CALR.ADVERSARY.SOFTMAX_TWICE = False
     cfg.CALR.ADVERSARY.HIDDEN = 100
 
 

@@ -3,7 +3,7 @@
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
 
-Letters: B images, D channels, C clusters.
+Notation: B images, D channels, C clusters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastreid.config import configurable
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from torch import Tensor
 
-from calr.adversary import CameraAdversary, dann_factor
+from calr.adversary import CameraAdversary, reversal_factor
 from calr.weights import cluster_weights
 from unreid.losses.cluster_nce import cluster_nce
 from unreid.modeling.memory_reid import MemoryReID
@@ -29,8 +29,9 @@ class CALR(MemoryReID):
     Args:
         adversary: Camera discriminator, or None to train without alignment.
         adversary_epochs: (start, end) of the alignment, end excluded, -1 = to the last epoch.
-        adversary_factor: Factor of the reversed gradient.
-        adversary_schedule: ``"constant"`` or ``"dann"``.
+        adversary_factor: Largest factor of the reversed gradient.
+        adversary_schedule: ``"constant"`` or ``"dann"``: see
+            :func:`calr.adversary.reversal_factor`.
         weights_start: First epoch with entropy weights, or None for never.
         num_epochs: E, for the schedule.
         memory_reid: Keywords of :class:`MemoryReID`.
@@ -69,7 +70,8 @@ class CALR(MemoryReID):
         wanted = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
         return {
             **keywords,
-            "adversary": CameraAdversary(width, cfg.UNSUP.NUM_CAMERAS, adversary.HIDDEN)
+            "adversary": CameraAdversary(width, cfg.UNSUP.NUM_CAMERAS, adversary.HIDDEN,
+                                         adversary.SOFTMAX_TWICE)
             if wanted else None,
             "adversary_epochs": (adversary.START_EPOCH, adversary.END_EPOCH),
             "adversary_factor": adversary.FACTOR,
@@ -92,9 +94,8 @@ class CALR(MemoryReID):
             self.cluster_weights = torch.from_numpy(weights).to(self.device)
         start, end = self.adversary_epochs
         self.aligns = self.adversary is not None and start <= epoch and (end < 0 or epoch < end)
-        self.factor = self.adversary_factor
-        if self.adversary_schedule == "dann":
-            self.factor *= dann_factor(epoch / self.num_epochs)
+        self.factor = reversal_factor(epoch, self.num_epochs, self.adversary_epochs,
+                                      self.adversary_factor, self.adversary_schedule)
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """``loss_inter``, weighted InfoNCE [0, Eq. 9], and ``loss_camera`` [0, Eq. 11]."""

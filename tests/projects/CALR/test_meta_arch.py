@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,25 @@ def test_dann_schedule__grows_with_the_epochs() -> None:
     constant = network(CALR__ADVERSARY__FACTOR=0.5)
     tell(constant, 1)
     assert constant.factor == 0.5
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_softmax_twice__reaches_the_discriminator(twice: bool) -> None:
+    model = network(CALR__ADVERSARY__SOFTMAX_TWICE=twice)
+    assert model.adversary is not None and model.adversary.softmax_twice == twice
+
+
+@pytest.mark.parametrize(
+    ("config", "twice"),
+    [*((name, True) for name in ("market", "duke", "msmt17", "veri", "market_ibn",
+                                 "market_ibn_gem")),
+     *((name, False) for name in ("market_plus", "small/calr", "small/plus", "synthetic"))],
+)
+def test_softmax_twice__is_on_in_the_configs_that_reproduce_the_paper(
+    config: str, twice: bool
+) -> None:
+    cfg, _ = load_tiny(Path(f"projects/CALR/configs/{config}.yml"))
+    assert cfg.CALR.ADVERSARY.SOFTMAX_TWICE is twice
 
 
 def test_weights__begin_in_their_epoch() -> None:
