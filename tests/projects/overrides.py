@@ -74,8 +74,19 @@ def project_of(config: Path) -> str:
     return config.parts[1]
 
 
+def is_adaptation(config: Path) -> bool:
+    """Whether a config starts from source-trained weights (``small/uda_<row>.yml``)."""
+    return config.name.startswith("uda_")
+
+
 def tiny_options(config: Path, output: Path | str, **settings: object) -> list[str]:
-    """``KEY VALUE`` pairs; keywords (``SOLVER__MAX_EPOCH=3``) win over the tables above."""
+    """Return ``KEY VALUE`` pairs; keywords (``SOLVER__MAX_EPOCH=3``) override the tables above.
+
+    A ``uda_`` config keeps its backbone, which is small: its network is all that it adds.
+    """
     pairs = {**TINY, **OF_PROJECT.get(project_of(config), {}), "OUTPUT_DIR": str(output)}
+    if is_adaptation(config):
+        for key in ("NAME", "DEPTH", "FEAT_DIM"):
+            del pairs[f"MODEL.BACKBONE.{key}"]
     pairs.update({key.replace("__", "."): str(value) for key, value in settings.items()})
     return [word for pair in pairs.items() for word in pair]

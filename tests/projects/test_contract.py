@@ -11,7 +11,13 @@ import torch
 from fastreid.solver import build_optimizer
 from fastreid.utils.events import EventStorage
 
-from tests.projects.overrides import FOR_ONE_STEP, ROOT, config_files, project_of
+from tests.projects.overrides import (
+    FOR_ONE_STEP,
+    ROOT,
+    config_files,
+    is_adaptation,
+    project_of,
+)
 from tests.projects.tiny_run import (
     Interrupted,
     assert_same_labels,
@@ -22,7 +28,7 @@ from tests.projects.tiny_run import (
     load_tiny,
     train_tiny,
 )
-from unreid.config import CfgNode, load_config
+from unreid.config import CfgNode, flat_keys, load_config
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.projects import discover_projects
@@ -40,6 +46,66 @@ def test_configs__are_found_for_every_project() -> None:
 def test_configs__write_into_folders_of_their_own() -> None:
     given = [CfgNode.load_yaml_with_base(str(ROOT / config))["OUTPUT_DIR"] for config in CONFIGS]
     assert len(set(given)) == len(given)
+
+
+#: The rows that claims are made of, cold (``small/<row>.yml``) and warm (``small/uda_<row>.yml``).
+ROWS = {
+    "CALR": ("baseline", "baseline_plus", "calr", "plus"),
+    "SphereCluster": ("hct", "dbc", "buc", "spherecluster", "plus"),
+    "PseudoPair": ("surrogate", "pairs", "intra", "inter", "plus"),
+}
+WARM_ROWS = {
+    "CALR": ("baseline", "baseline_plus", "calr", "plus"),
+    "SphereCluster": ("hct", "spherecluster", "plus"),
+    "PseudoPair": ("intra", "plus"),
+}
+
+
+def row(project: str, name: str) -> Path:
+    return Path("projects", project, "configs", "small", f"{name}.yml")
+
+
+def settings_of(config: Path) -> dict[str, Any]:
+    cfg, _ = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
+    return dict(flat_keys(cfg))
+
+
+def test_rows__have_their_fixed_names() -> None:
+    cold = {row(project, name) for project, names in ROWS.items() for name in names}
+    warm = {row(project, f"uda_{name}") for project, names in WARM_ROWS.items() for name in names}
+    assert cold | warm <= set(CONFIGS)
+    assert {config for config in CONFIGS if is_adaptation(config)} == warm
+
+
+@pytest.mark.parametrize(
+    ("project", "name"), [(project, name) for project, names in WARM_ROWS.items() for name in names]
+)
+def test_uda_row__is_its_cold_row_from_another_start_network(project: str, name: str) -> None:
+    cold, warm = settings_of(row(project, name)), settings_of(row(project, f"uda_{name}"))
+    different = {key: value for key, value in warm.items() if cold[key] != value}
+    different.pop("OUTPUT_DIR")
+    assert different == {
+        "MODEL.BACKBONE.NAME": "build_osnet_backbone",
+        "MODEL.BACKBONE.DEPTH": "x0_25",
+        "MODEL.BACKBONE.FEAT_DIM": 128,
+        "MODEL.HEADS.POOL_LAYER": "GlobalAvgPool",
+        # ImageNet's, in units of 0..255.
+        "MODEL.PIXEL_MEAN": pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406]),
+        "MODEL.PIXEL_STD": pytest.approx([255 * 0.229, 255 * 0.224, 255 * 0.225]),
+    }
+    assert warm["MODEL.BACKBONE.WITH_IBN"] is False
+    assert warm["INPUT.SIZE_TRAIN"] == warm["INPUT.SIZE_TEST"] == [128, 64]
+
+
+def test_baseline_plus__adds_to_the_baseline_what_is_no_part_of_calr() -> None:
+    plain, plus = settings_of(row("CALR", "baseline")), settings_of(row("CALR", "baseline_plus"))
+    different = {key: value for key, value in plus.items() if plain[key] != value}
+    different.pop("OUTPUT_DIR")
+    assert different == {
+        "UNSUP.CENTER_CAMERAS": True, "TEST.CENTER_CAMERAS": True, "TEST.FLIP.ENABLED": True
+    }  # fmt: skip
+    recommended = settings_of(row("CALR", "plus"))
+    assert all(recommended[key] == value for key, value in different.items())
 
 
 @every_config
@@ -95,7 +161,11 @@ def small_but_own(config: Path) -> dict[str, Any]:
             "MODEL.BACKBONE.FEAT_DIM": 512}
 
 
-@every_config
+#: A ``uda_`` row is its cold row on OSNet, whose gates have two hidden units behind a ReLU at this
+#: width: from a random start one may be dead, whatever trains it.
+@pytest.mark.parametrize(
+    "config", [c for c in CONFIGS if not is_adaptation(c)], ids=lambda p: "/".join(p.parts[1:])
+)
 def test_one_step__moves_every_trainable_parameter(
     config: Path, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
