@@ -61,6 +61,32 @@ def _sync_folder(folder: str) -> None:
             os.close(descriptor)
 
 
+def append_line(path: str, line: str) -> None:
+    """Append ``line`` to a file, on disk when this returns.
+
+    A process that is killed meanwhile leaves at most one incomplete last line.
+
+    Raises:
+        OSError: the write failed (disk full, no permission); the message names ``path``, and the
+            file ends where it ended before.
+    """
+    try:
+        with held(), open(path, "ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                left = memoryview(line.encode())
+                while left:
+                    left = left[file.write(left):]
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path} ({error}); what stood there before is"
+                      " untouched") from error
+
+
 def save_json(path: str, content: Mapping[str, Any]) -> None:
     """Indented JSON, written whole or not at all."""
     with replace_file(path, "w") as file:

@@ -17,7 +17,7 @@ _TEMPORARY = re.compile(r".+\.\d+\.tmp")
 _FOLDERS = ("labels", "intra")
 
 _FILES = ("config.yaml", "results.json", "local_labels.npz", "log.txt", "metrics.json",
-          "last_checkpoint", "report.html")
+          "epochs.jsonl", "last_checkpoint", "report.html")
 
 
 def output_files(folder: str) -> list[str]:

@@ -12,6 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -57,6 +58,23 @@ class Labeler(Protocol):
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels: ...
 
 
+@dataclass(frozen=True)
+class LabelStep:
+    """What a label step measured.
+
+    Attributes:
+        quality: Name of the labels -> metric -> value; empty where the truth is not known.
+        remarks: Facts that the method adds.
+        seconds: Phase of the hook (``extract``, ``label``, ``judge``) -> seconds.
+        label_seconds: Phase inside ``label`` -> seconds.
+    """
+
+    quality: Mapping[str, Mapping[str, float]]
+    remarks: Mapping[str, str]
+    seconds: Mapping[str, float]
+    label_seconds: Mapping[str, float]
+
+
 class PseudoLabelHook(HookBase):
     """Relabels before each epoch and hands the labels to all who need them.
 
@@ -70,6 +88,8 @@ class PseudoLabelHook(HookBase):
 
     Attributes:
         labels: Those in force; None before the first label step.
+        step: Of this epoch; None where the labels of the epoch before were kept.
+        started: Time at which the label step of this epoch began, in seconds of the epoch.
     """
 
     def __init__(
@@ -88,10 +108,13 @@ class PseudoLabelHook(HookBase):
         self.quality = quality
         self.selection = selection
         self.labels: PseudoLabels | None = None
+        self.step: LabelStep | None = None
+        self.started = 0.0
         self.seconds: dict[str, float] = {}
 
     def before_epoch(self) -> None:
         epoch = self.trainer.epoch
+        self.started, self.step = time.time(), None
         seed_alike(self.cfg.UNSUP.SEED, epoch)
         if self.labels is not None and not self._renews(epoch):
             # A resumed run knows these of them, and shall leave the same files.
@@ -115,7 +138,7 @@ class PseudoLabelHook(HookBase):
         for phase, value in seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + value
         self._save(pseudo, epoch)
-        self._publish(pseudo, epoch, {**seconds, **pseudo.seconds})
+        self._publish(pseudo, epoch, seconds)
 
     def _label(self, bank: FeatureBank, epoch: int) -> tuple[PseudoLabels, dict[str, float]]:
         """Judge the labels of the round that ends, then make new ones; on rank 0 alone."""
@@ -269,46 +292,60 @@ class PseudoLabelHook(HookBase):
         )
 
     def _publish(self, pseudo: PseudoLabels, epoch: int, seconds: Mapping[str, float]) -> None:
-        sizes = pseudo.sizes
-        cameras = cameras_per_cluster(pseudo.labels, self.images.camids)
-        scalars = {
-            "clusters": pseudo.num_clusters,
-            "noise": pseudo.num_noise / len(pseudo),
-            "largest": int(sizes.max()),
-            "cameras_per_cluster": float(cameras.mean()),
-        }
-        if pseudo.pairs is not None:
-            scalars["pairs"] = len(pseudo.pairs)
+        counts = label_counts(pseudo, self.images.camids)
+        scalars = {"clusters": counts["clusters"], "noise": counts["noise"] / counts["images"],
+                   **{k: v for k, v in counts.items()
+                      if k in ("largest", "cameras_per_cluster", "pairs")}}
         line = (
-            f"Labels of epoch {epoch}: {pseudo.num_clusters} clusters, noise {pseudo.num_noise}"
-            f" ({100 * scalars['noise']:.1f} %), largest {scalars['largest']}, mean size"
-            f" {sizes.mean():.1f}, cameras per cluster {cameras.mean():.2f}"
+            f"Labels of epoch {epoch}: {counts['clusters']} clusters, noise {counts['noise']}"
+            f" ({100 * scalars['noise']:.1f} %), largest {counts['largest']}, mean size"
+            f" {counts['mean_size']:.1f}, cameras per cluster {counts['cameras_per_cluster']:.2f}"
         )
         line += "".join(f", {name} {value}" for name, value in pseudo.remarks.items())
-        line += "; seconds: " + ", ".join(f"{name} {value:.2f}" for name, value in seconds.items())
+        line += "; seconds: " + ", ".join(
+            f"{name} {value:.2f}" for name, value in {**seconds, **pseudo.seconds}.items())
         logger.info(line)
+        quality: dict[str, Mapping[str, float]] = {}
         if self.quality is not None and distributed.rank() == 0:
-            scalars.update(self._scored(pseudo))
+            quality = self._scored(pseudo)
+            for name, values in quality.items():
+                prefix = "" if name in ("final", "pairs") else f"{name}_"
+                scalars.update({f"{prefix}{k}": v for k, v in values.items()})
+        self.step = LabelStep(quality, dict(pseudo.remarks), seconds, dict(pseudo.seconds))
+        # fast-reid sets the iteration after this hook, and its writers drop what is put at one
+        # that they have written: the last of the epoch before.
+        self.trainer.storage.iter = self.trainer.iter
         self.trainer.storage.put_scalars(
             smoothing_hint=False, **{f"labels/{k}": float(v) for k, v in scalars.items()}
         )
 
-    def _scored(self, pseudo: PseudoLabels) -> dict[str, float]:
-        """Label quality of the final and of all intermediate labels, logged and returned."""
+    def _scored(self, pseudo: PseudoLabels) -> dict[str, Mapping[str, float]]:
+        """Return the quality of the intermediate labels, the final ones and the pairs."""
         assert self.quality is not None
-        scored: dict[str, float] = {}
-        for name, labels in [*pseudo.intermediate.items(), ("final", pseudo.labels)]:
-            values = self.quality(labels)
+        scored = {name: self.quality(labels) for name, labels in pseudo.intermediate.items()}
+        scored["final"] = self.quality(pseudo.labels)
+        if pseudo.pairs is not None and hasattr(self.quality, "pairs"):
+            scored["pairs"] = self.quality.pairs(pseudo.pairs.indices)
+        for name, values in scored.items():
             logger.info(f"  quality, {name}: "
                         + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-            prefix = "" if name == "final" else f"{name}_"
-            scored.update({f"{prefix}{k}": v for k, v in values.items()})
-        if pseudo.pairs is not None and hasattr(self.quality, "pairs"):
-            values = self.quality.pairs(pseudo.pairs.indices)
-            logger.info("  quality, pairs: "
-                        + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
-            scored.update(values)
         return scored
+
+
+def label_counts(pseudo: PseudoLabels, camids: np.ndarray) -> dict[str, float]:
+    """Return how many images, clusters and noise images there are, and how large clusters are.
+
+    Args:
+        pseudo: Labels of N images, with at least one cluster.
+        camids: (N,) int64.
+    """
+    sizes = pseudo.sizes
+    counts = {
+        "images": len(pseudo), "clusters": pseudo.num_clusters, "noise": pseudo.num_noise,
+        "largest": int(sizes.max()), "mean_size": float(sizes.mean()),
+        "cameras_per_cluster": float(cameras_per_cluster(pseudo.labels, camids).mean()),
+    }
+    return counts if pseudo.pairs is None else {**counts, "pairs": len(pseudo.pairs)}
 
 
 def cameras_per_cluster(labels: np.ndarray, camids: np.ndarray) -> np.ndarray:

@@ -59,6 +59,7 @@ class UnsupervisedStep(SimpleTrainer):
         scaled = amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type) if scaled else None
         self.skipped = 0
+        self.losses: dict[str, Tensor] = {}  # of the last step, by name
 
     @classmethod
     def from_config(
@@ -92,6 +93,7 @@ class UnsupervisedStep(SimpleTrainer):
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
         total, left = self._backward(data)
+        self.losses = total
         self._write_metrics(total, data_time)
         self._optimize(total)
         model = unwrap(self.model)

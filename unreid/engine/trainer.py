@@ -30,6 +30,7 @@ from unreid.engine import distributed
 from unreid.engine.agreement import average_norms, parallel, same_everywhere
 from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
+from unreid.engine.epoch_log import EpochEndWriter, EpochLogHook, EvaluationHook
 from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
 from unreid.engine.results import scores_of
 from unreid.engine.score import score
@@ -54,35 +55,6 @@ class AgreementHook(HookBase):
             logger.warning(f"after epoch {self.trainer.epoch} the processes had come apart in"
                            f" {', '.join(differing[:5])} ({len(differing)} in all); they go on from"
                            " rank 0's values")
-
-
-class EvaluationHook(HookBase):
-    """Evaluates every ``period`` epochs and after the last one; 0 means only then."""
-
-    def __init__(self, period: int) -> None:
-        self.period = period
-
-    def after_epoch(self) -> None:
-        trainer = self.trainer
-        done = trainer.epoch + 1
-        if done == trainer.max_epoch or (self.period and done % self.period == 0):
-            start = time.perf_counter()
-            results = trainer.evaluate()
-            trainer.seconds["evaluate"] = (
-                trainer.seconds.get("evaluate", 0.0) + time.perf_counter() - start
-            )
-            flat = _flatten(results)
-            trainer.storage.put_scalars(smoothing_hint=False, **flat)
-
-
-def _flatten(results: dict[str, Any]) -> dict[str, float]:
-    flat: dict[str, float] = {}
-    for key, value in results.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}/{k}": v for k, v in _flatten(value).items()})
-        else:
-            flat[key] = float(value)
-    return flat
 
 
 class UnsupervisedTrainer(DefaultTrainer):
@@ -203,6 +175,8 @@ class UnsupervisedTrainer(DefaultTrainer):
         cfg = self.cfg
         freeze = cfg.MODEL.FREEZE_LAYERS and cfg.SOLVER.FREEZE_ITERS > 0
         period = max(1, min(50, self.iters_per_epoch))
+        writes = comm.is_main_process()
+        evaluation = EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None
         return [
             self.label_hook,
             # From the first iteration: without a time, fast-reid's printer estimates one, and
@@ -212,9 +186,11 @@ class UnsupervisedTrainer(DefaultTrainer):
             hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
             if freeze else None,
             AgreementHook() if distributed.world_size() > 1 else None,
-            EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None,
+            evaluation,
+            EpochLogHook(cfg.OUTPUT_DIR, self._trainer, self.label_hook, evaluation)
+            if writes else None,
             self.checkpoint_hook,
-            hooks.PeriodicWriter(self.build_writers(), period) if comm.is_main_process() else None,
+            EpochEndWriter(self.build_writers(), period) if writes else None,
         ]
 
     def extra_state(self) -> dict[str, Any]:

@@ -123,7 +123,8 @@ def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
     def fill(text: str) -> dict[str, str]:
         for name in ("results.json", "config.yaml", "model_final.pth", "last_checkpoint",
                      "labels/epoch_000.npz", "intra/market1501_0/local_labels.npz",
-                     "local_labels.npz", "log.txt", "metrics.json", "events.out.tfevents.1"):
+                     "local_labels.npz", "log.txt", "metrics.json", "epochs.jsonl",
+                     "events.out.tfevents.1"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text + name)
         return {p.relative_to(tmp_path).as_posix(): p.read_text()
