@@ -65,11 +65,13 @@ class Preset:
     rate: float
     passes: int
     prepared: str = "as extracted"
+    pass_rule: str = "union"
 
 
 FAMILY = (
     Preset("BUC", "minimum", "size", 0.003, "pass", 0.05, 16),
-    Preset("DBC", "average", "dispersion", 0.1, "pass", 0.05, 16),
+    Preset("DBC", "average", "dispersion", 0.1, "pass", 0.05, 16, pass_rule="skip"),
+    Preset("DBC, chains allowed", "average", "dispersion", 0.1, "pass", 0.05, 16),
     Preset("E-cluster", "energy", "none", 0.0, "pass", 0.05, 16),
     Preset("HCT", "average", "none", 0.0, "pass", 0.07, 13),
     Preset("SphereCluster", "average", "sse", 0.02, "exact", 0.07, 13),
@@ -112,7 +114,8 @@ def history(images: Images, preset: Preset) -> list[Step]:
         if tree is not None:
             labels = cut_tree(tree, merges * number, len(features))
         else:
-            labels = bottom_up(features, num_merges=merges, update="pass", labels=labels, **rule)
+            labels = bottom_up(features, num_merges=merges, update="pass", labels=labels,
+                               pass_rule=preset.pass_rule, **rule)  # fmt: skip
         steps.append(Step(number, *score(images, labels), time.perf_counter() - start))
     return steps
 

@@ -5,8 +5,10 @@
 [1] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738
 [2] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
+[3] Ding et al.: Towards better validity: dispersion based clustering for unsupervised person
+    re-identification (DBC), 2019, https://arxiv.org/abs/1906.01308
 
-Letters: N images, D channels, C clusters, M merges.
+Notation: N images, D channels, C clusters, M merges.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from unreid.clustering.greedy import greedy_merges
 from unreid.clustering.linkage import Clusters, Rule
 from unreid.clustering.minimum_rounds import minimum_merges_in_rounds
 from unreid.clustering.partition import check_labels, compact
-from unreid.clustering.passes import pass_unions
+from unreid.clustering.passes import PASS_RULES, pass_unions
 from unreid.kernels import kernel
 
 UPDATES = ("exact", "pass")
@@ -39,13 +41,16 @@ def bottom_up(
     update: str = "exact",
     labels: ArrayLike | None = None,
     sphere: bool = True,
+    pass_rule: str = "union",
 ) -> np.ndarray:
-    """Labels after ``passes * num_merges`` merges of the nearest clusters.
+    """Return the labels after ``passes * num_merges`` merges of the nearest clusters.
 
     ``update="exact"`` renews the distances after every merge and keeps the first
     ``passes * num_merges`` merges of the tree. ``"pass"`` is that of [1]: in each pass all
-    distances once, then unions of pairs in ascending order, chains allowed, until
-    ``num_merges`` of them joined something.
+    distances once, then unions of pairs in ascending order until ``num_merges`` of them joined
+    something. ``pass_rule`` says which pairs are joined: with ``"union"`` all of different
+    clusters [1], so that chains form; with ``"skip"`` [3] those neither of whose clusters was
+    absorbed in this pass, where the cluster with the smaller id absorbs the other.
 
     Equal distances go to the pair with the smaller id, then to the smaller of the other ids.
     At the start a cluster's id is its rank by first appearance; an exact union keeps the larger
@@ -60,6 +65,7 @@ def bottom_up(
         labels: (N,) integers to start from, negative: noise, which stays noise and takes no
             part; every image for itself when None.
         sphere: False takes features of any length (the ablation of the sphere feature [0]).
+        pass_rule: "union" or "skip"; without effect with ``update="exact"``.
 
     Returns:
         (N,) int64, -1 where ``labels`` had noise, else 0..C-1 by first appearance.
@@ -69,6 +75,7 @@ def bottom_up(
             clusters less one.
     """
     check_choice("update", update, UPDATES)
+    check_choice("pass_rule", pass_rule, PASS_RULES)
     num_merges = check_integer("num_merges", num_merges, 0)
     total = num_merges * check_integer("passes", passes, 1)
     rule = Rule(linkage, regularizer, weight)
@@ -86,7 +93,7 @@ def bottom_up(
         return cut_tree(merges, total, len(array), labels=start)
     current = np.arange(len(array)) if start is None else start
     for _ in range(passes):
-        current = compact(pass_unions(array, current, rule, num_merges))
+        current = compact(pass_unions(array, current, rule, num_merges, pass_rule))
     return current
 
 

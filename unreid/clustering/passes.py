@@ -1,14 +1,24 @@
-"""The merge pass of BUC and HCT: all distances once, unions in ascending order, chains allowed.
+"""The merge pass of BUC, HCT and DBC: all distances once, unions in ascending order.
 
-The unions that such a pass makes are the lightest edges of a minimum spanning tree [1] of the
-complete graph of clusters. So blocks of distances stream by, only edges below the heaviest one
-still needed are kept, and each block is folded into a forest: memory linear in C.
+``union`` (BUC [0], HCT): a pair whose clusters are not joined yet is joined, so chains form. The
+unions of such a pass are the lightest edges of a minimum spanning tree [1] of the complete graph
+of clusters.
+
+``skip`` (DBC [2], its released program): the cluster with the smaller id absorbs the other; a pair
+one of whose clusters has been absorbed in this pass is skipped. Cluster j is absorbed by the
+smallest edge (i, j), i < j, before which i is not absorbed itself; so going through the clusters
+in ascending order finds all absorptions, without sorting the edges.
+
+Blocks of distances stream by, and only edges below the heaviest one still needed are looked at:
+memory linear in C for both rules.
 
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738
 [1] Kruskal: On the shortest spanning subtree of a graph, 1956
+[2] Ding et al.: Towards better validity: dispersion based clustering for unsupervised person
+    re-identification (DBC), 2019, https://arxiv.org/abs/1906.01308
 
-Letters: N images, D channels, C clusters, P points (images for ``minimum``, else clusters).
+Notation: N images, D channels, C clusters, P points (images for ``minimum``, else clusters).
 """
 
 from __future__ import annotations
@@ -21,7 +31,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unreid.clustering.linkage import Clusters, Rule
-from unreid.kernels import kernel, merging_twin, num_threads
+from unreid.kernels import absorption_twin, kernel, merging_twin, num_threads
+
+PASS_RULES = ("union", "skip")
 
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 4096
@@ -65,42 +77,84 @@ class Forest:
             self.limit = min(self.limit, float(self.values[-1]))
 
 
+class Absorptions:
+    """The first ``num_merges`` edges that join two clusters neither of which was absorbed before.
+
+    Edges must come in ascending order of their smaller cluster, as :class:`Stream` offers them.
+    """
+
+    def __init__(self, count: int, num_merges: int, limit: float) -> None:
+        self.num_merges = num_merges
+        self.low = self.high = np.zeros(0, np.int64)
+        self.values = np.zeros(0)
+        #: No edge above this can still be among them.
+        self.limit = limit
+        self.time = np.full(count, np.inf)
+        self.absorber = np.full(count, -1, np.int64)
+
+    def offer(self, i: np.ndarray, j: np.ndarray, values: np.ndarray) -> None:
+        """Take edges i - j (clusters, i < j) into account."""
+        keep = values <= self.limit
+        module = kernel("absorption") or absorption_twin
+        module.offer(i[keep], j[keep], values[keep], self.time, self.absorber)
+        # Later edges only make absorptions earlier, so this bound holds for all of them.
+        last = np.partition(self.time, self.num_merges - 1)[self.num_merges - 1]
+        self.limit = min(self.limit, float(last))
+
+    def fold(self) -> None:
+        """Sort the absorptions found."""
+        high = np.flatnonzero(np.isfinite(self.time))
+        low, values = self.absorber[high], self.time[high]
+        first = np.lexsort((high, low, values))[: self.num_merges]
+        self.low, self.high, self.values = low[first], high[first], values[first]
+
+
 def pass_unions(
-    features: np.ndarray, labels: np.ndarray, rule: Rule, num_merges: int
+    features: np.ndarray, labels: np.ndarray, rule: Rule, num_merges: int, pass_rule: str = "union"
 ) -> np.ndarray:
-    """One pass: labels whose ``num_merges`` nearest unions carry one id.
+    """Return the labels after one pass, in which ``num_merges`` unions are made.
 
     Args:
         features: (N, D) floating.
         labels: (N,) 0..C-1 with no id unused, or -1: takes no part.
         num_merges: in [1, C-1].
+        pass_rule: ``"union"`` or ``"skip"``.
 
     Returns:
         (N,) int64, ids with gaps.
     """
     clusters = Clusters.of(features, labels)
-    low, high, _ = nearest_edges(features, labels, clusters, rule, num_merges)
+    low, high, _ = nearest_edges(features, labels, clusters, rule, num_merges, pass_rule)
     graph = coo_array((np.ones(len(low)), (low, high)), shape=(len(clusters), len(clusters)))
     _, found = connected_components(graph, directed=False)
     return np.where(labels >= 0, found[labels], -1).astype(np.int64)
 
 
 def nearest_edges(
-    features: np.ndarray, labels: np.ndarray, clusters: Clusters, rule: Rule, num_merges: int
+    features: np.ndarray,
+    labels: np.ndarray,
+    clusters: Clusters,
+    rule: Rule,
+    num_merges: int,
+    pass_rule: str = "union",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first ``num_merges`` unions of a pass: (low, high, distance), ascending.
+    """Return the first ``num_merges`` unions of a pass: (low, high, distance), ascending.
 
     Args:
-        features, labels: as for ``pass_unions``; clusters: theirs.
+        features, labels, pass_rule: as for ``pass_unions``; clusters: theirs.
     """
     if rule.linkage == "minimum":
         images = np.flatnonzero(labels >= 0)
+        if pass_rule == "skip":  # edges in ascending order of their clusters
+            images = images[np.argsort(labels[images], kind="stable")]
         points, owner = features[images].astype(np.float64), labels[images]
     else:
         points, owner = clusters.means, np.arange(len(clusters))
     stream = Stream(points, owner, clusters, rule)
     for limit in stream.limits(num_merges):
-        forest = Forest(len(clusters), num_merges, limit)
+        forest: Forest | Absorptions = (Absorptions if pass_rule == "skip" else Forest)(
+            len(clusters), num_merges, limit
+        )
         stream.run(forest)
         if len(forest.low) == num_merges:
             break
@@ -145,8 +199,12 @@ class Stream:
         share = min(1.0, 2.5 * num_merges / len(self.clusters))
         return [float(np.quantile(near[:, 0], share)), float(near[:, -1].max()), np.inf]
 
-    def run(self, forest: Forest) -> None:
-        """Offer a forest every edge within its limit."""
+    def run(self, forest: Forest | Absorptions) -> None:
+        """Offer a forest every edge within its limit, in ascending order of the first point.
+
+        An edge i - j comes after all edges that end at i, for those lie in the same block of
+        rows or an earlier one, and not in a later block of columns.
+        """
         count = len(self.points)
         for start in range(0, count, BLOCK_ROWS):
             rows = np.arange(start, min(start + BLOCK_ROWS, count))

@@ -6,6 +6,8 @@
     AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
 [2] Zeng et al., Hierarchical clustering with hard-batch triplet loss (HCT), CVPR 2020,
     https://arxiv.org/abs/1910.12278
+[3] Ding et al., Towards better validity: dispersion based clustering for unsupervised person
+    re-identification (DBC), 2019, https://arxiv.org/abs/1906.01308
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from spherecluster.schedule import SCHEDULES
 from unreid.checks import check_choice, check_integer, check_number
 from unreid.clustering.bottom_up import UPDATES
 from unreid.clustering.linkage import LINKAGES, REGULARIZERS
+from unreid.clustering.passes import PASS_RULES
 
 
 def add_config(cfg: CfgNode) -> None:
@@ -31,6 +34,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.SPHERECLUSTER.LAMBDA = 0.02
     # "exact" renews distances after every merge; "pass" sorts all of them once a pass [1, 2].
     cfg.SPHERECLUSTER.UPDATE = "exact"
+    # Pairs that a pass joins: "union", all of different clusters, so that chains form [1, 2];
+    # "skip", those neither of whose clusters was absorbed in this pass [3].
+    cfg.SPHERECLUSTER.PASS_RULE = "union"
 
     # "restart": every round merges single images anew [2]; "progressive": clusters only grow [1].
     cfg.SPHERECLUSTER.SCHEDULE = "restart"
@@ -79,6 +85,7 @@ def check_config(cfg: CfgNode) -> None:
     check_choice("SPHERECLUSTER.REGULARIZER", sphere.REGULARIZER, REGULARIZERS)
     check_number("SPHERECLUSTER.LAMBDA", sphere.LAMBDA, 0)
     check_choice("SPHERECLUSTER.UPDATE", sphere.UPDATE, UPDATES)
+    check_choice("SPHERECLUSTER.PASS_RULE", sphere.PASS_RULE, PASS_RULES)
     check_choice("SPHERECLUSTER.SCHEDULE", sphere.SCHEDULE, SCHEDULES)
     check_number("SPHERECLUSTER.MERGE_RATE", sphere.MERGE_RATE, 0, 1, open_minimum=True)
     check_choice("SPHERECLUSTER.CHOICE", sphere.CHOICE, CHOICES)

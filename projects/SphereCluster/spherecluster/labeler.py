@@ -124,7 +124,7 @@ class SphereClusterLabeler:
         s = self.settings
         rule: dict[str, Any] = {
             "linkage": s.LINKAGE, "regularizer": s.REGULARIZER, "weight": s.LAMBDA,
-            "update": s.UPDATE, "sphere": s.SPHERE,
+            "update": s.UPDATE, "sphere": s.SPHERE, "pass_rule": s.PASS_RULE,
         }
         if s.UPDATE == "exact":
             return bottom_up(features, num_merges=num_merges, labels=start, **rule)

@@ -15,6 +15,7 @@ from unreid.config import load_config
         ({"REGULARIZER": "ssw"}, "SPHERECLUSTER.REGULARIZER must be one of"),
         ({"LAMBDA": -0.1}, "SPHERECLUSTER.LAMBDA must be a number >= 0, got -0.1"),
         ({"UPDATE": "fast"}, "SPHERECLUSTER.UPDATE must be one of 'exact', 'pass'"),
+        ({"PASS_RULE": "chain"}, "SPHERECLUSTER.PASS_RULE must be one of 'union', 'skip'"),
         ({"SCHEDULE": "once"}, "SPHERECLUSTER.SCHEDULE must be one of 'progressive', 'restart'"),
         ({"MERGE_RATE": 0.0}, "SPHERECLUSTER.MERGE_RATE must be a number > 0 and <= 1, got 0.0"),
         ({"PASSES": 0}, "SPHERECLUSTER.PASSES must be an integer >= 1, got 0"),
@@ -38,12 +39,13 @@ def test_wrong_value__is_refused_by_its_key(settings: dict[str, object], message
 
 
 def test_predecessors__have_the_numbers_of_their_papers() -> None:
-    read = ("LINKAGE", "REGULARIZER", "LAMBDA", "UPDATE", "SCHEDULE", "MERGE_RATE")
+    read = ("LINKAGE", "REGULARIZER", "LAMBDA", "UPDATE", "SCHEDULE", "MERGE_RATE",
+            "PASS_RULE")
     expected = {
-        "buc": ["minimum", "size", 0.003, "pass", "progressive", 0.05],
-        "dbc": ["average", "dispersion", 0.1, "pass", "progressive", 0.05],
-        "ecluster": ["energy", "none", 0.02, "pass", "progressive", 0.05],
-        "hct": ["average", "none", 0.02, "pass", "restart", 0.07],
+        "buc": ["minimum", "size", 0.003, "pass", "progressive", 0.05, "union"],
+        "dbc": ["average", "dispersion", 0.1, "pass", "progressive", 0.05, "skip"],
+        "ecluster": ["energy", "none", 0.02, "pass", "progressive", 0.05, "union"],
+        "hct": ["average", "none", 0.02, "pass", "restart", 0.07, "union"],
     }
     for name, values in expected.items():
         cfg, _ = load_config(f"{CONFIGS}/predecessors/{name}.yml",

@@ -9,7 +9,11 @@ from sklearn.metrics import adjusted_rand_score
 
 from spherecluster.labeler import SphereClusterLabeler
 from tests.projects.SphereCluster.settings import bank, config, people, unit
-from tests.unreid.clustering.merging_oracle import exact_labels, pass_labels
+from tests.unreid.clustering.merging_oracle import (
+    exact_labels,
+    pass_labels,
+    skip_pass_labels,
+)
 from unreid.structures import FeatureBank, PseudoLabels
 
 
@@ -41,6 +45,15 @@ def test_restart_pass__is_all_distances_once_a_pass(rule: tuple[str, str, float]
     merging = labeler(LINKAGE=rule[0], REGULARIZER=rule[1], LAMBDA=rule[2], MERGE_RATE=0.2,
                       PASSES=3, UPDATE="pass")
     slow = pass_labels(features.astype(np.float64), np.arange(25), 5, 3, rule)
+    np.testing.assert_array_equal(merging(bank(features), 0).labels, slow)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_pass_rule_skip__is_that_of_dbc_over_several_passes(rule: tuple[str, str, float]) -> None:
+    features = people(5, 5)
+    merging = labeler(LINKAGE=rule[0], REGULARIZER=rule[1], LAMBDA=rule[2], MERGE_RATE=0.2,
+                      PASSES=4, UPDATE="pass", PASS_RULE="skip")
+    slow = skip_pass_labels(features.astype(np.float64), np.arange(25), 5, 4, rule)
     np.testing.assert_array_equal(merging(bank(features), 0).labels, slow)
 
 

@@ -99,6 +99,25 @@ def pass_labels(
     return labels
 
 
+def skip_pass_labels(
+    x: np.ndarray, labels: np.ndarray, merges: int, passes: int, rule: tuple[str, str, float]
+) -> np.ndarray:
+    """DBC's pass: the smaller id absorbs the larger; a pair with an absorbed id is skipped."""
+    for _ in range(passes):
+        groups = groups_of(labels)
+        pairs = sorted(
+            (distance(x, groups[i], groups[j], *rule), i, j)
+            for i, j in itertools.combinations(sorted(groups), 2)
+        )
+        left = merges
+        for _, i, j in pairs:
+            if left and i in groups and j in groups:
+                groups[i] = groups[i] + groups.pop(j)
+                left -= 1
+        labels = from_groups(groups, len(x))
+    return labels
+
+
 def from_groups(groups: dict[int, list[int]], count: int) -> np.ndarray:
     """Labels by first appearance, -1 for those in no group."""
     labels = np.full(count, -1, np.int64)

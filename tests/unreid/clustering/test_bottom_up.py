@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,39 @@ def test_pass__is_the_sorted_list_of_all_pairs(link: str, regularizer: str, rout
         )  # fmt: skip
         wanted = merging_oracle.pass_labels(x.astype(float), start, merges, 3, rule)
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("link", "regularizer"), RULES)
+def test_pass_rule_skip__is_the_sorted_list_without_absorbed_clusters(
+    link: str, regularizer: str, route: str
+) -> None:
+    for seed, (num, weight) in enumerate([(14, 0.01), (13, 0.3), (21, 0.05), (40, 0.0)]):
+        x = drawn(num, 5, seed, copies=seed == 1)
+        start = starts(num, seed) if seed == 2 else np.arange(num)
+        merges = (len(merging_oracle.groups_of(start)) - 1) // 4
+        rule = (link, regularizer, weight)
+        found = bottom_up(
+            x, num_merges=merges, passes=4, linkage=link, regularizer=regularizer, weight=weight,
+            update="pass", labels=start, pass_rule="skip",
+        )  # fmt: skip
+        wanted = merging_oracle.skip_pass_labels(x.astype(float), start, merges, 4, rule)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_pass_rule_skip__takes_no_pair_of_an_absorbed_cluster() -> None:
+    """On a circle: 0 absorbs 1, so 1 - 2 at 1.1 degrees is skipped and 3 - 4 at 1.5 is next."""
+    angles = np.deg2rad([0.0, 1.0, 2.1, 20.0, 21.5])
+    x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rule: dict[str, Any] = {"update": "pass", "regularizer": "none", "num_merges": 2}
+    np.testing.assert_array_equal(bottom_up(x, **rule), [0, 0, 0, 1, 2])
+    np.testing.assert_array_equal(bottom_up(x, **rule, pass_rule="skip"), [0, 0, 1, 2, 2])
+
+
+def test_pass_rule__has_no_effect_on_exact_merging() -> None:
+    x = drawn(60, 8, 0)
+    np.testing.assert_array_equal(
+        bottom_up(x, num_merges=30, pass_rule="skip"), bottom_up(x, num_merges=30)
+    )
 
 
 @settings(max_examples=60)
@@ -224,6 +258,10 @@ def test_identical_images__merge_by_id(link: str, regularizer: str, update: str)
     x = np.tile(drawn(1, 6, 0), (12, 1))
     found = bottom_up(x, num_merges=5, linkage=link, regularizer=regularizer, update=update)
     wanted = [0] * 6 + [1, 2, 3, 4, 5, 6]
+    if update == "pass":  # id 0 absorbs the others, whatever the rule
+        skipped = bottom_up(x, num_merges=5, linkage=link, regularizer=regularizer, update=update,
+                            pass_rule="skip")
+        np.testing.assert_array_equal(skipped, wanted)
     if regularizer == "size" and update == "exact":
         wanted = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6]  # the smallest two each time
     np.testing.assert_array_equal(found, wanted)
@@ -297,6 +335,7 @@ def test_nothing_to_merge__one_image_all_noise_no_merges() -> None:
         ({"regularizer": "sze"}, "did you mean 'sse'|did you mean 'size'"),
         ({"weight": -0.1}, "weight must be a number >= 0, got -0.1"),
         ({"update": "exakt"}, "did you mean 'exact'"),
+        ({"pass_rule": "skipp"}, "pass_rule must be one of 'union', 'skip'"),
         ({"passes": 0}, "passes must be an integer >= 1, got 0"),
         ({"num_merges": -1}, "num_merges must be an integer >= 0, got -1"),
         ({"num_merges": 3, "passes": 2}, r"passes \* num_merges must be <= 5"),
