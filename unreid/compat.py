@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import collections.abc
+import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -21,6 +22,8 @@ from typing import Any
 
 #: The versions of fast-reid whose troubles are known, and met here.
 KNOWN_VERSIONS = ("1.4.0",)
+#: It pins torch 1.13.1, which no Python of today can install, hence ``--no-deps``.
+INSTALL = f"pip install --no-deps fastreid=={KNOWN_VERSIONS[-1]}"
 
 _applied = False
 _rebound = False
@@ -36,6 +39,8 @@ def apply() -> None:
         return
     _applied = True
     _warn_of_unknown_version()
+    # Last: asked only for what no other finder has.
+    sys.meta_path.append(_MissingFastreid())
     # data/build.py: ``from torch._six import string_classes``, gone since torch 2.0.
     if "torch._six" not in sys.modules:
         six = types.ModuleType("torch._six")
@@ -56,6 +61,20 @@ def apply() -> None:
         gdown.__spec__ = importlib.machinery.ModuleSpec("gdown", None)
         gdown.download = _download  # type: ignore[attr-defined]
         sys.modules["gdown"] = gdown
+
+
+class _MissingFastreid(importlib.abc.MetaPathFinder):
+    """Makes ``import fastreid`` name the command that installs it, where it is not installed."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        """Raise for ``fastreid``; None for every other module.
+
+        Raises:
+            ModuleNotFoundError: fastreid is not installed.
+        """
+        if fullname == "fastreid":
+            raise ModuleNotFoundError(f"unreid needs fastreid, which is not installed: {INSTALL}",
+                                      name=fullname)
 
 
 def rebind() -> None:
@@ -122,7 +141,7 @@ def _warn_of_unknown_version() -> None:
         warnings.warn(
             f"fastreid {version} is not a version that unreid knows ({', '.join(KNOWN_VERSIONS)});"
             " it may work, or train nothing without a word: compare its results first, or"
-            f" pip install --no-deps fastreid=={KNOWN_VERSIONS[-1]}",
+            f" {INSTALL}",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,6 +1,7 @@
-"""``python -m unreid.env``: what one pastes into an issue.
+"""Environment report of ``python -m unreid.env``, to be copied into an issue.
 
-Versions, device, threads and compiled kernels; no host name, no user name, no path.
+Versions, device, threads and compiled kernels; no host name, no user name, no path. It needs
+neither fastreid nor a compiler.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import faiss
+import numpy
+import sklearn
 import torch
+import torchvision
 
-from unreid.cli import Parser
+import unreid
+from unreid import compat
 from unreid.kernels import kernel
 
 #: Packages that a run may use beside those that results.json names.
@@ -31,10 +37,24 @@ def kernel_names() -> list[str]:
     return sorted(path.name.removesuffix("_twin.py") for path in folder.glob("*_twin.py"))
 
 
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, of the packages, device and threads."""
+    return {
+        "unreid": unreid.__version__,
+        "fastreid": compat.fastreid_version() or f"not installed: {compat.INSTALL}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+        "faiss": faiss.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
 def environment() -> dict[str, dict[str, str]]:
     """Title -> name -> value, in the order in which :func:`main` prints them."""
-    from unreid.engine.results import versions
-
     known = versions()
     machine = {"device": known.pop("device"), "threads of torch": known.pop("threads")}
     compiled = {name: "compiled" if kernel(name) else "not compiled: the slower twin in numpy"
@@ -102,6 +122,8 @@ def _cuda() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print it all."""
+    from unreid.cli import Parser  # here: a run imports this module for its versions
+
     parser = Parser(prog="python -m unreid.env",
                     description=f"{__doc__}\nexample:\n  python -m unreid.env")
     parser.parse_args(arguments)

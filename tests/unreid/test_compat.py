@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -103,3 +104,52 @@ def test_gdown__of_the_user_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "gdown", own)
     reapply(monkeypatch, "1.4.0")
     assert sys.modules["gdown"] is own
+
+
+#: Hides fastreid as if it were not installed.
+HIDE = """
+import importlib.machinery, importlib.metadata, sys
+class Hide(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, *given):
+        return None if name.split(".")[0] == "fastreid" else super().find_spec(name, *given)
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = Hide
+version = importlib.metadata.version
+def hidden(name):
+    if name == "fastreid":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+importlib.metadata.version = hidden
+"""
+
+
+def without_fastreid(code: str) -> subprocess.CompletedProcess[str]:
+    return fresh(f"{HIDE}\n{code}")
+
+
+def test_missing_fastreid__is_named_with_the_line_that_installs_it() -> None:
+    done = without_fastreid("import unreid.graph, unreid.clustering\nimport unreid.config")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == ("ModuleNotFoundError: unreid needs fastreid, which is not installed:"
+                    " pip install --no-deps fastreid==1.4.0")
+
+
+def test_missing_fastreid__ends_a_command_with_one_sentence() -> None:
+    done = without_fastreid(
+        "import runpy, sys; sys.argv = ['train', '--config-file', 'CALR/market']\n"
+        "runpy.run_path('tools/train_net.py', run_name='__main__')"
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: unreid needs fastreid, which is not installed: pip")
+
+
+def test_missing_fastreid__leaves_the_environment_report() -> None:
+    done = without_fastreid("import unreid.env; unreid.env.main([])")
+    assert done.returncode == 0, done.stderr
+    assert "not installed: pip install --no-deps fastreid==1.4.0" in done.stdout
+
+
+def test_other_modules_that_are_missing__keep_the_error_of_python() -> None:
+    with pytest.raises(ModuleNotFoundError, match="No module named 'fastreid_of_nobody'"):
+        importlib.import_module("fastreid_of_nobody")

@@ -7,45 +7,23 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 from collections.abc import Mapping
 from typing import Any
 
-import faiss
-import numpy
-import sklearn
 import torch
-import torchvision
 from fastreid.utils import comm
 from fastreid.utils.collect_env import collect_env_info
 
-import unreid
-from unreid import compat
 from unreid.checks import check_number
 from unreid.config import config_hash
 from unreid.engine.atomic import replace_file, save_json
+from unreid.env import versions
 from unreid.reading.json_file import read_json
 
 logger = logging.getLogger("fastreid.unreid.results")
 
 #: The scores that a run reports, in percent.
 SCORES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
-
-
-def versions() -> dict[str, str]:
-    """What a number depends on beside the config."""
-    return {
-        "unreid": unreid.__version__,
-        "fastreid": compat.fastreid_version() or "none",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
-        "scikit-learn": sklearn.__version__,
-        "faiss": faiss.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "threads": str(torch.get_num_threads()),
-    }
 
 
 def record_settings(cfg: Any, args: Any, *, keep: bool = False) -> None:
