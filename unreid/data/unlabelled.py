@@ -142,6 +142,8 @@ def load_training_images(
     for name in names:
         dataset = build_dataset(name, "DATASETS.NAMES", cfg)
         items = dataset.train  # type: ignore[attr-defined]
+        if cfg is not None and cfg.UNSUP.TRAIN_WITH_VAL:
+            items = [*items, *_validation_items(name, dataset)]
         if not items:
             raise ValueError(
                 f"DATASETS.NAMES {name}: no training image found in"
@@ -175,6 +177,23 @@ def load_training_images(
     if 0 < nameless < len(rows):
         logger.info(f"{nameless} of {len(rows)} images have no id: labels are not scored")
     return images, pids
+
+
+def _validation_items(name: str, dataset: object) -> list[tuple[Any, ...]]:
+    """Return the images of ``list_val.txt``, which fast-reid reads and then leaves out.
+
+    Raises:
+        ValueError: a data set without a list of validation images.
+    """
+    path = getattr(dataset, "list_val_path", None)
+    if path is None:
+        raise ValueError(f"UNSUP.TRAIN_WITH_VAL must be False for {name}: it has no list of"
+                         " validation images (MSMT17 has one)")
+    items = dataset.process_dir(dataset.train_dir, path)  # type: ignore[attr-defined]
+    train = len(dataset.train)  # type: ignore[attr-defined]
+    logger.info(f"UNSUP.TRAIN_WITH_VAL: {name} has {train} training images and {len(items)}"
+                f" validation images, {train + len(items)} together")
+    return items
 
 
 def _camera_name(dataset: str, camera: object) -> str:

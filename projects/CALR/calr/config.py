@@ -62,6 +62,8 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.REFINE.PIVOT = "max"
     # One pivot per camera in each cluster, so that impurities of every camera go.
     cfg.CALR.REFINE.PIVOTS_PER_CAMERA = False
+    # Mean distance of the node scores with the images themselves, as released; False without.
+    cfg.CALR.REFINE.SELF_IN_MEAN = False
     # Share of removals 0.5 (1 + cos(pi e / (3 E))) instead of all of them.
     cfg.CALR.REFINE.DECAY = False
 

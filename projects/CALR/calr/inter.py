@@ -104,7 +104,8 @@ class CALRLabeler:
         if self.local_labels is None:
             return PseudoLabels(labels, seconds=clock.laps)
         refine_cfg = self.calr.REFINE
-        scores = node_scores(*graph, self.calr.KNN.MIN_SIMILARITY)
+        scores = node_scores(*graph, self.calr.KNN.MIN_SIMILARITY,
+                             self_in_mean=refine_cfg.SELF_IN_MEAN)
         refined = refine(
             labels, self.local_labels, bank.camids, scores,
             pivot=refine_cfg.PIVOT, per_camera=refine_cfg.PIVOTS_PER_CAMERA,

@@ -17,24 +17,33 @@ from unreid.structures import NOISE
 
 
 def node_scores(
-    indices: np.ndarray, similarities: np.ndarray, min_similarity: float
+    indices: np.ndarray,
+    similarities: np.ndarray,
+    min_similarity: float,
+    *,
+    self_in_mean: bool = False,
 ) -> np.ndarray:
-    """S_i = sum over neighbours j != i with cos_ij >= min_similarity of 1 / (d_ij + dbar) [0].
+    """Return S_i, the sum over neighbours j != i with an edge of 1 / (d_ij + dbar) [0].
 
-    d = 1 - cos, dbar the mean distance of all neighbours in the graph. The released program also
-    counts the image itself, which adds the same 1 / dbar to every score and changes no choice.
+    An edge has cos_ij >= min_similarity; d = 1 - cos, dbar the mean distance of all neighbours.
+
+    Unlike the released program, dbar is without the distance 0 of an image to itself. (The sum has
+    no such term in either.) Where every row holds its image, the released dbar is (k - 1) / k of
+    ours, which ``self_in_mean`` takes. Scores do not change by a common factor, so pivots may.
 
     Args:
         indices: (N, k) integer, neighbours of i.
         similarities: (N, k) float cosines.
         min_similarity: Least cosine of an edge.
+        self_in_mean: Count the distance 0 of an image to itself in dbar, as the released program.
 
     Returns:
         (N,) float64 >= 0; 0 for an image without an edge.
     """
     other = indices != np.arange(len(indices))[:, None]
     distances = np.maximum(1.0 - similarities.astype(np.float64), 0.0)
-    mean = distances[other].mean() if other.any() else 1.0
+    distances[~other] = 0.0  # to itself, exactly
+    mean = distances[other | self_in_mean].mean() if other.any() else 1.0
     edges = other & (similarities >= min_similarity)
     # All images identical: every distance is 0, and every score the same large number.
     return np.where(edges, 1.0 / (distances + max(mean, 1e-12)), 0.0).sum(axis=1)

@@ -122,9 +122,19 @@ class PairEvaluator(UnsupervisedEvaluator):
 
     @torch.no_grad()
     def process(self, inputs: dict[str, Any], outputs: Tensor) -> None:
-        """Keep features, ids and, as float16 in main memory, the reduced maps of a batch."""
+        """Keep features, ids and, as float16 in main memory, the reduced maps of a batch.
+
+        With ``TEST.FLIP`` a map is the mean of that of the image and that of the mirror image,
+        mirrored back. fast-reid has replaced the images by the mirror images by then.
+        """
         super().process(inputs, outputs)
-        self._maps.append(self._model.pair_maps(inputs["images"]).half().cpu())
+        images = inputs["images"]
+        if self.cfg.TEST.FLIP.ENABLED:
+            mirrored_back = self._model.pair_maps(images).flip(3)
+            maps = (self._model.pair_maps(images.flip(3)) + mirrored_back) / 2
+        else:
+            maps = self._model.pair_maps(images)
+        self._maps.append(maps.half().cpu())
 
     def evaluate(self) -> OrderedDict[str, float]:
         """Percent by name; see the class."""

@@ -27,6 +27,21 @@ def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.nd
     return np.array(scores)
 
 
+@pytest.mark.parametrize("k", [2, 6])
+def test_node_scores__the_released_mean_counts_self_distances(k: int) -> None:
+    """Scores with and without: dbar of the release is (k - 1) / k of ours; no self in the sum."""
+    rng = np.random.default_rng(k)
+    indices = np.stack([[i, *rng.permutation(np.delete(np.arange(12), i))[: k - 1]]
+                        for i in range(12)])
+    cosines = np.column_stack([np.ones(12), rng.uniform(0.2, 0.9, (12, k - 1))])
+    dbar = np.mean([1.0 - cosines[i, n] for i in range(12) for n in range(1, k)])
+    for released, mean in ((False, dbar), (True, dbar * (k - 1) / k)):
+        wanted = [sum(1 / ((1 - cosines[i, n]) + mean) for n in range(1, k)
+                      if cosines[i, n] >= 0.4) for i in range(12)]
+        found = node_scores(indices, cosines, 0.4, self_in_mean=released)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+
+
 def slow_refine(
     labels: np.ndarray, local: np.ndarray, camids: np.ndarray, scores: np.ndarray,
     rule: str, per_camera: bool, share: float,

@@ -20,6 +20,7 @@ from yacs.config import CfgNode
 from pseudopair import rerank
 from pseudopair.rerank import PairEvaluator, build_evaluator, mixed_order, nearest_columns
 from tests.projects.tiny_run import BASELINE, load_tiny
+from unreid.engine.score import score as engine_score
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.evaluation.rank import evaluate_rank
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
@@ -70,6 +71,35 @@ def score(
 def pair_evaluator(top_k: int = 20, weight: float = 0.5, **settings: object) -> PairEvaluator:
     cfg, _ = load_tiny(BASELINE, **settings)
     return PairEvaluator(cfg, QUERY, FakeModel(), top_k=top_k, weight=weight)
+
+
+class Loader(list[dict[str, Any]]):
+    """What fast-reid asks of a loader: batches, and how many images they hold."""
+
+    dataset = range(QUERY + GALLERY)
+
+
+class OneSidedModel(FakeModel):
+    """Maps in which the left half of an image counts for less, so that mirroring matters."""
+
+    def pair_maps(self, images: Tensor) -> Tensor:
+        return images * torch.linspace(0.1, 1.0, images.shape[3]) / 16
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        return F.normalize(batch["images"].flatten(1))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_flip__averages_the_maps_of_an_image_and_of_its_mirror_image(flip: bool) -> None:
+    cfg, _ = load_tiny(BASELINE, TEST__FLIP__ENABLED=flip)
+    model = OneSidedModel().eval()
+    evaluator = PairEvaluator(cfg, QUERY, model, top_k=20, weight=0.5)
+    images = torch.cat([batch["images"] for batch, _ in batches()])
+    found = engine_score(model, Loader(batch for batch, _ in batches()), evaluator, flip=flip)
+    left, right = model.pair_maps(images), model.pair_maps(images.flip(3)).flip(3)
+    wanted = (left + right) / 2 if flip else left
+    torch.testing.assert_close(torch.cat(evaluator._maps).float(), wanted, atol=2e-3, rtol=2e-3)
+    assert np.isfinite(found["mAP"])
 
 
 @given(rows=st.integers(1, 6), columns=st.integers(1, 30), k=st.integers(1, 40),

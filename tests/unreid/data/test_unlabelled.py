@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.market1501 import Market1501
+from PIL import Image
 
+from tests.projects.tiny_run import BASELINE, load_tiny
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 
 TRAIN = "Market-1501-v15.09.15/bounding_box_train"
@@ -147,3 +149,49 @@ def test_relative_paths__have_forward_slashes() -> None:
     path = os.path.join("r", "a", "b.jpg")
     images = UnlabelledImages((path,), np.zeros(1, np.int64), ("c",), "r")
     assert images.relative_paths == ["a/b.jpg"]
+
+
+@pytest.fixture
+def msmt17(tmp_path: Path) -> Path:
+    """MSMT17's layout with 6 training, 2 validation and 4 test images of three cameras."""
+    main = tmp_path / "MSMT17_V1"
+    lists = {"train": [(0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)], "val": [(0, 3), (2, 1)],
+             "query": [(0, 1), (1, 2)], "gallery": [(0, 2), (1, 1)]}
+    for name, items in lists.items():
+        folder = "train" if name in ("train", "val") else "test"
+        lines = []
+        for number, (pid, camera) in enumerate(items):
+            path = f"{pid:04d}/{pid:04d}_{name}{number}_{camera:02d}_0303morning.jpg"
+            (main / folder / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 16), (40 * camera, 60 * pid, 0)).save(main / folder / path)
+            lines.append(f"{path} {pid}\n")
+        (main / f"list_{name}.txt").write_text("".join(lines))
+    os.environ["FASTREID_DATASETS"] = str(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("with_val", "number"), [(False, 6), (True, 8)])
+def test_train_with_val__adds_the_validation_images_of_msmt17(
+    msmt17: Path, with_val: bool, number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg, _ = load_tiny(BASELINE, UNSUP__TRAIN_WITH_VAL=with_val)
+    with caplog.at_level("INFO", logger="fastreid.unreid.data"):
+        images, pids = load_training_images(["MSMT17"], cfg=cfg)
+    assert len(images) == number and images.cameras == ("msmt17_0", "msmt17_1", "msmt17_2")
+    assert pids is not None and len(set(pids.tolist())) == 3
+    assert sum("_val" in os.path.basename(path) for path in images.paths) == number - 6
+    assert not any("/test/" in path for path in images.paths)
+    said = "MSMT17 has 6 training images and 2 validation images, 8 together" in caplog.text
+    assert said == with_val and f"Training on {number} images" in caplog.text
+
+
+def test_train_with_val__is_refused_where_there_are_none(root: Path) -> None:
+    cfg, _ = load_tiny(BASELINE, UNSUP__TRAIN_WITH_VAL=True)
+    with pytest.raises(ValueError, match="TRAIN_WITH_VAL must be False for Market1501"):
+        load_training_images(["Market1501"], cfg=cfg)
+
+
+def test_train_with_val__is_on_in_calrs_msmt17_config() -> None:
+    config = BASELINE.with_name("msmt17.yml")
+    assert load_tiny(config)[0].UNSUP.TRAIN_WITH_VAL
+    assert not load_tiny(BASELINE)[0].UNSUP.TRAIN_WITH_VAL
