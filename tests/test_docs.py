@@ -130,7 +130,7 @@ def check_tool(name: str, words: list[str]) -> None:
     tool = load_tool(name)
     parse: Callable[..., Any] = getattr(tool, "parse", None) or tool.build_parser().parse_args
     args = parse(words)
-    if name == "ablate":
+    if name == "sweep" and args.configs:
         # Start weights may not be on this machine; a file without any stands for them.
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "weights.pth"

@@ -1,7 +1,8 @@
-"""Runs the trainings of a grid, several at once; a failed one does not stop the others.
+"""Runs the trainings of a sweep, several at once; a failed one does not stop the others.
 
-What a grid knows of a run lies in the run's folder, so a grid that was stopped goes on where it
-was: finished runs are skipped, half-trained ones resumed.
+What a sweep knows of a run lies in the run's folder, so that a sweep that was stopped goes on where
+it was: finished runs are skipped and half-trained ones resumed, if settings, code and images are
+still the same.
 """
 
 from __future__ import annotations
@@ -9,18 +10,24 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unreid.ablation.grid import Run
 from unreid.config import config_hash, load_config
+from unreid.engine.atomic import save_json
 from unreid.reading.json_file import read_json
+from unreid.sweep.code_version import EquivalentCode, package_root
+from unreid.sweep.grid import Run
+from unreid.sweep.rows import SCORES, Provenance
 
-#: What a run says goes here, in its folder.
-OUTPUT = "output.txt"
+#: The training program.
+COMMAND = (sys.executable, "-m", "unreid.sweep.worker")
+#: Output of a run, in its folder; and what it was trained with.
+OUTPUT, NOTE = "output.txt", "sweep.json"
 #: Seconds between two looks at the running trainings, and between two lines about them.
 POLL, REPORT = 0.2, 60.0
 
@@ -33,10 +40,26 @@ class Outcome:
     results: dict[str, Any] | None
     error: str = ""
     skipped: bool = False
+    scores: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run in a folder must have been made with, and must have left.
+
+    Attributes:
+        provenance: Code and images; None accepts any.
+        equal: Code hashes that count as one.
+        settings: Names of test settings that it must have scores under.
+    """
+
+    provenance: Provenance | None = None
+    equal: EquivalentCode = field(default_factory=EquivalentCode)
+    settings: tuple[str, ...] = ()
 
 
 def read_results(run: Run) -> dict[str, Any] | None:
-    """``results.json`` of a run that trained and was scored to the end, else None."""
+    """Return ``results.json`` of a run that trained and was scored to the end, else None."""
     try:
         content = read_json(Path(run.folder, "results.json"))
     except (OSError, ValueError):
@@ -44,8 +67,19 @@ def read_results(run: Run) -> dict[str, Any] | None:
     return content if content.get("labels") and content.get("after") else None
 
 
-def has_its_settings(run: Run) -> bool:
-    """Whether what lies in the run's folder was made with the very settings of ``run``."""
+def read_scores(run: Run, settings: Sequence[str]) -> dict[str, Any] | None:
+    """Return the scores of a run by the names of ``settings``, or None while one is missing."""
+    if not settings:
+        return {}
+    try:
+        content = read_json(Path(run.folder, SCORES))
+    except (OSError, ValueError):
+        return None
+    return {n: content[n] for n in settings} if set(settings) <= content.keys() else None
+
+
+def has_its_settings(run: Run, wanted: Wanted | None = None) -> bool:
+    """Whether what lies in the run's folder was made with these settings, code and images."""
     path = os.path.join(run.folder, "config.yaml")
     if not os.path.isfile(path):
         return False
@@ -53,12 +87,27 @@ def has_its_settings(run: Run) -> bool:
         cfg, _ = load_config(path)
     except (KeyError, ValueError, OSError):  # of another version, or cut off
         return False
-    return config_hash(cfg) == run.hash
+    return config_hash(cfg) == run.hash and _has_provenance(run, wanted or Wanted())
 
 
-def is_finished(run: Run) -> bool:
+def _has_provenance(run: Run, wanted: Wanted) -> bool:
+    if wanted.provenance is None:
+        return True
+    try:
+        note = read_json(Path(run.folder, NOTE))
+    except (OSError, ValueError):
+        return False
+    code, images = note.get("code"), note.get("images")
+    if not isinstance(code, str) or images != wanted.provenance.images:
+        return False
+    return wanted.equal.same(code, wanted.provenance.code)
+
+
+def is_finished(run: Run, wanted: Wanted | None = None) -> bool:
     """Whether the run needs no more training."""
-    return read_results(run) is not None and has_its_settings(run)
+    wanted = wanted or Wanted()
+    finished = read_results(run) is not None and has_its_settings(run, wanted)
+    return finished and read_scores(run, wanted.settings) is not None
 
 
 def progress(run: Run) -> float:
@@ -80,15 +129,25 @@ class Job:
         run: what to train.
         command: the training program and what runs it.
         environment: of the process.
+        wanted: What it is trained with.
     """
 
-    def __init__(self, run: Run, command: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self, run: Run, command: Sequence[str], environment: dict[str, str],
+        wanted: Wanted | None = None,
+    ) -> None:
         self.run = run
+        self.wanted = wanted = wanted or Wanted()
         os.makedirs(run.folder, exist_ok=True)
-        resumed = has_its_settings(run)
+        resumed = has_its_settings(run, wanted)
+        if wanted.provenance is not None:
+            save_json(os.path.join(run.folder, NOTE), asdict(wanted.provenance))
         # Labels of an earlier run with other settings say nothing of this one's progress.
         self.at_start = progress(run) if resumed else 0.0
         words = [*command, "--config-file", run.config_file, *(["--resume"] if resumed else [])]
+        words += [word for name in wanted.settings for word in ("--score", name)]
+        if run.fold is not None:
+            environment = {**environment, "FASTREID_DATASETS": run.fold.root}
         self.started = time.monotonic()
         with open(os.path.join(run.folder, OUTPUT), "wb") as file:
             self.process = subprocess.Popen(
@@ -102,8 +161,9 @@ class Job:
         if code is None:
             return None
         results = read_results(self.run)
-        if code == 0 and results is not None:
-            return Outcome(self.run, results)
+        scores = read_scores(self.run, self.wanted.settings)
+        if code == 0 and results is not None and scores is not None:
+            return Outcome(self.run, results, scores=scores)
         why = f"exit code {code}" if code else "it left no complete results.json"
         return Outcome(self.run, None, f"{why}: {self._last_words()}")
 
@@ -125,19 +185,25 @@ class Job:
 
 def run_all(
     runs: Sequence[Run],
-    command: Sequence[str],
+    command: Sequence[str] = COMMAND,
     *,
     jobs: int = 1,
+    threads: int = 1,
+    wanted: Mapping[str, Wanted] | None = None,
     say: Callable[[str], None] = lambda line: None,
+    done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Train what is not finished, ``jobs`` at a time.
 
     Args:
         runs: of one grid.
-        command: the words before ``--config-file``, such as a Python and ``train_net.py``.
-        jobs: processes at once; the machine's threads are divided among them unless
-            ``OMP_NUM_THREADS`` is set.
-        say: takes one line of progress at a time.
+        command: The words before ``--config-file``.
+        jobs: Processes at once.
+        threads: Of each process, unless ``OMP_NUM_THREADS`` is set. The number of threads changes
+            the last bits of a result: it does not follow from the machine.
+        wanted: By a run's folder, what it must have been made with.
+        say: Takes one line of progress at a time.
+        done: Takes each outcome as soon as it is known.
 
     Returns:
         One outcome per run, in the order of ``runs``.
@@ -146,12 +212,19 @@ def run_all(
         KeyboardInterrupt: after the running trainings were ended.
     """
     environment = dict(os.environ)
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    environment.setdefault("OMP_NUM_THREADS", str(threads))
+    # The package of this process, also where another one is installed.
+    paths = [str(package_root().parent), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    wanted = wanted or {}
     outcomes: dict[str, Outcome] = {}
     waiting: list[Run] = []
     for run in runs:
-        if is_finished(run):
-            outcomes[run.folder] = Outcome(run, read_results(run), skipped=True)
+        needed = wanted.get(run.folder, Wanted())
+        if is_finished(run, needed):
+            scores = read_scores(run, needed.settings)
+            outcomes[run.folder] = Outcome(run, read_results(run), skipped=True, scores=scores)
+            done(outcomes[run.folder])
             say(f"[{len(outcomes)}/{len(runs)}] {run.name}: finished before")
         else:
             waiting.append(run)
@@ -160,7 +233,8 @@ def run_all(
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running.append(Job(waiting.pop(0), command, environment))
+                run = waiting.pop(0)
+                running.append(Job(run, command, environment, wanted.get(run.folder)))
                 say(f"{running[-1].run.name}: started, {running[-1].run.folder}")
             time.sleep(POLL)
             for job in list(running):
@@ -169,9 +243,10 @@ def run_all(
                     continue
                 running.remove(job)
                 outcomes[job.run.folder] = outcome
+                done(outcome)
                 clock.note(job)
-                done = f"[{len(outcomes)}/{len(runs)}] {job.run.name}: {summary(outcome)}"
-                say(done + clock.left(running, waiting))
+                line = f"[{len(outcomes)}/{len(runs)}] {job.run.name}: {summary(outcome)}"
+                say(line + clock.left(running, waiting))
             if running and clock.due():
                 parts = [f"{job.run.name} {100 * progress(job.run):.0f} %" for job in running]
                 say(f"running: {'; '.join(parts)}{clock.left(running, waiting)}")

@@ -1,4 +1,4 @@
-"""A grid of trainings: which runs it has, what is skipped, resumed and reported."""
+"""The runs of a sweep: which there are, and which are skipped, resumed and reported."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-import unreid.ablation.runs as ablation_runs
+import unreid.sweep.runs as sweep_runs
 from tests.projects.overrides import ROOT, tiny_options
 from tests.projects.tiny_run import BASELINE
-from unreid.ablation import Outcome, expand, is_finished, run_all, write_report
-from unreid.ablation.grid import Run
 from unreid.config import load_config
+from unreid.sweep import Record, expand, is_finished, run_all, write_report
+from unreid.sweep.grid import Run
+from unreid.sweep.rows import Provenance, make_row
 
 SYNTHETIC = Path("projects/CALR/configs/synthetic.yml")
 CONFIG = str(ROOT / BASELINE)
@@ -57,7 +58,7 @@ with open(os.path.join(folder, "results.json"), "w") as f:
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
     path = list(sys.path)
-    spec = importlib.util.spec_from_file_location("ablate", ROOT / "tools" / "ablate.py")
+    spec = importlib.util.spec_from_file_location("sweep", ROOT / "tools" / "sweep.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -91,14 +92,14 @@ def test_grid__is_every_combination_in_order(tmp_path: Path) -> None:
     cfg, _ = load_config(CONFIG, runs[6].opts)
     assert cfg.UNSUP.MEMORY.TEMPERATURE == 0.1 and cfg.UNSUP.MEMORY.UPDATE == "hard"
     assert cfg.UNSUP.SEED == 3 and runs[6].folder == cfg.OUTPUT_DIR
-    assert runs[6].name == "baseline, TEMPERATURE 0.1, UPDATE hard, seed 3"
+    assert runs[6].name == "CALR/baseline, TEMPERATURE 0.1, UPDATE hard, seed 3"
 
 
 def test_configs_of_one_name__are_told_apart_by_their_folders(tmp_path: Path) -> None:
     other = ROOT / "projects/CALR/configs/small/baseline.yml"
     assert other.is_file()
     runs = expand([CONFIG, str(other)], [], LIGHT, [], str(tmp_path))
-    assert [run.label for run in runs] == ["configs/baseline", "small/baseline"]
+    assert [run.label for run in runs] == ["CALR/baseline", "CALR/small/baseline"]
 
 
 def test_value_with_slashes__stays_inside_the_output(tmp_path: Path) -> None:
@@ -118,13 +119,13 @@ def test_whole_numbers__are_taken_for_keys_that_hold_fractions(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("vary", "settings", "seeds", "message"),
     [
-        ([(TAU, ["0.1", "-1"])], LIGHT, [], "baseline, UNSUP.MEMORY.TEMPERATURE -1: "
+        ([(TAU, ["0.1", "-1"])], LIGHT, [], "CALR/baseline, UNSUP.MEMORY.TEMPERATURE -1: "
          "UNSUP.MEMORY.TEMPERATURE must be"),
         ([("UNSUP.MEMORY.TEMPERATUR", ["1"])], LIGHT, [], "did you mean"),
         ([(TAU, ["0.1", "0.10"])], LIGHT, [], "are the same run"),
         ([(TAU, ["0.1"])], [*LIGHT, (TAU, "0.2")], [], f"{TAU} is given twice"),
         ([("UNSUP.SEED", ["1"])], LIGHT, [1], "UNSUP.SEED is given twice"),
-        ([("OUTPUT_DIR", ["a"])], LIGHT, [], "OUTPUT_DIR is set by the grid itself"),
+        ([("OUTPUT_DIR", ["a"])], LIGHT, [], "OUTPUT_DIR is set by the sweep itself"),
     ],
 )  # fmt: skip
 def test_bad_grid__is_refused_before_anything_runs(
@@ -179,9 +180,11 @@ def test_failed_run__is_named_and_does_not_stop_the_others(
     assert failed.results is None and failed.error == "exit code 2: error: tau is 0.5"
     assert well.results is not None
     assert any("FAILED" in line and "output.txt" in line for line in said)
-    table, _ = write_report([failed, well], [TAU], str(tmp_path))
+    records = [Record(runs[0], None, failed.error), record(runs[1], well.results)]
+    table, _ = write_report(records, [TAU], str(tmp_path))
     assert "Failed:" in table and f"- {runs[0].folder}: exit code 2" in table
-    assert "| 0.5 |  |" in table and "| 0.1 | 10.0 |" in table
+    assert "| CALR/baseline, TEMPERATURE 0.5 | 0 | 0 |  |" in table
+    assert "| CALR/baseline, TEMPERATURE 0.1 | 1 | 1 | 10.0 |" in table
 
 
 def test_program_that_leaves_nothing__has_failed(tmp_path: Path) -> None:
@@ -190,23 +193,25 @@ def test_program_that_leaves_nothing__has_failed(tmp_path: Path) -> None:
     assert outcome.results is None and "no complete results.json" in outcome.error
 
 
-def test_threads__are_shared_unless_they_were_set(
+def test_trainings__have_one_thread_each_unless_it_was_set(
     tmp_path: Path, fake: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ablation_runs.os, "cpu_count", lambda: 8)
+    """Threads change the last bits of a result: their number never follows from the machine."""
+    monkeypatch.setattr(sweep_runs.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
-    (one, other) = grid(tmp_path, "0.05", "0.1")
+    one, two, other = grid(tmp_path, "0.05", "0.1", "0.2")
     run_all([one], fake, jobs=4)
+    run_all([two], fake, jobs=4, threads=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     run_all([other], fake, jobs=4)
-    said = [Path(run.folder, "output.txt").read_text().split() for run in (one, other)]
-    assert [words[-1] for words in said] == ["2", "3"]
+    said = [Path(run.folder, "output.txt").read_text().split() for run in (one, two, other)]
+    assert [words[-1] for words in said] == ["1", "2", "3"]
 
 
 def test_interruption__ends_the_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run,) = grid(tmp_path, "0.05")
     jobs = []
-    start = ablation_runs.Job.__init__
+    start = sweep_runs.Job.__init__
 
     def remember(self: Any, *args: Any) -> None:
         start(self, *args)
@@ -215,7 +220,7 @@ def test_interruption__ends_the_trainings(tmp_path: Path, monkeypatch: pytest.Mo
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ablation_runs.Job, "__init__", remember)
+    monkeypatch.setattr(sweep_runs.Job, "__init__", remember)
     with pytest.raises(KeyboardInterrupt):
         run_all([run], [sys.executable, "-c", "import time; time.sleep(600)"], say=interrupt)
     assert jobs[0].process.poll() is not None
@@ -223,50 +228,58 @@ def test_interruption__ends_the_trainings(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_time_left__follows_from_epochs_done(tmp_path: Path) -> None:
     runs = grid(tmp_path, "0.05", "0.1")
-    clock = ablation_runs.Clock(jobs=1)
+    clock = sweep_runs.Clock(jobs=1)
     assert clock.left([], runs) == ""
     clock.seconds, clock.epochs = 600.0, float(runs[0].epochs)
     assert clock.left([], runs) == "; about 20 min left"
-    assert ablation_runs.Clock.left(clock, [], []) == ""
+    assert sweep_runs.Clock.left(clock, [], []) == ""
     clock.jobs = 2
     assert clock.left([], runs) == "; about 10 min left"
 
 
 def test_progress__is_the_newest_label_file(tmp_path: Path) -> None:
     (run,) = grid(tmp_path, "0.05")
-    assert ablation_runs.progress(run) == 0.0
+    assert sweep_runs.progress(run) == 0.0
     labels = Path(run.folder, "labels")
     labels.mkdir(parents=True)
     for name in ("epoch_000.npz", "epoch_003.npz", "other.npz"):
         (labels / name).touch()
-    assert ablation_runs.progress(run) == 3 / run.epochs
+    assert sweep_runs.progress(run) == 3 / run.epochs
 
 
-def outcome(run: Run, score: float, **more: Any) -> Outcome:
+def record(run: Run, results: dict[str, Any]) -> Record:
+    cfg, _ = load_config(run.config_file, run.opts)
+    return Record(run, make_row(run, Provenance("0" * 12), cfg, results, {}))
+
+
+def scored(run: Run, score: float, **more: Any) -> Record:
     results = {"after": {"mAP": score}, "labels": {"ari": score / 100, "clusters": 4},
                "seconds": {"train": 120.0, "labels": 60.0}, **more}  # fmt: skip
-    return Outcome(run, results)
+    return record(run, results)
 
 
 def test_table__has_the_mean_and_spread_of_seeds(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     runs = grid(tmp_path, "0.05", "0.1", seeds=(0, 1))
     scores = [10.0, 12.0, 20.0, 20.0]
-    outcomes = [outcome(run, score) for run, score in zip(runs, scores)]
-    table, no_plot = write_report(outcomes, [TAU], str(tmp_path))
+    records = [scored(run, score) for run, score in zip(runs, scores)]
+    table, no_plot = write_report(records, [TAU], str(tmp_path))
     lines = table.splitlines()
-    assert lines[0] == "| TEMPERATURE | seeds | mAP | ARI | clusters | min |"
-    assert lines[2] == "| 0.05 | 2 | 11.0 ± 1.4 | 0.110 ± 0.014 | 4 ± 0 | 3.0 ± 0.0 |"
-    assert lines[3].startswith("| 0.1 | 2 | 20.0 ± 0.0 |")
+    row = "CALR/baseline, TEMPERATURE"
+    assert lines[0] == "| row | folds | seeds | mAP | ARI | clusters | min |"
+    assert lines[2] == f"| {row} 0.05 | 1 | 2 | 11.0 ± 1.4 | 0.110 ± 0.014 | 4 ± 0 | 3.0 ± 0.0 |"
+    assert lines[3].startswith(f"| {row} 0.1 | 1 | 2 | 20.0 ± 0.0 |")
     assert (tmp_path / "table.md").read_text() == table
-    with open(tmp_path / "table.csv", newline="") as file:
+    with open(tmp_path / "runs.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["after.mAP"]) for row in rows] == scores
     assert [row["seed"] for row in rows] == ["0", "1", "0", "1"]
+    with open(tmp_path / "table.csv", newline="") as file:
+        assert [float(row["after.mAP mean"]) for row in csv.DictReader(file)] == [11.0, 20.0]
     assert no_plot is None
     picture = (tmp_path / "plot.svg").read_bytes()
     assert b"<svg" in picture
-    write_report(outcomes, [TAU], str(tmp_path))
+    write_report(records, [TAU], str(tmp_path))
     assert (tmp_path / "plot.svg").read_bytes() == picture
 
 
@@ -274,11 +287,11 @@ def test_several_test_sets_and_the_selected_round__get_columns(tmp_path: Path) -
     (run,) = grid(tmp_path)
     after = {"Market1501": {"mAP": 1.0}, "DukeMTMC": {"mAP": 2.0}}
     selected = {"epoch": 3, "score": 0.5, "mAP": 4.0}
-    table, _ = write_report([outcome(run, 0.0, after=after, selected=selected)], [],
+    table, _ = write_report([scored(run, 0.0, after=after, selected=selected)], [],
                             str(tmp_path))  # fmt: skip
-    head, _, cells = table.splitlines()
-    assert head.startswith("| config | Market1501 mAP | DukeMTMC mAP | mAP selected |")
-    assert cells.startswith("| baseline | 1.0 | 2.0 | 4.0 |")
+    head, _, cells = table.splitlines()[:3]
+    assert head.startswith("| row | folds | seeds | Market1501 mAP | DukeMTMC mAP | mAP selected |")
+    assert cells.startswith("| CALR/baseline | 1 | 1 | 1.0 | 2.0 | 4.0 |")
 
 
 def test_without_matplotlib__the_tables_are_written_all_the_same(
@@ -286,7 +299,7 @@ def test_without_matplotlib__the_tables_are_written_all_the_same(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     (run,) = grid(tmp_path, "0.1")
-    _, why = write_report([outcome(run, 3.0)], [TAU], str(tmp_path))
+    _, why = write_report([scored(run, 3.0)], [TAU], str(tmp_path))
     assert why is not None and "matplotlib" in why
     assert (tmp_path / "table.csv").is_file() and not (tmp_path / "plot.svg").exists()
 
@@ -294,11 +307,12 @@ def test_without_matplotlib__the_tables_are_written_all_the_same(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "x"], "one of the arguments --config-file --configs is required"),
+        (["--output", "x"], "one of the arguments --config-file --configs --prove-equal is"),
         (["--config-file", "a", "--configs", "b", "--output", "x"], "not allowed with"),
         (["--config-file", "a"], "the following arguments are required: --output"),
         (["--config-file", "a", "--output", "x", "--vary", "KEY"], "--vary KEY: at least one"),
         (["--config-file", "a", "--output", "x", "--jobs", "0"], "--jobs must be an integer >= 1"),
+        (["--config-file", "a", "--output", "x", "--report-folds", "2"], "needs --folds or"),
     ],
 )
 def test_misuse__is_named_and_exits_with_2(
@@ -343,11 +357,30 @@ def test_true_grid__trains_scores_and_reports(
         arguments += ["--set", *pair]
     assert tool.main(arguments) == 2  # refused whole: no value may be out of range
     arguments[arguments.index("-3")] = "0.2"
+    arguments += ["--test-settings", "plain", "centred_flip"]
+    arguments += ["--rows", str(tmp_path / "rows.jsonl")]
     assert tool.main(arguments) == 0
     results = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("*/results.json"))]
     assert len(results) == 2
     table = (tmp_path / "table.md").read_text()
     assert f"{results[0]['after']['mAP']:.1f}" in table
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    for row, content in zip(sorted(rows, key=lambda row: row["row"]), results):
+        scores = row["scores"]
+        assert row["test"] == [] and content["after"] == scores["configured"] == scores["plain"]
+        assert scores["centred_flip"].keys() == scores["plain"].keys()
+        assert scores["centred_flip"] != scores["plain"]
+    assert "Test settings: centred_flip (TEST.CENTER_CAMERAS, TEST.FLIP)." in table
+
+    # The rows alone, in another folder: nothing is trained again, and the table is the same.
     capsys.readouterr()
+    arguments[arguments.index("--output") + 1] = str(tmp_path / "elsewhere")
     assert tool.main(arguments) == 0
-    assert capsys.readouterr().out.count("finished before") == 2
+    assert "2 runs, of which 2 have a current row" in capsys.readouterr().out
+    assert (tmp_path / "elsewhere" / "table.md").read_text() == table
+    assert not list((tmp_path / "elsewhere").glob("*/results.json"))
+
+    # Other settings: named as stale, and in no mean.
+    assert tool.main([*arguments, "--set", "SOLVER.GAMMA", "0.5", "--no-training"]) == 1
+    table = (tmp_path / "elsewhere" / "table.md").read_text()
+    assert table.count("its settings have changed") == 2 * 3 and "| 0 | 0 |" in table

@@ -1,0 +1,274 @@
+"""Train configs on folds and seeds, and compare every row with a baseline row.
+
+Every config x every value of every varied key x every fold x every seed is one run with a folder of
+its own. Started again, the same command skips what is finished, resumes what was stopped, and
+writes the tables anew. Rows of finished runs are added to --rows, a file to commit: a run whose row
+is current is not trained again, on another machine either.
+
+example:
+  python tools/sweep.py --configs CALR/small/baseline CALR/small/calr --baseline small/baseline \\
+      --fold-roots /data/folds --seeds 0 1 --jobs 2 --test-settings plain centred_flip \\
+      --set MODEL.BACKBONE.PRETRAIN_PATH path/to/mobilenetv2_0.35x_imagenet.pth \\
+      --rows benchmarks/results/calr_small.jsonl --output runs/calr_small
+
+  FASTREID_DATASETS=/data python tools/sweep.py --config-file CALR/market --folds 4 \\
+      --vary CALR.REFINE.ENABLED True False --set SOLVER.MAX_EPOCH 10 --output runs/refine
+
+  python tools/sweep.py --prove-equal ../before --output runs/equal
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from unreid.cli import Parser, guarded
+from unreid.config import load_config
+from unreid.projects import load_project
+from unreid.sweep.code_version import EquivalentCode, code_hash, package_root
+from unreid.sweep.equal_training import add_lines, prove_equal
+from unreid.sweep.folds import Fold, given_folds, image_list_hash, make_folds, whole_data_set
+from unreid.sweep.grid import Run, expand
+from unreid.sweep.report import write_report
+from unreid.sweep.rows import (
+    TEST_SETTINGS,
+    Provenance,
+    append_row,
+    commit_of,
+    find_row,
+    make_row,
+    read_rows,
+)
+from unreid.sweep.runs import COMMAND, Outcome, Wanted, is_finished, run_all
+from unreid.sweep.table import Record, find_baseline
+
+EQUIVALENT = "equivalent_code.txt"
+
+
+def build_parser() -> Parser:
+    """Return the command line."""
+    parser = Parser(__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config-file", metavar="CONFIG",
+                       help="a yml, or its short form such as CALR/market")
+    which.add_argument("--configs", nargs="+", metavar="CONFIG", help="several")
+    which.add_argument("--prove-equal", metavar="TREE",
+                       help="train small runs here and in another checkout; where labels and"
+                       " weights are equal, note that the code of both counts as one")
+    parser.add_argument("--vary", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"),
+                        help="a key and its values; again for another key: all combinations")
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+                        help="a setting that all runs share; may be given again")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
+                        help="values of UNSUP.SEED (that of the config)")
+    folds = parser.add_mutually_exclusive_group()
+    folds.add_argument("--fold-roots", nargs="+", default=[], metavar="FOLDER",
+                       help="values of FASTREID_DATASETS, one fold each; or one folder with fold0,"
+                       " fold1, ... in it")
+    folds.add_argument("--folds", type=int, metavar="N",
+                       help="divide the data set of the first config into N folds by identity")
+    parser.add_argument("--fold-seed", type=int, default=0, metavar="SEED",
+                        help="another seed, another division (0)")
+    parser.add_argument("--fold-images", choices=("all", "train"), default="all",
+                        help="divide all images, or the training part alone (all)")
+    parser.add_argument("--report-folds", nargs="+", default=[], metavar="FOLD",
+                        help="folds in the tables, such as 2 3 or fold2 fold3 (all)")
+    parser.add_argument("--baseline", metavar="ROW",
+                        help="the row to compare with, such as small/baseline")
+    parser.add_argument("--test-settings", nargs="+", default=[], choices=sorted(TEST_SETTINGS),
+                        help="score every final model at these settings too")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N",
+                        help="threads of each, unless OMP_NUM_THREADS is set (1)")
+    parser.add_argument("--output", required=True, metavar="FOLDER",
+                        help="gets a folder for each run, tables and plots")
+    parser.add_argument("--rows", metavar="FILE", help="rows of finished runs (OUTPUT/rows.jsonl)")
+    parser.add_argument("--equivalent-code", metavar="FILE",
+                        help=f"code hashes that count as one ({EQUIVALENT} beside --rows)")
+    parser.add_argument("--no-training", action="store_true", help="tables of the rows there are")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the command line, checked as far as it can be without a config."""
+    parser = build_parser()
+    args: argparse.Namespace = parser.parse_args(arguments)
+    for key, *values in args.vary:
+        if not values:
+            parser.error(f"--vary {key}: at least one value must follow the key")
+    for name in ("jobs", "threads"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} must be an integer >= 1, got {getattr(args, name)}")
+    if args.report_folds and not (args.folds or args.fold_roots):
+        parser.error("--report-folds needs --folds or --fold-roots")
+    args.configs = args.configs or ([args.config_file] if args.config_file else [])
+    args.rows = args.rows or os.path.join(args.output, "rows.jsonl")
+    beside = os.path.join(os.path.dirname(args.rows), EQUIVALENT)
+    args.equivalent_code = args.equivalent_code or beside
+    args.test_settings = list(dict.fromkeys(args.test_settings))
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when every run is done, 1 when some are not, 2 for bad input, 130 on Ctrl-C."""
+    args = parse(arguments)
+    if args.prove_equal:
+        return guarded(lambda: prove(args))
+    return guarded(lambda: sweep(args))
+
+
+def prove(args: argparse.Namespace) -> int:
+    """Compare two checkouts by training, and note their code hashes where they are equal."""
+    old, new = Path(args.prove_equal), package_root().parent
+    settings = [tuple(s) for s in args.set]
+    pairs = prove_equal(old, new, Path(args.output), settings=settings, say=_say)
+    command = "python tools/sweep.py --prove-equal OLD --output OUT"
+    command += "".join(f" --set {key} {value}" for key, value in settings)
+    lines = add_lines(Path(args.equivalent_code), pairs, command)
+    _say("\n".join(lines) or "the code hashes are equal already")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Check all runs, train those without a current row, and write the tables."""
+    settings = [tuple(s) for s in args.set]
+    vary = [(key, values) for key, *values in args.vary]
+    folds = _folds(args, settings)
+    runs = expand(args.configs, vary, settings, args.seeds, args.output, folds)
+    rows = list(dict.fromkeys(run.row for run in runs))
+    baseline = find_baseline(rows, args.baseline) if args.baseline else None
+    reported = _reported(args.report_folds, folds)
+    if args.dry_run and not args.fold_roots:  # folds are not made, and no data set is read
+        for run in runs:
+            _say(f"{run.folder}: {run.name}{' (finished)' if is_finished(run) else ''}")
+        return 0
+    equal = EquivalentCode.read(Path(args.equivalent_code))
+    provenances = _provenances(runs)
+    found = {run.folder: find_row(read_rows(args.rows), run, provenances[run.folder], equal,
+                                  args.test_settings) for run in runs}
+    missing = [run for run in runs if found[run.folder][0] is None]
+    if args.dry_run:
+        for run in runs:
+            row, stale = found[run.folder]
+            _say(f"{run.folder}: {run.name}" + (" (finished)" if row else "")
+                 + (f" (STALE: {stale})" if stale else ""))
+        return 0
+    _say(f"{len(runs)} runs, of which {len(runs) - len(missing)} have a current row in {args.rows}")
+    for run in missing:
+        if found[run.folder][1]:
+            _say(f"STALE {run.name}: {found[run.folder][1]}")
+    errors: dict[str, str] = {}
+    if args.no_training:
+        errors = {run.folder: "not trained" for run in missing}
+    else:
+        errors = _train(args, missing, provenances, equal)
+    return _report(args, runs, provenances, equal, errors, vary, baseline, reported)
+
+
+def _report(
+    args: argparse.Namespace, runs: Sequence[Run], provenances: dict[str, Provenance],
+    equal: EquivalentCode, errors: dict[str, str], vary: Sequence[tuple[str, Sequence[str]]],
+    baseline: str | None, reported: set[str],
+) -> int:
+    content = read_rows(args.rows)
+    records = []
+    for run in runs:
+        row, stale = find_row(content, run, provenances[run.folder], equal, args.test_settings)
+        error = "" if row is not None else errors.get(run.folder, "it left no row")
+        record = Record(run, row, error, stale)
+        if record.fold in reported or not reported:
+            records.append(record)
+    os.makedirs(args.output, exist_ok=True)
+    table, no_plot = write_report(records, [key for key, _ in vary], args.output, baseline,
+                                  args.test_settings)
+    _say(f"\n{table}")
+    _say(f"no plot: {no_plot}" if no_plot else f"plot: {Path(args.output, 'plot.svg')}")
+    failed = sum(record.row is None for record in records)
+    if failed:
+        sys.stderr.write(f"{failed} of {len(records)} runs have no row; they are named below the"
+                         " table\n")
+    return 1 if failed else 0
+
+
+def _folds(args: argparse.Namespace, settings: list[tuple[str, str]]) -> list[Fold]:
+    if args.fold_roots:
+        return given_folds(args.fold_roots)
+    if args.folds is None:
+        return []
+    if args.dry_run:
+        places = [Path(args.output, "folds", f"fold{number}") for number in range(args.folds)]
+        return [Fold(place.name, str(place)) for place in places]
+    cfg, _ = load_config(args.configs[0], [word for pair in settings for word in pair])
+    folder = os.path.join(args.output, "folds")
+    return make_folds(cfg, args.folds, args.fold_seed, folder, args.fold_images)
+
+
+def _reported(wanted: Sequence[str], folds: Sequence[Fold]) -> set[str]:
+    names = [fold.name for fold in folds]
+    chosen = set()
+    for name in wanted:
+        full = name if name in names else f"fold{name}"
+        if full not in names:
+            raise KeyError(f"--report-folds {name}: no such fold; there are {', '.join(names)}")
+        chosen.add(full)
+    return chosen
+
+
+def _provenances(runs: Sequence[Run]) -> dict[str, Provenance]:
+    """Code, images and commit of every run, by its folder."""
+    commit = commit_of(package_root().parent)
+    codes, images, found = dict[str, str](), dict[object, str](), {}
+    for run in runs:
+        if run.project not in codes:
+            codes[run.project] = _code_of(run.project)
+        cfg, _ = load_config(run.config_file, run.opts)
+        fold = run.fold or whole_data_set()
+        key = (fold, tuple(cfg.DATASETS.NAMES), tuple(cfg.DATASETS.TESTS),
+               str(cfg.UNSUP.FOLDER) if not fold.settings else "")  # fmt: skip
+        if key not in images:
+            images[key] = image_list_hash(cfg, fold)
+        found[run.folder] = Provenance(codes[run.project], images[key], commit)
+    return found
+
+
+def _code_of(project: str) -> str:
+    folder = load_project(project).folder
+    package = folder / project.lower()
+    return code_hash(package if package.is_dir() else folder)
+
+
+def _train(
+    args: argparse.Namespace, runs: Sequence[Run], provenances: dict[str, Provenance],
+    equal: EquivalentCode,
+) -> dict[str, str]:
+    """Train, and add a row as soon as a run has ended; return why others have none."""
+    errors: dict[str, str] = {}
+    wanted = {run.folder: Wanted(provenances[run.folder], equal, tuple(args.test_settings))
+              for run in runs}
+
+    def done(outcome: Outcome) -> None:
+        run, provenance = outcome.run, provenances[outcome.run.folder]
+        if outcome.results is None:
+            errors[run.folder] = outcome.error
+        elif _code_of(run.project) != provenance.code:
+            errors[run.folder] = "the code has changed while it was trained"
+        else:
+            cfg, _ = load_config(run.config_file, run.opts)
+            row = make_row(run, provenance, cfg, outcome.results, outcome.scores or {})
+            append_row(args.rows, row)
+
+    try:
+        run_all(runs, COMMAND, jobs=args.jobs, threads=args.threads, wanted=wanted, say=_say,
+                done=done)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("the same command goes on from here") from error
+    return errors
