@@ -62,11 +62,12 @@ test: install
 
 lint: install
 	@$(PY) -m ruff check .
+#	@$(PY) -m ruff format --check .  # from the commit on that formats the whole tree
 	@$(PY) -m mypy
 
 docs:
 	@$(MAKE) --no-print-directory install EXTRAS="$(if $(findstring docs,$(EXTRAS)),$(EXTRAS),docs)"
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+	@$(VENV)/bin/zensical build --clean --strict
 	@echo "build/site/index.html"
 
 bench: install
@@ -83,6 +84,6 @@ chaos: install
 
 clean:
 	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	@rm -f unreid/kernels/*.so unreid/kernels/*.c unreid/kernels/*.cpp
+	@rm -rf unreid/kernels/*.so unreid/kernels/*.c unreid/kernels/*.cpp unreid/kernels/avx2 unreid/kernels/avx512
 	@rm -f "$(VENV)"/.unreid-installed-*
 	@find unreid projects tools tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

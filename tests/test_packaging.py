@@ -187,8 +187,8 @@ def tiny_checkout(tmp_path: Path) -> Path:
     kernels = tmp_path / "unreid" / "kernels"
     kernels.mkdir(parents=True)
     (kernels / "tiny.pyx").write_text("def twice(double x):\n    return 2 * x\n")
-    for package in (kernels, kernels.parent):
-        (package / "__init__.py").write_text("")
+    (kernels / "__init__.py").write_text("")
+    (kernels.parent / "__init__.py").write_text('__version__ = "1.0"\n')
     for name in ("setup.py", "pyproject.toml", "requirements.txt", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "README.md").write_text("# unreid\n")
@@ -233,8 +233,161 @@ def test_setup__without_a_compiler_goes_on_and_says_so(tiny_checkout: Path) -> N
     assert not list(tiny_checkout.rglob("tiny*.so"))
 
 
-def test_version__is_one() -> None:
+def copy_source(folder: Path) -> Path:
+    """The files that a wheel is built from, with one small kernel, under the name of a hot one."""
+    for name in ("setup.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md"):
+        shutil.copy(ROOT / name, folder)
+    no = shutil.ignore_patterns("*.pyx", "*.so", "*.c", "__pycache__", "avx*")
+    for name in ("unreid", "projects"):
+        shutil.copytree(ROOT / name, folder / name, ignore=no)
+    (folder / "unreid/kernels/knn.pyx").write_text("def twice(double x):\n    return 2 * x\n")
+    return folder
+
+
+def pip_install(source: Path, target: Path) -> None:
+    """Install a folder without network, environment or dependencies."""
+    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+             "--disable-pip-version-check", "--target", str(target), str(source)]
+    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True,
+                          timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the wheel was installed into, and beside it a project of somebody else."""
+    folder = tmp_path_factory.mktemp("installed")
+    target, other = folder / "site", folder / "other"
+    (folder / "source").mkdir()
+    pip_install(copy_source(folder / "source"), target)
+    (other / "nearest_one" / "configs").mkdir(parents=True)
+    (other / "pyproject.toml").write_text(
+        "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n"
+        "[project]\nname = 'nearest-one'\nversion = '1.0'\n"
+        "[project.entry-points.'unreid.projects']\nNearestOne = 'nearest_one'\n"
+        "[tool.setuptools]\npackages = ['nearest_one']\n"
+        "[tool.setuptools.package-data]\nnearest_one = ['configs/*.yml']\n"
+    )
+    (other / "nearest_one" / "__init__.py").write_text(
+        "def add_config(cfg):\n    cfg.NEARESTONE = type(cfg)({'RADIUS': 0.5})\n"
+    )
+    (other / "nearest_one" / "configs" / "market.yml").write_text(
+        "PROJECT: NearestOne\nNEARESTONE: {RADIUS: 0.25}\n"
+        "DATALOADER: {SAMPLER_TRAIN: ClusterSampler}\n"
+    )
+    pip_install(other, target)
+    return target
+
+
+def outside(site: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python outside the checkout on what was installed."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("UNREID_", "PYTHON"))}
+    return subprocess.run([sys.executable, *words], cwd=site.parent, capture_output=True, text=True,
+                          env={**kept, "PYTHONPATH": str(site), **environment}, timeout=600)
+
+
+def answer(site: Path, code: str) -> str:
+    done = outside(site, "-c", code)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_wheel__has_the_projects_their_configs_and_the_types(installed: Path) -> None:
+    bundled = installed / "unreid" / "bundled_projects"
+    for name in ("CALR", "PseudoPair", "SphereCluster"):
+        ours = {p.relative_to(ROOT / "projects") for kind in ("*.py", "*.yml", "*.md")
+                for p in (ROOT / "projects" / name).rglob(kind)}
+        assert {p.relative_to(bundled) for p in (bundled / name).rglob("*") if p.is_file()
+                and p.suffix != ".pyc"} == ours
+    assert (installed / "unreid" / "py.typed").is_file()
+    assert (installed / "unreid/visualization/templates/base.html.jinja").is_file()
+    assert not (installed / "projects").exists() and not (installed / "tests").exists()
+
+
+def test_wheel__works_outside_the_checkout(installed: Path) -> None:
+    code = (
+        "import unreid, unreid.config, unreid.projects as p\n"
+        "print(unreid.__file__)\n"
+        "print(*p.discover_projects())\n"
+        "off = ['MODEL.BACKBONE.PRETRAIN', 'False']\n"
+        "cfg, project = unreid.config.load_config('CALR/market', off)\n"
+        "print(cfg.PROJECT, project.folder)\n"
+        "import calr; print(calr.__file__)\n"
+    )
+    file, names, project, package = answer(installed, code).splitlines()
+    assert Path(file) == installed / "unreid/__init__.py"
+    assert names.split() == ["CALR", "PseudoPair", "SphereCluster", "NearestOne"]
+    bundled = installed / "unreid" / "bundled_projects"
+    assert project == f"CALR {bundled / 'CALR'}"
+    assert Path(package) == bundled / "CALR" / "calr" / "__init__.py"
+
+
+def test_environment_report__runs_on_what_was_installed(installed: Path) -> None:
+    done = outside(installed, "-m", "unreid.env")
+    assert done.returncode == 0, done.stderr
+    assert "versions" in done.stdout and str(installed) not in done.stdout
+
+
+def test_entry_point__brings_a_project_with_its_configs(installed: Path) -> None:
+    code = (
+        "from unreid.config import load_config\n"
+        "off = ['MODEL.BACKBONE.PRETRAIN', 'False']\n"
+        "cfg, project = load_config('NearestOne/market', off)\n"
+        "print(project.name, project.folder, cfg.NEARESTONE.RADIUS)"
+    )
+    assert answer(installed, code) == f"NearestOne {installed / 'nearest_one'} 0.25"
+
+
+def test_entry_point_of_a_missing_package__is_left_out_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unreid.projects import discover_projects
+
+    metadata = tmp_path / "gone-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[unreid.projects]\nGone = gone_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.warns(RuntimeWarning, match="entry point Gone = gone_package .*is left out"):
+        assert "Gone" not in discover_projects()
+
+
+def test_kernel__is_compiled_for_every_variant_of_the_compiler(installed: Path) -> None:
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    if not shutil.which(os.environ.get("CC", "cc")):
+        pytest.skip("no C compiler")
+    code = (
+        "from unreid.kernels import kernel, supported_variants, variant_of\n"
+        "print(*supported_variants(), variant_of(kernel('knn')), kernel('knn').twice(4))"
+    )
+    *supported, used, eight = answer(installed, code).split()
+    built = [v for v in ("avx2", "avx512")
+             if (installed / f"unreid/kernels/{v}/knn{suffix}").is_file()]
+    assert used == [v for v in supported if v in ("baseline", *built)][-1] and eight == "8.0"
+    assert (installed / f"unreid/kernels/knn{suffix}").is_file()
+    for forced in supported:
+        done = outside(installed, "-c", code, UNREID_KERNELS=forced)
+        assert done.returncode == 0 and done.stdout.split()[-2] in ("baseline", forced)
+
+
+def test_build__names_no_processor() -> None:
+    text = (ROOT / "setup.py").read_text()
+    assert "native" not in text and "-mtune" not in text and "-march" not in text
+
+
+def test_version__is_one(installed: Path) -> None:
     import unreid
 
-    assert pyproject()["project"]["version"] == unreid.__version__
+    assert "version" in pyproject()["project"]["dynamic"]
+    code = "import importlib.metadata as m; print(m.version('unreid'))"
+    assert answer(installed, code) == unreid.__version__
     assert f"version: {unreid.__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_linters__are_pinned_and_those_of_pre_commit() -> None:
+    test = pyproject()["project"]["optional-dependencies"]["test"]
+    assert any(re.fullmatch(r"ruff==[\d.]+", line) for line in test)
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    recipe = (ROOT / "Makefile").read_text()
+    for tool in ("ruff check", "ruff format", "mypy"):
+        assert f"entry: .venv/bin/python -m {tool}" in hooks and f"-m {tool}" in recipe

@@ -21,14 +21,14 @@ import torchvision
 
 import unreid
 from unreid import compat
-from unreid.kernels import kernel
+from unreid.kernels import kernel, variant_of
 
 #: Packages that a run may use beside those that results.json names.
 OPTIONAL = ("faiss-cpu", "faiss-gpu", "scipy", "yacs", "cython", "pillow", "matplotlib", "jinja2",
             "infomap", "onnx", "onnxruntime", "gdown")
 #: Variables that change what a run does, and whose values are harmless.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES",
-             "UNREID_PURE_PYTHON")
+             "UNREID_PURE_PYTHON", "UNREID_KERNELS")
 
 
 def kernel_names() -> list[str]:
@@ -57,9 +57,12 @@ def environment() -> dict[str, dict[str, str]]:
     """Title -> name -> value, in the order in which :func:`main` prints them."""
     known = versions()
     machine = {"device": known.pop("device"), "threads of torch": known.pop("threads")}
-    compiled = {name: "compiled" if kernel(name) else "not compiled: the slower twin in numpy"
-                for name in kernel_names()}
-    if not all(text == "compiled" for text in compiled.values()):
+    compiled = {}
+    for name in kernel_names():
+        module = kernel(name)
+        compiled[name] = (f"compiled: {variant_of(module)}" if module
+                          else "not compiled: the slower implementation in numpy")
+    if not all(text.startswith("compiled") for text in compiled.values()):
         compiled["to compile"] = "pip install -e . (needs a C compiler; UNREID_PURE_PYTHON unset)"
     return {
         "versions": known,

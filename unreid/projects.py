@@ -171,7 +171,7 @@ def load_project(name: str) -> Project:
 
 def _module_of(name: str, folder: Path) -> str:
     """The module to import for a project, which is made importable."""
-    if not (folder / name.lower() / "__init__.py").is_file():
+    if folder.parent != projects_root():
         return _entry_points()[name].module
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

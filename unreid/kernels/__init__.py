@@ -1,12 +1,21 @@
-"""Compiled kernels where they were built, and the way to do without them.
+"""Compiled kernels, chosen by what the processor has, and numpy implementations beside them.
 
-Every kernel has a twin in numpy under the same function names, which is its test oracle and its
-fallback: ``UNREID_PURE_PYTHON=1`` in the environment, or an install without a C compiler, makes
-``kernel`` answer None, and the caller takes the twin.
+Every kernel is compiled in up to three variants: ``baseline`` for any processor (the modules
+``unreid.kernels.NAME``), ``avx2`` and ``avx512`` (``unreid.kernels.VARIANT.NAME``). The best one
+that the processor supports and that was built is used. A kernel also has a reference
+implementation in numpy with the same functions, which is used where nothing was compiled.
+
+Environment variables:
+    UNREID_KERNELS: ``baseline``, ``avx2`` or ``avx512``: the best variant that may be used.
+    UNREID_PURE_PYTHON: ``1`` uses the numpy implementations.
+
+The kernels contain no VNNI or BF16 instruction: such products are torch's, and
+``unreid.graph.triangle`` chooses among them by what the processor has.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import warnings
@@ -15,13 +24,73 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from unreid.checks import check_choice
+
+#: From the slowest, which every processor can run.
+VARIANTS = ("baseline", "avx2", "avx512")
+
+
+@functools.cache
+def supported_variants() -> tuple[str, ...]:
+    """Return the variants that this processor can run, slowest first.
+
+    torch reports ``AVX2`` where it finds AVX2 and FMA, and ``AVX512`` where it finds AVX-512 F, BW,
+    DQ and VL beside them: the instructions that setup.py compiles the variants for.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability.startswith("AVX512"):
+        return VARIANTS
+    return VARIANTS[:2] if capability.startswith("AVX2") else VARIANTS[:1]
+
 
 def kernel(name: str) -> ModuleType | None:
-    """The compiled module ``unreid.kernels.<name>``, or None when its twin must do the work."""
+    """Return a compiled kernel, or None when its numpy implementation is to be used.
+
+    Args:
+        name: Such as ``knn``.
+
+    Returns:
+        The module of the best variant that was built, at most that of ``UNREID_KERNELS``.
+
+    Raises:
+        ValueError: ``UNREID_KERNELS`` is no variant.
+        RuntimeError: ``UNREID_KERNELS`` is a variant that this processor cannot run.
+    """
     if os.environ.get("UNREID_PURE_PYTHON", "") not in ("", "0"):
         return None
+    for variant in reversed(_allowed(os.environ.get("UNREID_KERNELS", ""))):
+        module = _load(variant, name)
+        if module is not None:
+            return module
+    return None
+
+
+def variant_of(module: ModuleType) -> str:
+    """Return which of :data:`VARIANTS` a compiled kernel is."""
+    middle = module.__name__.split(".")[-2]
+    return middle if middle in VARIANTS else VARIANTS[0]
+
+
+def _allowed(forced: str) -> tuple[str, ...]:
+    """The variants that may be loaded, slowest first."""
+    supported = supported_variants()
+    if not forced:
+        return supported
+    check_choice("UNREID_KERNELS", forced, VARIANTS)
+    if forced not in supported:
+        raise RuntimeError(
+            f"UNREID_KERNELS={forced} needs instructions that this processor lacks; it can run"
+            f" {', '.join(supported)}"
+        )
+    return supported[: supported.index(forced) + 1]
+
+
+@functools.cache
+def _load(variant: str, name: str) -> ModuleType | None:
+    """A variant of a kernel, or None where it was not built."""
+    folder = "" if variant == VARIANTS[0] else f"{variant}."
     try:
-        return importlib.import_module(f"unreid.kernels.{name}")
+        return importlib.import_module(f"unreid.kernels.{folder}{name}")
     except ImportError:
         return None
 
@@ -32,9 +101,9 @@ def num_threads() -> int:
 
 
 def borrow(array: np.ndarray) -> torch.Tensor:
-    """A tensor on the memory of an array, for reading only.
+    """Return a zero-copy view of an array as a tensor, for reading only.
 
-    torch warns of arrays that are read-only, as a bank's features are; who borrows does not write.
+    torch warns of arrays that are read-only, as a bank's features are; the caller does not write.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
