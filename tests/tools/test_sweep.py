@@ -237,13 +237,14 @@ def test_time_left__follows_from_epochs_done(tmp_path: Path) -> None:
     assert clock.left([], runs) == "; about 10 min left"
 
 
-def test_progress__is_the_newest_label_file(tmp_path: Path) -> None:
+def test_progress__is_the_share_of_finished_epochs(tmp_path: Path) -> None:
     (run,) = grid(tmp_path, "0.05")
     assert sweep_runs.progress(run) == 0.0
-    labels = Path(run.folder, "labels")
-    labels.mkdir(parents=True)
-    for name in ("epoch_000.npz", "epoch_003.npz", "other.npz"):
-        (labels / name).touch()
+    path = Path(run.folder, "epochs.jsonl")
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    assert sweep_runs.progress(run) == 0.0
+    path.write_text('{"epoch": 0}\n{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3, "iter')
     assert sweep_runs.progress(run) == 3 / run.epochs
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from unreid.config import config_hash, load_config
 from unreid.engine.atomic import save_json
+from unreid.reading.epochs_file import EPOCHS, read_epochs
 from unreid.reading.json_file import read_json
 from unreid.sweep.code_version import EquivalentCode, package_root
 from unreid.sweep.grid import Run
@@ -111,15 +112,12 @@ def is_finished(run: Run, wanted: Wanted | None = None) -> bool:
 
 
 def progress(run: Run) -> float:
-    """The share of its epochs that a run has begun after the first, from its label files."""
-    labels = Path(run.folder, "labels")
-    found = [re.fullmatch(r"epoch_(\d+)\.npz", name) for name in _names(labels)]
-    newest = max((int(match[1]) for match in found if match), default=0)
-    return min(1.0, newest / run.epochs)
-
-
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
+    """Return the share of its epochs that a run has finished, from ``epochs.jsonl``."""
+    try:
+        records, _ = read_epochs(Path(run.folder, EPOCHS))
+    except (FileNotFoundError, ValueError):
+        return 0.0
+    return min(1.0, (records[-1].epoch + 1) / run.epochs) if records else 0.0
 
 
 class Job:

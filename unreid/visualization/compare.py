@@ -1,4 +1,4 @@
-"""Several runs side by side: one table, what differs in their settings, curves over each other."""
+"""Compare several runs on one page: scores, different settings, common charts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ABSENT = "-"
 #: Settings that differ between any two runs and say nothing.
 _BESIDE_THE_POINT = ("OUTPUT_DIR",)
 #: (row, key in ``labels`` of the results, larger is better).
-_LABELS = (("Clusters", "clusters"), ("Images in none", "noise"), ("Precision", "precision"),
+_LABELS = (("Clusters", "clusters"), ("Noise", "noise"), ("Precision", "precision"),
            ("Recall", "recall"), ("F-score", "f_score"), ("ARI", "ari"), ("Purity", "purity"))
 
 

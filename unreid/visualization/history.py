@@ -1,10 +1,10 @@
-"""What a run left in its folder, as numbers by epoch; reads a run that was killed as well.
+"""Read the numbers of a run from its folder, also of a run that was killed.
 
-Counts come from the label files, label quality and seconds from ``log.txt``, losses from
-``metrics.json``, the scores of both ends from ``results.json``. (``metrics.json`` cannot serve
-for all: fast-reid's writer drops what is put at an iteration that it has written already.)
+Epochs come from ``epochs.jsonl``, losses by iteration from ``metrics.json``, the scores before
+and after training from ``results.json``. An epoch without a line (it was broken off, or the run is
+of an older version) has the counts of its label file.
 
-Letters: N images, E epochs.
+Notation: N images, E epochs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,58 +21,26 @@ import numpy as np
 
 from unreid.clustering.partition import compact
 from unreid.reading.arrays import LabelFile, read_labels
+from unreid.reading.epochs_file import EPOCHS, EpochRecord, read_epochs
 from unreid.reading.json_file import read_json
 from unreid.reading.yaml_file import read_yaml
 from unreid.structures import NOISE
 
-_EPOCH = re.compile(
-    r"INFO: Labels of epoch (\d{1,9}): "
-    r"(?:(\d{1,18}) clusters, noise \d+ \(([\d.]+) %\)|(those of))"
-)
 _FILE = re.compile(r"epoch_(\d{1,9})\.npz")
-_SECONDS = re.compile(r"; seconds: (.+)$")
-_QUALITY = re.compile(r"INFO: {2,}quality, ([^:]+): (.+)$")
-_SCORES = re.compile(r"fastreid\.unreid\.trainer INFO: (\S+?)(?: \([^)]*\))?: (Rank-1 .+)$")
-
-
-@dataclass
-class Epoch:
-    """One epoch of a run.
-
-    Attributes:
-        number: From 0.
-        clusters: How many.
-        noise: Share of the images in no cluster, 0..1.
-        largest: Images of the largest cluster.
-        cameras_per_cluster: On average.
-        quality: Name -> value, of the labels that were trained on.
-        on_the_way: Name of intermediate labels -> their quality.
-        seconds: Phase of the label step -> seconds.
-        scores: Test set -> name -> percent, where the model was scored after this epoch.
-    """
-
-    number: int
-    clusters: int
-    noise: float
-    largest: int
-    cameras_per_cluster: float
-    quality: dict[str, float] = field(default_factory=dict)
-    on_the_way: dict[str, dict[str, float]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, read.
+    """The content of a run's folder.
 
     Attributes:
-        folder: Where it is.
+        folder: Path.
         settings: Dotted config key -> value; empty where there is no ``config.yaml``.
         results: ``results.json``, or an empty dict.
         losses: Name -> [(iteration from 0, value)], of ``metrics.json``.
-        epochs: Those with a label file.
-        labels: Of the last of them, or None.
+        epochs: In ascending order.
+        stages: Name of an earlier stage -> part (a camera) -> its epochs.
+        labels: The last label file, or None.
         remarks: What could not be read, in words.
     """
 
@@ -80,7 +48,8 @@ class Run:
     settings: dict[str, Any]
     results: dict[str, Any]
     losses: dict[str, list[tuple[int, float]]]
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochRecord, ...]
+    stages: dict[str, dict[str, tuple[EpochRecord, ...]]]
     labels: LabelFile | None
     remarks: tuple[str, ...]
 
@@ -112,7 +81,7 @@ class Run:
         for epoch in self.epochs:
             last = epoch is self.epochs[-1] and bool(after)
             for name, values in (after if last else epoch.scores).items():
-                found.setdefault(name, []).append((epoch.number + 1, values))
+                found.setdefault(name, []).append((epoch.epoch + 1, dict(values)))
         return found
 
     def _by_set(self, key: str) -> dict[str, dict[str, float]]:
@@ -125,13 +94,13 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read what is there; what is missing is empty, what is damaged is a remark.
+    """Read a run's folder; what is missing is empty, what is damaged is a remark.
 
     Raises:
-        FileNotFoundError: no such folder, or none that a run of ours left.
+        FileNotFoundError: no such folder, or one without any file of a run.
     """
     folder = Path(folder)
-    made = ("config.yaml", "results.json", "labels", "log.txt", "metrics.json")
+    made = ("config.yaml", "results.json", EPOCHS, "labels", "log.txt", "metrics.json")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; name the OUTPUT_DIR of a training")
     if not any((folder / name).exists() for name in made):
@@ -140,14 +109,16 @@ def read_run(folder: str | Path) -> Run:
             " OUTPUT_DIR of a training"
         )
     remarks: list[str] = []
-    epochs, labels = _read_labels(folder / "labels", remarks)
-    _read_log(folder / "log.txt", epochs)
+    records, found = _read_records(folder / EPOCHS)
+    remarks += found
+    epochs, labels = _read_labels(folder / "labels", records, remarks)
     return Run(
         folder=folder,
         settings=dict(_flat(_read(folder / "config.yaml", read_yaml, remarks))),
         results=_of_known_kinds(_read(folder / "results.json", read_json, remarks), remarks),
         losses=_read_losses(folder / "metrics.json"),
-        epochs=tuple(epochs.values()),
+        epochs=epochs,
+        stages=_read_stages(folder, remarks),
         labels=labels,
         remarks=tuple(remarks),
     )
@@ -205,13 +176,43 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return found
 
 
-def _read_labels(folder: Path, remarks: list[str]) -> tuple[dict[int, Epoch], LabelFile | None]:
-    epochs: dict[int, Epoch] = {}
+def _read_records(path: Path) -> tuple[list[EpochRecord], list[str]]:
+    try:
+        return read_epochs(path)
+    except FileNotFoundError:
+        return [], []
+    except ValueError as error:
+        return [], [f"{path.name} cannot be read ({error})"]
+
+
+def _read_stages(
+    folder: Path, remarks: list[str]
+) -> dict[str, dict[str, tuple[EpochRecord, ...]]]:
+    """Epochs of the stages before the main one: ``OUTPUT_DIR/<stage>/<part>/epochs.jsonl``."""
+    stages: dict[str, dict[str, tuple[EpochRecord, ...]]] = {}
+    for path in sorted(folder.glob(f"*/*/{EPOCHS}")):
+        stage, part = path.parent.parent.name, path.parent.name
+        if stage == "previous":
+            continue
+        records, found = _read_records(path)
+        remarks += [f"{stage}/{part}/{remark}" for remark in found]
+        if records:
+            stages.setdefault(stage, {})[part] = tuple(records)
+    return stages
+
+
+def _read_labels(
+    folder: Path, records: list[EpochRecord], remarks: list[str]
+) -> tuple[tuple[EpochRecord, ...], LabelFile | None]:
+    """All epochs, those without a record counted from their label files; the last label file."""
+    epochs = {record.epoch: record for record in records}
     last: LabelFile | None = None
     paths = sorted(folder.glob("epoch_*.npz"), key=lambda p: (len(p.name), p.name))
     for path in paths:
+        match = _FILE.fullmatch(path.name)
+        if match is not None and int(match[1]) in epochs and path != paths[-1]:
+            continue
         try:
-            match = _FILE.fullmatch(path.name)
             if match is None:
                 raise ValueError(f"{path} must be called epoch_, a number, .npz")
             labels = read_labels(path)
@@ -221,70 +222,23 @@ def _read_labels(folder: Path, remarks: list[str]) -> tuple[dict[int, Epoch], La
         if path == paths[-1]:
             last = labels
         number = int(match[1])
-        epochs[number] = _counted(number, labels.labels, labels.camids)
-    return epochs, last
+        epochs.setdefault(number, _counted(number, labels.labels, labels.camids))
+    return tuple(epochs[number] for number in sorted(epochs)), last
 
 
-def _counted(number: int, labels: np.ndarray, camids: np.ndarray) -> Epoch:
+def _counted(number: int, labels: np.ndarray, camids: np.ndarray) -> EpochRecord:
     kept = labels != NOISE
     sizes = np.bincount(compact(labels)[kept]) if kept.any() else np.zeros(0, np.int64)
     seen = np.unique(np.stack([labels[kept], camids[kept]]), axis=1).shape[1]
-    return Epoch(
-        number, len(sizes), float(1 - kept.mean()), int(sizes.max(initial=0)),
-        seen / len(sizes) if len(sizes) else 0.0,
-    )
-
-
-def _values(text: str) -> dict[str, float]:
-    """``precision 0.078, recall 0.262`` by name; what is no number is left out."""
-    found = {}
-    for part in text.split(", "):
-        name, _, value = part.strip().rpartition(" ")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            continue
-    return found
-
-
-def _read_log(path: Path, epochs: dict[int, Epoch]) -> None:
-    """Fill in quality, seconds and scores.
-
-    An epoch that was done again after a kill counts by its last line. Stages before the main one
-    write lines of the same form: a line of other counts than the label file's is not of it.
-    """
-    if not path.is_file():
-        return
-    current: Epoch | None = None
-    before: Epoch | None = None
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if match := _EPOCH.search(line):
-            number, clusters, share, kept = match.groups()
-            before, current = current, epochs.get(int(number))
-            if current is None:
-                continue
-            current.quality, current.on_the_way = {}, {}
-            current.seconds, current.scores = {}, {}
-            if kept:
-                current.quality = dict(before.quality) if before else {}
-            elif (int(clusters), share) != (current.clusters, f"{100 * current.noise:.1f}"):
-                current = None
-            elif found := _SECONDS.search(line):
-                current.seconds = _values(found.group(1))
-        elif current is None:
-            continue
-        elif match := _QUALITY.search(line):
-            if match.group(1) in ("final", "pairs"):
-                current.quality.update(_values(match.group(2)))
-            else:
-                current.on_the_way[match.group(1)] = _values(match.group(2))
-        elif match := _SCORES.search(line):
-            # The first is the evaluation of the epoch; after the last epoch others may follow.
-            current.scores.setdefault(match.group(1), _values(match.group(2)))
+    return EpochRecord(number, labels={
+        "images": len(labels), "clusters": len(sizes), "noise": int((~kept).sum()),
+        "largest": int(sizes.max(initial=0)),
+        "cameras_per_cluster": seen / len(sizes) if len(sizes) else 0.0,
+    })
 
 
 def _drawn(value: float) -> float:
-    """Within what a chart can hold; NaN and infinity stay, and are no points of a curve."""
+    """Return a number that a chart can hold; NaN and infinity stay, and are no points."""
     try:
         number = float(value)
     except OverflowError:
@@ -293,7 +247,7 @@ def _drawn(value: float) -> float:
 
 
 def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Losses and the learning rate by iteration; a torn last line of a killed run is left out."""
+    """Return losses and learning rate by iteration; an incomplete last line is skipped."""
     found: dict[str, dict[int, float]] = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

@@ -1,6 +1,6 @@
-"""The page of one run: gathers what can be shown, says what cannot, writes ``report.html``.
+"""Write ``report.html`` of one run; parts that cannot be made are listed on the page.
 
-Letters: N images, n in the sample.
+Notation: N images, n in the sample.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ import unreid
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import replace_file
 from unreid.visualization import sheets
-from unreid.visualization.charts import Chart, bar_chart, heat_map, line_chart, scatter
 from unreid.visualization.clusters import ClusterTable, tabulate_clusters
-from unreid.visualization.curves import curves
+from unreid.visualization.curves import curves, noise, stage_curves
 from unreid.visualization.embedding import lay_out
 from unreid.visualization.evidence import (
     MAX_RANK,
@@ -31,6 +30,14 @@ from unreid.visualization.evidence import (
     load_model,
     retrieve,
     sample,
+)
+from unreid.visualization.figures import (
+    Figure,
+    bar_figure,
+    heat_figure,
+    line_figure,
+    number,
+    scatter_figure,
 )
 from unreid.visualization.history import Run, read_run
 from unreid.visualization.neighbours import camera_confusion, chance, same_camera
@@ -48,22 +55,23 @@ _PERCENT = "\N{NO-BREAK SPACE}%"
 
 @dataclass
 class Page:
-    """What the template fills in; an empty part is left out of the page."""
+    """Content of the template; an empty part is left out of the page."""
 
     run: Run
     tiles: list[tuple[str, str, str]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
-    curves: list[Chart] = field(default_factory=list)
-    phases: Chart | None = None
-    retrieval: list[Chart] = field(default_factory=list)
+    curves: list[Figure] = field(default_factory=list)
+    stages: list[Figure] = field(default_factory=list)
+    phases: Figure | None = None
+    retrieval: list[Figure] = field(default_factory=list)
     ranks: dict[str, list[sheets.Sheet]] = field(default_factory=dict)
     rank_note: str = ""
-    spread: list[Chart] = field(default_factory=list)
+    spread: list[Figure] = field(default_factory=list)
     clusters: dict[str, list[sheets.Sheet]] = field(default_factory=dict)
     with_ids: bool = False
-    gap: list[Chart] = field(default_factory=list)
+    gap: list[Figure] = field(default_factory=list)
     gap_note: str = ""
-    maps: list[Chart] = field(default_factory=list)
+    maps: list[Figure] = field(default_factory=list)
     map_note: str = ""
     remarks: list[str] = field(default_factory=list)
 
@@ -101,13 +109,14 @@ def write_report(
     run = read_run(folder)
     page = Page(run, remarks=[*run.remarks, *remarks])
     page.tiles, page.scores, page.curves = _tiles(run), _scores(run), curves(run)
+    page.stages = stage_curves(run.stages)
     seconds = {name.replace("_", " "): value
                for name, value in run.results.get("seconds", {}).items() if value}
     if seconds:
-        page.phases = bar_chart("Seconds by phase", seconds, unit=" s", note="Of the whole run.")
+        page.phases = bar_figure("Time per phase", seconds, unit=" s", note="Whole run.")
     if images is not None and not _same_list(run, images):
-        page.remarks.append("the training set is not the one that the run was trained on: no"
-                            " picture of a cluster, no map")
+        page.remarks.append("the training set is not the one of the run: no images of"
+                            " clusters, no embedding")
         images = pids = None
     page.with_ids = pids is not None
     names = _camera_names(run, images)
@@ -137,11 +146,12 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
                 tiles.append((what, f"{last:.1f} %", below))
     if run.epochs:
         last_epoch = run.epochs[-1]
-        noise = f"{100 * last_epoch.noise:.1f} % of the images in none"
-        tiles.append(("Clusters", str(last_epoch.clusters), noise))
+        share = noise(last_epoch)
+        below = f"{share:.1f} % of the images are noise" if share is not None else ""
+        tiles.append(("Clusters", number(last_epoch.labels.get("clusters", 0)), below))
     if run.labels is not None:
         cameras = len(np.unique(run.labels.camids))
-        below = f"of {cameras} camera{'s' if cameras != 1 else ''}, without ids"
+        below = f"from {cameras} camera{'s' if cameras != 1 else ''}, without ids"
         tiles.append(("Training images", f"{len(run.labels.labels):,}".replace(",", " "), below))
     total = sum(run.results.get("seconds", {}).values())
     if total:
@@ -201,18 +211,18 @@ def _add_clusters(
     page.clusters = sheets.cluster_sheets(
         table, labels.labels, labels.camids, pids, names, list(images.paths), show
     )
-    noise = sheets.noise_sheet(labels.labels, labels.camids, names, list(images.paths), show)
-    if noise is not None:
-        page.clusters["in none"] = [noise]
+    unassigned = sheets.noise_sheet(labels.labels, labels.camids, names, list(images.paths), show)
+    if unassigned is not None:
+        page.clusters["noise"] = [unassigned]
 
 
-def _spread(table: ClusterTable) -> list[Chart]:
-    """How many clusters are seen by 1, 2, ... cameras, and how large they are."""
+def _spread(table: ClusterTable) -> list[Figure]:
+    """Return the number of clusters by cameras and by size."""
     if not len(table.ids):
         return []
     seen = np.bincount(table.cameras)
     cameras = {f"{i} camera{'s' if i > 1 else ''}": float(seen[i]) for i in range(1, len(seen))}
-    charts = [bar_chart("Clusters by the cameras that see them", cameras)]
+    charts = [bar_figure("Clusters by number of cameras", cameras)]
     edges = [1, 2, 3, 5, 9, 17, 33, 65, 129, 257]
     edges = [*[e for e in edges if e <= table.sizes.max()], int(table.sizes.max()) + 1]
     sizes: dict[str, float] = {}
@@ -223,7 +233,7 @@ def _spread(table: ClusterTable) -> list[Chart]:
         found = int(((table.sizes >= low) & (table.sizes < high)).sum())
         if found or sizes:  # no empty bars in front
             sizes[name] = float(found)
-    return [*charts, bar_chart("Clusters by size", sizes)]
+    return [*charts, bar_figure("Clusters by size", sizes)]
 
 
 def _shower() -> Callable[[str], str | None]:
@@ -242,7 +252,8 @@ def _add_evidence(
         chosen = sample(len(images), limits.train, cfg.UNSUP.SEED)
     checkpoint = page.run.checkpoint
     if checkpoint is None:
-        page.remarks.append("there is no checkpoint: no rank lists, no neighbours after training")
+        page.remarks.append("there is no checkpoint: no retrieval results and no neighbours"
+                            " after training")
     for when, weights in (("before", cfg.MODEL.WEIGHTS), ("after", checkpoint)):
         if weights is None or (chosen is None and when == "before"):
             continue
@@ -253,7 +264,7 @@ def _add_evidence(
             if when == "after" and cfg.DATASETS.TESTS:
                 _add_retrieval(page, retrieve(cfg, model, limits))
         except (OSError, ValueError, KeyError, RuntimeError, FloatingPointError) as error:
-            page.remarks.append(f"the model {when} training could not be asked: {error}")
+            page.remarks.append(f"the model {when} training could not be evaluated: {error}")
         finally:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -267,7 +278,7 @@ def _add_retrieval(page: Page, retrieval: Retrieval) -> None:
     looked = f"{queries} queries against {gallery} gallery images"
     if not retrieval.complete:
         looked = (f"a sample: {queries} of {all_queries} queries against {gallery} of {whole}"
-                  " gallery images, so the numbers here are not those of the run")
+                  " gallery images, so the numbers differ from those of the run")
     mean = 100 * retrieval.average_precisions.mean()
     page.rank_note = " ".join(
         [f"{retrieval.name}, {looked}; mAP {mean:.2f} %.", retrieval.remark]).strip()
@@ -277,11 +288,11 @@ def _add_retrieval(page: Page, retrieval: Retrieval) -> None:
     if 0 in known:
         lines["before training"] = [
             (float(r), known[0][f"Rank-{r}"]) for r in (1, 5, 10) if f"Rank-{r}" in known[0]]
-    cmc = line_chart("Queries with a match among the first answers (CMC)", lines, "rank",
+    cmc = line_figure("Cumulative matching characteristic (CMC)", lines, "rank",
                      zero=True, unit="%")
     tenths = np.minimum((10 * retrieval.average_precisions).astype(int), 9)
     counts = np.bincount(tenths, minlength=10)
-    spread = bar_chart("Queries by average precision", {
+    spread = bar_figure("Queries by average precision", {
         f"{10 * i} to {10 * i + 10} %": float(counts[i]) for i in reversed(range(10))})
     page.retrieval = [chart for chart in (cmc, spread) if chart is not None]
     page.ranks = sheets.rank_sheets(retrieval, _shower())
@@ -298,14 +309,14 @@ def _add_cameras(
     words = []
     for when, rows in features.items():
         shares = camera_confusion(rows, camids, num, _NEIGHBOURS)
-        page.gap.append(heat_map(
-            f"Neighbours' cameras, {when} training", shares, names,
-            note="Row: the image's camera. Column: where its neighbours are from, in percent."))
+        page.gap.append(heat_figure(
+            f"Cameras of the nearest neighbours, {when} training", shares, names,
+            note="Row: camera of the image. Column: camera of its neighbours, in percent."))
         words.append(f"{100 * same_camera(shares, camids):.0f}{_PERCENT} {when} training")
     by_chance = same_camera(chance(camids, num), camids)
     page.gap_note = (
-        f"Of the {min(_NEIGHBOURS, len(chosen) - 1)} nearest neighbours of an image, those of its"
-        f" own camera: {', '.join(words)}; {100 * by_chance:.0f}{_PERCENT} would be chance."
+        f"Share of the {min(_NEIGHBOURS, len(chosen) - 1)} nearest neighbours from the same camera:"
+        f" {', '.join(words)}; {100 * by_chance:.0f}{_PERCENT} by chance."
         + _sampled(len(chosen), len(images)))
 
 
@@ -321,11 +332,11 @@ def _add_maps(
     cameras = {i: f"camera {name}" if name.isdigit() else name for i, name in enumerate(names)}
     for when, rows in features.items():
         points = lay_out(rows[part], method, seed)
-        page.maps.append(scatter(f"By cluster, {when} training", points, groups, {}))
-        page.maps.append(scatter(f"By camera, {when} training", points, camids, cameras))
+        page.maps.append(scatter_figure(f"By cluster, {when} training", points, groups, {}))
+        page.maps.append(scatter_figure(f"By camera, {when} training", points, camids, cameras))
     name = {"tsne": "t-SNE", "pca": "principal components"}[method]
-    page.map_note = (f"Features in the plane by {name}. Clusters are those of the last epoch;"
-                     " their colours repeat, grey is in none." + _sampled(len(part), len(images)))
+    page.map_note = (f"Features in two dimensions by {name}. Clusters are those of the last epoch;"
+                     " their colours repeat, and grey is noise." + _sampled(len(part), len(images)))
 
 
 def _sampled(num: int, total: int) -> str:

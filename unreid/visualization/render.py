@@ -1,19 +1,34 @@
-"""Templates to text: everything from outside is escaped, and a name that is missing is an error."""
+"""Fill in the templates: text from outside is escaped, and an unknown name is an error."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 _FOLDER = Path(__file__).resolve().parent / "templates"
+#: Chart.js and what registers itself with it, in the order of loading (vendor/README.md).
+VENDORED = ("chart.umd.min.js", "chartjs-plugin-zoom.min.js", "chartjs-chart-matrix.min.js")
 
 
 def render(template: str, **content: Any) -> str:
-    """The text of a template of ours, filled in."""
+    """Return the text of a template, with the script of the charts where it asks for it."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
-    return environment.get_template(template).render(**content)
+    script = _script()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
+        **content, script=Markup(script), script_hash=f"sha256-{digest}"
+    )
+
+
+def _script() -> str:
+    """All JavaScript of the page; its hash is the only script that the page allows."""
+    paths = [_FOLDER.parent / "vendor" / name for name in VENDORED]
+    return "\n".join(path.read_text(encoding="utf-8") for path in [*paths, _FOLDER / "charts.js"])

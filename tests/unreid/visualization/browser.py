@@ -125,6 +125,41 @@ def _browser(program: str, profile: Path) -> Iterator[_Pipe]:
         os.close(ours_in)
 
 
+@dataclass(frozen=True)
+class Tab:
+    """An open page that a test can act on."""
+
+    pipe: _Pipe
+    session: str
+
+    def evaluate(self, expression: str) -> Any:
+        """The value of a JavaScript expression."""
+        answer = self.pipe.call("Runtime.evaluate", self.session, expression=expression,
+                                returnByValue=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def mouse(self, kind: str, x: float, y: float, *, pressed: bool = False) -> None:
+        """Send ``mouseMoved``, ``mousePressed`` or ``mouseReleased`` at a point of the screen."""
+        self.pipe.call("Input.dispatchMouseEvent", self.session, type=kind, x=x, y=y,
+                       button="left" if pressed else "none", buttons=int(pressed), clickCount=1)
+
+
+@contextmanager
+def opened(program: str, page: Path, width: int, profile: Path) -> Iterator[Tab]:
+    """Open ``page`` from disk on a screen of ``width`` pixels."""
+    with _browser(program, profile) as pipe:
+        target = pipe.call("Target.createTarget", url="about:blank")["targetId"]
+        session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime"):
+            pipe.call(f"{domain}.enable", session)
+        pipe.call("Emulation.setDeviceMetricsOverride", session, width=width, height=900,
+                  deviceScaleFactor=1, mobile=False)
+        pipe.call("Page.navigate", session, url=page.resolve().as_uri())
+        pipe.wait_for("Page.loadEventFired")
+        yield Tab(pipe, session)
+
+
 def look_at(
     program: str, page: Path, width: int, profile: Path, *, dark: bool = False, scale: float = 1,
     height: int = 900, top: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.projects.tiny_run import BASELINE, load_tiny, train_tiny
+from unreid.reading.epochs_file import EpochRecord
 from unreid.visualization.page import write_report
 from unreid.visualization.sources import load_sources
 
@@ -69,12 +70,13 @@ WriteRun = Callable[..., Path]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Iterator[WriteRun]:
-    """Writes a run's folder by hand: label files, results, log and losses."""
+    """Writes a run's folder by hand: label files, results, epochs and losses."""
 
     def write(
         name: str = "run", *, labels: list[list[int]] | None = None,
         camids: list[int] | None = None, paths: list[str] | None = None,
-        results: dict[str, Any] | None = None, log: str = "", metrics: str = "",
+        results: dict[str, Any] | None = None, epochs: Sequence[EpochRecord] = (),
+        metrics: str = "",
         config: str = "PROJECT: CALR\n",
     ) -> Path:
         folder = tmp_path / name
@@ -87,8 +89,9 @@ def write_run(tmp_path: Path) -> Iterator[WriteRun]:
         (folder / "config.yaml").write_text(config)
         if results is not None:
             (folder / "results.json").write_text(json.dumps(results))
-        if log:
-            (folder / "log.txt").write_text(log)
+        if epochs:
+            lines = "".join(record.to_line() for record in epochs)
+            (folder / "epochs.jsonl").write_text(lines)
         if metrics:
             (folder / "metrics.json").write_text(metrics)
         return folder

@@ -1,11 +1,12 @@
-"""Reads a page back: addresses, charts with their numbers, and drawn points in data units."""
+"""Read a page back: addresses, scripts, and charts with their numbers and tables."""
 
 from __future__ import annotations
 
-import re
+import json
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 #: Elements that have no end tag.
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -13,13 +14,18 @@ _VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 @dataclass
 class ReadChart:
-    """A chart as a reader of the file finds it."""
+    """A chart: what the script draws, and the table below it."""
 
     title: str = ""
-    axes: dict[str, float] = field(default_factory=dict)
-    lines: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
     header: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
+
+    @property
+    def lines(self) -> dict[str, list[tuple[float, float]]]:
+        """Name -> points, of a chart of lines."""
+        return {line["name"]: [tuple(p) for p in line["points"]]
+                for line in self.spec.get("lines", [])}
 
     def column(self, name: str) -> list[tuple[float, float]]:
         """(x, value) of the table's column, where there is a value."""
@@ -32,7 +38,9 @@ class Reading(HTMLParser):
 
     Attributes:
         addresses: Of every attribute that a browser would fetch.
-        charts: By title, those with a line.
+        charts: By title.
+        scripts: Content of the script elements.
+        policy: The content security policy.
         text: All visible words.
         tags: Names of all elements.
         unclosed: Elements that were opened and never closed.
@@ -43,6 +51,8 @@ class Reading(HTMLParser):
         self.source = page.read_text(encoding="utf-8")
         self.addresses: list[str] = []
         self.charts: dict[str, ReadChart] = {}
+        self.scripts: list[str] = []
+        self.policy = ""
         self.tags: list[str] = []
         self.shown: list[str] = []
         self.unclosed: list[str] = []
@@ -62,12 +72,11 @@ class Reading(HTMLParser):
         for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
             if values.get(name) is not None:
                 self.addresses.append(str(values[name]))
-        if tag == "svg":
-            self._chart = ReadChart(title=str(values["aria-label"]))
-            self._chart.axes = {k[5:]: float(str(v)) for k, v in values.items()
-                                if re.fullmatch(r"data-[xy][01]", k)}
-        elif tag == "path" and values.get("data-name") is not None:
-            self._chart.lines[str(values["data-name"])] = self._in_units(str(values["d"]))
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = str(values["content"])
+        if tag == "canvas":
+            spec = json.loads(str(values["data-chart"]))
+            self._chart = ReadChart(str(values["aria-label"]), spec)
             self.charts[self._chart.title] = self._chart
         elif tag == "tr":
             self._chart.rows.append([])
@@ -88,18 +97,10 @@ class Reading(HTMLParser):
             self._chart = ReadChart()
 
     def handle_data(self, data: str) -> None:
-        if self.unclosed and self.unclosed[-1] == "style":
+        if self.unclosed and self.unclosed[-1] == "script":
+            self.scripts.append(data)
+        if self.unclosed and self.unclosed[-1] in ("style", "script"):
             return
         self.shown.append(data)
         if self.unclosed and self.unclosed[-1] in ("td", "th") and self._chart.rows:
             self._chart.rows[-1][-1] += data.strip()
-
-    def _in_units(self, path: str) -> list[tuple[float, float]]:
-        """Drawn points, brought back from pixels by the axes (the frame of charts.py)."""
-        axes = self._chart.axes
-        found = []
-        for x, y in re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path):
-            x_share, y_share = (float(x) - 44) / 306, (186 - float(y)) / 176
-            found.append((axes["x0"] + x_share * (axes["x1"] - axes["x0"]),
-                          axes["y0"] + y_share * (axes["y1"] - axes["y0"])))
-        return found

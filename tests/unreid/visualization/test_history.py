@@ -10,38 +10,46 @@ import numpy as np
 import pytest
 
 from tests.unreid.visualization.conftest import WriteRun
+from unreid.reading.epochs_file import EpochRecord
 from unreid.visualization.history import read_run
 
-LABELS = "[11/20 10:00:00] fastreid.unreid.labels INFO: "
-EVALUATION = "[11/20 10:00:00] fastreid.unreid.trainer INFO: "
+COUNTS = {"images": 5, "clusters": 2, "noise": 1, "largest": 2, "cameras_per_cluster": 1.0}
 
 
-def labels_line(epoch: int, clusters: int, noise: int, total: int, extract: float = 1.5) -> str:
-    return (f"{LABELS}Labels of epoch {epoch}: {clusters} clusters, noise {noise}"
-            f" ({100 * noise / total:.1f} %), largest 2, mean size 2.0, cameras per cluster 1.00;"
-            f" seconds: extract {extract:.2f}, label 0.25\n")
-
-
-def quality_line(precision: float, name: str = "final") -> str:
-    return f"{LABELS}  quality, {name}: precision {precision:.3f}, recall 0.500\n"
-
-
-def score_line(mean: float, test_set: str = "Market1501") -> str:
-    return f"{EVALUATION}{test_set}: Rank-1 50.00, Rank-5 60.00, mAP {mean:.2f}, mINP 1.00\n"
+def scores(mean: float) -> dict[str, float]:
+    return {"Rank-1": 50.0, "Rank-5": 60.0, "mAP": mean, "mINP": 1.0}
 
 
 def test_counts__are_those_of_the_label_files(trained: Path) -> None:
     run = read_run(trained)
-    assert [e.number for e in run.epochs] == [0, 1, 2]
+    assert [e.epoch for e in run.epochs] == [0, 1, 2]
     for epoch in run.epochs:
-        with np.load(trained / "labels" / f"epoch_{epoch.number:03d}.npz") as file:
+        with np.load(trained / "labels" / f"epoch_{epoch.epoch:03d}.npz") as file:
             labels, camids = file["labels"], file["camids"]
-        assert epoch.clusters == len(set(labels.tolist()) - {-1})
-        assert epoch.noise == pytest.approx(np.mean(labels == -1))
-        sizes = [int((labels == c).sum()) for c in range(epoch.clusters)]
-        seen = [len(set(camids[labels == c].tolist())) for c in range(epoch.clusters)]
-        assert epoch.largest == max(sizes)
-        assert epoch.cameras_per_cluster == pytest.approx(np.mean(seen))
+        counts, clusters = epoch.labels, len(set(labels.tolist()) - {-1})
+        assert counts["clusters"] == clusters and counts["images"] == len(labels)
+        assert counts["noise"] == (labels == -1).sum()
+        sizes = [int((labels == c).sum()) for c in range(clusters)]
+        seen = [len(set(camids[labels == c].tolist())) for c in range(clusters)]
+        assert counts["largest"] == max(sizes)
+        assert counts["cameras_per_cluster"] == pytest.approx(np.mean(seen))
+
+
+def test_epochs_without_a_line__have_the_same_counts_of_their_label_files(copy: Path) -> None:
+    whole = read_run(copy).epochs
+    (copy / "epochs.jsonl").unlink()
+    (copy / "log.txt").unlink()
+    for epoch, known in zip(read_run(copy).epochs, whole, strict=True):
+        wanted = {k: v for k, v in known.labels.items() if k != "mean_size"}
+        assert epoch.labels == pytest.approx(wanted) and epoch.quality == {}
+
+
+def test_log__is_not_read(copy: Path) -> None:
+    before = read_run(copy)
+    assert (copy / "log.txt").stat().st_size > 1000
+    (copy / "log.txt").unlink()
+    after = read_run(copy)
+    assert after.epochs == before.epochs and after.remarks == before.remarks == ()
 
 
 def test_scores_at_both_ends__are_those_of_the_results(trained: Path) -> None:
@@ -56,7 +64,7 @@ def test_quality__agrees_with_the_results_at_the_end(trained: Path) -> None:
     last = read_run(trained).epochs[-1]
     labels = json.loads((trained / "results.json").read_text())["labels"]
     for name in ("precision", "recall", "f_score", "ari", "nmi", "purity"):
-        assert last.quality[name] == pytest.approx(labels[name], abs=6e-4)
+        assert last.quality["final"][name] == pytest.approx(labels[name], abs=6e-5)
     assert {"extract", "label"} <= set(last.seconds)
 
 
@@ -66,47 +74,41 @@ def test_losses__are_those_of_the_metrics_file(trained: Path) -> None:
     assert dict(read_run(trained).losses["total_loss"]) == wanted and wanted
 
 
-def test_lines_of_an_earlier_stage__are_left_out(write_run: WriteRun) -> None:
-    # Stage 1 logs epochs of its own, with other counts.
-    log = labels_line(0, 7, 1, 9, 99.0) + quality_line(0.9) + labels_line(0, 2, 1, 5)
-    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], log=log + quality_line(0.25)))
-    assert run.epochs[0].quality["precision"] == 0.25
-    assert run.epochs[0].seconds == {"extract": 1.5, "label": 0.25}
+def test_earlier_stage__has_its_own_epochs_by_camera(write_run: WriteRun) -> None:
+    folder = write_run(labels=[[0, 0, 1, 1, -1]], epochs=[EpochRecord(0, labels=COUNTS)])
+    for part, clusters in (("intra/cam_1", 7), ("intra/cam_2", 8), ("previous/001", 9)):
+        (folder / part).mkdir(parents=True)
+        lines = [EpochRecord(e, labels={"clusters": clusters}).to_line() for e in (0, 1)]
+        (folder / part / "epochs.jsonl").write_text("".join(lines))
+    run = read_run(folder)
+    assert len(run.epochs) == 1 and run.epochs[0].labels["clusters"] == 2
+    found = {part: [e.labels["clusters"] for e in epochs]
+             for part, epochs in run.stages["intra"].items()}
+    assert found == {"cam_1": [7, 7], "cam_2": [8, 8]} and set(run.stages) == {"intra"}
 
 
-def test_epoch_done_again_after_a_kill__counts_by_its_last_line(write_run: WriteRun) -> None:
-    first = labels_line(0, 2, 1, 5) + quality_line(0.1) + score_line(10)
-    again = labels_line(0, 2, 1, 5) + quality_line(0.2) + score_line(20)
-    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], log=first + again))
-    assert run.epochs[0].quality["precision"] == 0.2
-    assert run.epochs[0].scores["Market1501"]["mAP"] == 20
+def test_epoch_that_was_broken_off__has_the_counts_of_its_labels(write_run: WriteRun) -> None:
+    folder = write_run(labels=[[0, 0, 1, 1, -1], [0, 0, 0, 1, 2]],
+                       epochs=[EpochRecord(0, labels=COUNTS, losses={"total_loss": 2.0})])
+    first, second = read_run(folder).epochs
+    assert first.losses == {"total_loss": 2.0}
+    assert second.losses == {} and second.labels["clusters"] == 3
+    assert second.labels["largest"] == 3 and second.labels["noise"] == 0
 
 
-def test_evaluation_long_after_training__changes_no_curve(write_run: WriteRun) -> None:
-    log = labels_line(0, 2, 1, 5) + score_line(30) + score_line(99)
-    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], log=log))
-    assert run.scores["Market1501"] == [(1, {"Rank-1": 50, "Rank-5": 60, "mAP": 30, "mINP": 1})]
-
-
-def test_kept_labels__keep_their_quality(write_run: WriteRun) -> None:
-    log = (labels_line(0, 2, 1, 5) + quality_line(0.4)
-           + f"{LABELS}Labels of epoch 1: those of the epoch before\n")
-    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]] * 2, log=log))
-    assert run.epochs[1].quality == run.epochs[0].quality != {}
-
-
-def test_labels_on_the_way_and_pairs__are_told_apart(write_run: WriteRun) -> None:
-    log = (labels_line(0, 2, 1, 5) + quality_line(0.1, "before_refinement") + quality_line(0.4)
-           + f"{LABELS}  quality, pairs: pair_precision 0.700\n")
-    epoch = read_run(write_run(labels=[[0, 0, 1, 1, -1]], log=log)).epochs[0]
-    assert epoch.on_the_way["before_refinement"]["precision"] == 0.1
-    assert epoch.quality == {"precision": 0.4, "recall": 0.5, "pair_precision": 0.7}
+def test_damaged_line__is_a_remark(write_run: WriteRun) -> None:
+    folder = write_run(epochs=[EpochRecord(0)])
+    with open(folder / "epochs.jsonl", "a") as file:
+        file.write("{}\n" + EpochRecord(1).to_line() + '{"epoch": 2, "it')
+    run = read_run(folder)
+    assert [e.epoch for e in run.epochs] == [0, 1]
+    assert any(r.startswith("epochs.jsonl: line 2 cannot be read") for r in run.remarks)
 
 
 def test_several_test_sets__are_kept_apart(write_run: WriteRun) -> None:
-    log = labels_line(0, 2, 1, 5) + score_line(30, "Market1501") + score_line(40, "DukeMTMC")
+    record = EpochRecord(0, scores={"Market1501": scores(30), "DukeMTMC": scores(40)})
     results = {"before": {"Market1501": {"mAP": 1.0}, "DukeMTMC": {"mAP": 2.0}}, "after": None}
-    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], log=log, results=results))
+    run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], epochs=[record], results=results))
     assert [(d, v["mAP"]) for d, v in run.scores["Market1501"]] == [(0, 1), (1, 30)]
     assert [(d, v["mAP"]) for d, v in run.scores["DukeMTMC"]] == [(0, 2), (1, 40)]
 
@@ -141,13 +143,14 @@ def test_hostile_label_file__is_a_remark(changed: dict[str, Any], write_run: Wri
         arrays = {**dict(file), **changed}
     np.savez(path, allow_pickle=True, **arrays)
     run = read_run(folder)
-    assert [epoch.number for epoch in run.epochs] == [0] and run.labels is None
+    assert [epoch.epoch for epoch in run.epochs] == [0] and run.labels is None
     assert any(r.startswith("labels/epoch_001.npz cannot be read") for r in run.remarks)
 
 
 def test_all_noise__is_an_epoch_of_no_cluster(write_run: WriteRun) -> None:
     epoch = read_run(write_run(labels=[[-1, -1, -1]])).epochs[0]
-    assert (epoch.clusters, epoch.noise, epoch.largest, epoch.cameras_per_cluster) == (0, 1, 0, 0)
+    assert epoch.labels == {"images": 3, "clusters": 0, "noise": 3, "largest": 0,
+                            "cameras_per_cluster": 0}
 
 
 def test_a_thousand_epochs__stay_in_order(write_run: WriteRun) -> None:
@@ -155,7 +158,7 @@ def test_a_thousand_epochs__stay_in_order(write_run: WriteRun) -> None:
     np.savez(folder / "labels" / "epoch_1000.npz", labels=np.array([0, 1]),
              camids=np.array([0, 0]), paths=np.array(["a", "b"]))  # fmt: skip
     run = read_run(folder)
-    assert [e.number for e in run.epochs] == [0, 1, 1000]
+    assert [e.epoch for e in run.epochs] == [0, 1, 1000]
     assert run.labels is not None and run.labels.paths == ["a", "b"]
 
 
