@@ -135,7 +135,7 @@ class Tab:
     def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression."""
         answer = self.pipe.call("Runtime.evaluate", self.session, expression=expression,
-                                returnByValue=True)
+                                returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 

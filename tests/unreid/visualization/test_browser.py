@@ -56,10 +56,9 @@ def test_chart__shows_values_under_the_mouse_and_zooms_by_dragging(
     records = [EpochRecord(e, labels={"clusters": 10 + e, "images": 50}) for e in range(11)]
     page = write_report(write_run(epochs=records))
     with opened(PROGRAM, page, 1280, tmp_path / "profile") as tab:
-        tab.evaluate("""window.canvas = [...document.querySelectorAll('canvas')].find(
-            c => c.ariaLabel === 'Clusters' || c.getAttribute('aria-label') === 'Clusters');
+        tab.evaluate("""window.canvas = document.querySelector('canvas[aria-label="Clusters"]');
             canvas.scrollIntoView({block: 'center', behavior: 'instant'});
-            window.chart = Chart.getChart(canvas);""")
+            window.chart = Chart.getChart(canvas); true""")
         place = """(e => { const r = canvas.getBoundingClientRect();
             return [r.left + chart.scales.x.getPixelForValue(e), r.top + r.height / 2]; })"""
         x, y = tab.evaluate(f"{place}(4)")
