@@ -301,6 +301,7 @@ def test_wheel__has_the_projects_their_configs_and_the_types(installed: Path) ->
                 and p.suffix != ".pyc"} == ours
     assert (installed / "unreid" / "py.typed").is_file()
     assert (installed / "unreid/visualization/templates/base.html.jinja").is_file()
+    assert (installed / "unreid/visualization/vendor/chart.umd.min.js").is_file()
     assert not (installed / "projects").exists() and not (installed / "tests").exists()
 
 

@@ -80,8 +80,9 @@ class Run:
         after = self._by_set("after")
         for epoch in self.epochs:
             last = epoch is self.epochs[-1] and bool(after)
-            for name, values in (after if last else epoch.scores).items():
-                found.setdefault(name, []).append((epoch.epoch + 1, dict(values)))
+            scores: Mapping[str, Mapping[str, float]] = after if last else epoch.scores
+            for name, reached in scores.items():
+                found.setdefault(name, []).append((epoch.epoch + 1, dict(reached)))
         return found
 
     def _by_set(self, key: str) -> dict[str, dict[str, float]]:
