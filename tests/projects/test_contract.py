@@ -109,6 +109,14 @@ def test_baseline_plus__adds_to_the_baseline_what_is_no_part_of_calr() -> None:
 
 
 @every_config
+def test_own_recipes__use_the_tensor_backend_and_reproductions_that_of_fastreid(
+    config: Path,
+) -> None:
+    own = config.parent.name == "small" or config.stem.endswith("_plus")
+    assert settings_of(config)["INPUT.BACKEND"] == ("tensor" if own else "pil")
+
+
+@every_config
 def test_config__loads_as_shipped(config: Path) -> None:
     # Weights are the user's to give: where a config wants a file of them, it is left out here.
     cfg, project = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
