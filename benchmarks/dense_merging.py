@@ -3,7 +3,7 @@
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738
 
-Letters: N images, D channels, C clusters.
+Notation: N images, D channels, C clusters.
 """
 
 from __future__ import annotations

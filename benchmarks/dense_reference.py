@@ -7,7 +7,7 @@ and where a formula leaves a choice they take the faster one.
     arXiv:1701.08398.
 [1] Ge et al., Self-paced contrastive learning (SpCL), NeurIPS 2020, arXiv:2006.02713.
 
-Letters: N images, D channels.
+Notation: N images, D channels.
 """
 
 from __future__ import annotations

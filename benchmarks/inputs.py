@@ -1,6 +1,6 @@
 """What the rows of the benchmarks run on: drawn features like real ones, and the real ones.
 
-Letters: N images, D channels.
+Notation: N images, D channels.
 """
 
 from __future__ import annotations

@@ -174,12 +174,12 @@ def steps(paths: list[str]) -> None:
     from unreid.data.augment import TrainTransform, moved, resized
     from unreid.data.decode import decode
     from unreid.data.draws import affine_matrices, draw
-    from unreid.kernels import jitter_twin, kernel
+    from unreid.kernels import jitter_reference, kernel
 
     pixels = [decode(p) for p in paths[:256]]
     images = [pillow.functional.to_pil_image(p) for p in pixels]
     tensors = [torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pixels]
-    jitter = (kernel("jitter") or jitter_twin).color_jitter
+    jitter = (kernel("jitter") or jitter_reference).color_jitter
     cfg, rng = config(pixels[0].shape[:2], **{"INPUT.CJ.PROB": 1.0}), np.random.default_rng(0)
     draws = draw(cfg.INPUT, 1, rng)
     crop = TrainTransform(cfg)._crop

@@ -1,6 +1,6 @@
 """What ``merging_quality.py`` measures: presets over their passes, and sweeps at fixed sizes.
 
-Letters: N images, K clusters.
+Notation: N images, K clusters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows of the table for merging, the map equation, and the labels each clusterer gives.
 
-Letters: N images, D channels, C clusters.
+Notation: N images, D channels, C clusters.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows of the table for neighbours, Jaccard, DBSCAN on it, re-ranking and ranking.
 
-Letters: N images, D channels, K neighbours.
+Notation: N images, D channels, K neighbours.
 """
 
 from __future__ import annotations

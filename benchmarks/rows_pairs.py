@@ -2,7 +2,7 @@
 
 The mining stands beside the bare neighbours it starts from, the step beside one against all rows.
 
-Letters: N images, D channels, K neighbours, B batch, P patches, M columns drawn.
+Notation: N images, D channels, K neighbours, B batch, P patches, M columns drawn.
 """
 
 from __future__ import annotations

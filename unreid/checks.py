@@ -1,6 +1,6 @@
 """The one wording of every ValueError: what was asked for, what was found.
 
-Letters: N images, D channels.
+Notation: N images, D channels.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISI
 def kernel_names() -> list[str]:
     """The kernels that there is source for."""
     folder = Path(__file__).parent / "kernels"
-    return sorted(path.name.removesuffix("_twin.py") for path in folder.glob("*_twin.py"))
+    return sorted(path.name.removesuffix("_reference.py") for path in folder.glob("*_reference.py"))
 
 
 def versions() -> dict[str, str]:

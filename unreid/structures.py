@@ -1,6 +1,6 @@
 """The types that every part speaks: features with cameras, labels, and pairs.
 
-Letters: N images, D channels, C clusters, M pairs.
+Notation: N images, D channels, C clusters, M pairs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """List phrases of ``phrases.toml`` in the repository's text files.
 
-Run by ``make lint``: ``python -m tests.prose.check [FILE ...]``. Exit code 1 when a phrase is found.
+``make lint`` runs ``python -m tests.prose.check``. Exit code 1 when a phrase is found.
 """
 
 from __future__ import annotations

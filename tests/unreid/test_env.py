@@ -29,7 +29,7 @@ def test_module__prints_versions_device_threads_and_kernels() -> None:
     assert {"device", "threads", "cores", "python", *kernel_names()} <= first
 
 
-def test_kernels__are_all_named_and_the_twin_is_called_slower(
+def test_kernels__are_all_named_and_the_reference_is_called_slower(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sources = {p.stem for p in (ROOT / "unreid/kernels").glob("*.pyx")}

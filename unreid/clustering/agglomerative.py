@@ -3,7 +3,7 @@
 [0] Mullner, Modern hierarchical, agglomerative clustering algorithms, 2011, arXiv:1109.2378.
 [1] scikit-learn, sklearn.cluster.AgglomerativeClustering(metric="precomputed").
 
-Letters: N images.
+Notation: N images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where to cut a merge tree, without any truth: the level with the best silhouette.
 
-Letters: N images, C clusters, D channels.
+Notation: N images, C clusters, D channels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 [0] Ester et al., A density-based algorithm for discovering clusters, KDD 1996.
 [1] scikit-learn, sklearn.cluster.DBSCAN(metric="precomputed"), whose labels these equal.
 
-Letters: N images.
+Notation: N images.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from unreid.checks import check_integer, check_number
-from unreid.kernels import dbscan_twin, kernel
+from unreid.kernels import dbscan_reference, kernel
 
 #: Rows of a dense distance looked at together: bounds the memory of the comparison.
 ROWS_AT_ONCE = 1024
@@ -70,4 +70,4 @@ def dbscan(
     eps = check_number("eps", eps, 0.0, open_minimum=True)
     min_samples = check_integer("min_samples", min_samples, 1)
     indptr, columns, values = _entries(distance, eps)
-    return (kernel("dbscan") or dbscan_twin).label(indptr, columns, values, eps, min_samples)
+    return (kernel("dbscan") or dbscan_reference).label(indptr, columns, values, eps, min_samples)

@@ -9,7 +9,7 @@ distances is renewed only when its bound can no longer decide.
 [0] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
 [1] Lance, Williams: A general theory of classificatory sorting strategies, 1967
 
-Letters: C clusters, D channels, T entries of a list, M merges.
+Notation: C clusters, D channels, T entries of a list, M merges.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ O(C^2 D) in all and memory linear in C.
 [0] Mullner: Modern hierarchical, agglomerative clustering algorithms, 2011,
     https://arxiv.org/abs/1109.2378
 
-Letters: N images, D channels, C clusters.
+Notation: N images, D channels, C clusters.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from unreid.clustering.linkage import Clusters, Rule
-from unreid.kernels import kernel, merging_twin, num_threads
+from unreid.kernels import kernel, merging_reference, num_threads
 
 BLOCK_ROWS = 512
 
@@ -34,7 +34,7 @@ class Rows:
     ) -> None:
         self.clusters, self.rule, self.owner = clusters, rule, owner
         self.images = features.astype(np.float64) if rule.linkage == "minimum" else None
-        self._squared = (kernel("merging") or merging_twin).squared_distances
+        self._squared = (kernel("merging") or merging_reference).squared_distances
 
     def squared(self, slot: int, others: np.ndarray) -> np.ndarray:
         """e = ||m_slot - m_other||^2, (len(others),) float64."""

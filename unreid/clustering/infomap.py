@@ -7,7 +7,7 @@ search for the same optimum, and this module the way to compare.
     https://arxiv.org/abs/0707.0609
 [1] https://www.mapequation.org/infomap (``--two-level --directed``)
 
-Letters: N images, k neighbours, C modules.
+Notation: N images, k neighbours, C modules.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 [1] Lambiotte, Rosvall: Ranking and clustering of nodes in networks with smart teleportation,
     2012, https://arxiv.org/abs/1112.5252
 
-Letters: N images, k neighbours, E links, n nodes of a level (images, or modules of them).
+Notation: N images, k neighbours, E links, n nodes of a level (images, or modules of them).
 """
 
 from __future__ import annotations

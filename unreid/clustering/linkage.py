@@ -24,7 +24,7 @@ SSE(A) = sum over A of ||a - m_A||^2, all but ``minimum`` follow from e = ||m_A 
 [3] Zeng et al.: Energy clustering, 2019, https://arxiv.org/abs/1909.00112
 [4] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
 
-Letters: N images, D channels, C clusters.
+Notation: N images, D channels, C clusters.
 """
 
 from __future__ import annotations

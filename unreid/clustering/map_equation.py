@@ -10,7 +10,7 @@ then by moving single images and submodules again until nothing is gained (the r
 [1] Blondel et al.: Fast unfolding of communities, 2008, https://arxiv.org/abs/0803.0476
 [2] Rosvall, Axelsson, Bergstrom: The map equation, 2009, https://arxiv.org/abs/0906.1405
 
-Letters: N images, k neighbours, n nodes of a level, C modules.
+Notation: N images, k neighbours, n nodes of a level, C modules.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unreid.clustering.link_flow import (
     link_flow,
     module_rates,
 )
-from unreid.kernels import kernel, map_equation_twin
+from unreid.kernels import kernel, map_equation_reference
 
 #: Bits that a single move must gain, and the share of the codelength that a round must.
 SMALLEST_GAIN = 1e-10
@@ -124,7 +124,7 @@ def _settle(
     level: Level, modules: np.ndarray, rng: np.random.Generator, within: np.ndarray | None = None
 ) -> tuple[np.ndarray, int]:
     """Sweep over the nodes in random order until none moves; (n,) numbered modules, and C."""
-    move_nodes = (kernel("map_equation") or map_equation_twin).move_nodes
+    move_nodes = (kernel("map_equation") or map_equation_reference).move_nodes
     n = len(level)
     modules = modules.astype(np.int32)
     flow, enter, leave = module_rates(level, modules, n)

@@ -7,7 +7,7 @@ and their penalties grow.
 
 [0] Gower, Ross: Minimum spanning trees and single linkage cluster analysis, 1969
 
-Letters: P images that take part, D channels, C clusters, T entries of a list, M merges.
+Notation: P images that take part, D channels, C clusters, T entries of a list, M merges.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from unreid.clustering.linkage import Clusters, Rule
 from unreid.clustering.passes import nearest_edges
-from unreid.kernels import kernel, merging_twin, num_threads
+from unreid.kernels import kernel, merging_reference, num_threads
 
 LIST_LENGTH = 32
 BLOCK_ROWS = 256
@@ -39,7 +39,7 @@ class Neighbours:
         #: What is not in the list has d + penalty of its cluster at or above this.
         self.bound = np.full(count, -np.inf)
         self.trusted = np.zeros(count, bool)
-        module: Any = kernel("merging") or merging_twin
+        module: Any = kernel("merging") or merging_reference
         self.pairs, self.row = module.squared_pairs, module.squared_distances
 
     def renew(self, rows: np.ndarray, part: np.ndarray) -> None:

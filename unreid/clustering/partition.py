@@ -1,6 +1,6 @@
 """Partitions as arrays of labels: renumbering them, and the centroid of each cluster.
 
-Letters: N images, D channels, C clusters.
+Notation: N images, D channels, C clusters.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from unreid.clustering.linkage import Clusters, Rule
-from unreid.kernels import absorption_twin, kernel, merging_twin, num_threads
+from unreid.kernels import absorption_reference, kernel, merging_reference, num_threads
 
 PASS_RULES = ("union", "skip")
 
@@ -69,7 +69,7 @@ class Forest:
         low, high, values = (np.concatenate(column) for column in zip(*parts))
         order = np.lexsort((high, low, values))
         low, high, values = low[order], high[order], values[order]
-        spanning = (kernel("merging") or merging_twin).spanning
+        spanning = (kernel("merging") or merging_reference).spanning
         kept = spanning(low, high, self.count, self.num_merges)
         self.low, self.high, self.values = low[kept], high[kept], values[kept]
         self.waiting, self.num_waiting = [], 0
@@ -95,7 +95,7 @@ class Absorptions:
     def offer(self, i: np.ndarray, j: np.ndarray, values: np.ndarray) -> None:
         """Take edges i - j (clusters, i < j) into account."""
         keep = values <= self.limit
-        module = kernel("absorption") or absorption_twin
+        module = kernel("absorption") or absorption_reference
         module.offer(i[keep], j[keep], values[keep], self.time, self.absorber)
         # Later edges only make absorptions earlier, so this bound holds for all of them.
         last = np.partition(self.time, self.num_merges - 1)[self.num_merges - 1]
@@ -173,7 +173,7 @@ class Stream:
     ) -> None:
         self.points, self.owner, self.clusters, self.rule = points, owner, clusters, rule
         self.single = points.astype(np.float32)
-        self.module: Any = kernel("merging") or merging_twin
+        self.module: Any = kernel("merging") or merging_reference
         error = (points.shape[1] + 32) * 2.0**-24
         self.squares = np.einsum("ij,ij->i", points, points) * (1 - error)
         own = rule.own(clusters.sizes, clusters.sse)

@@ -10,7 +10,7 @@ Unlike [0] and Pillow, which cut off after every step of the jitter, colours sta
 the steps and are rounded once; hue is not cut to Pillow's 256 values; erased pixels are whole
 numbers.
 
-Letters: B images, H x W their size.
+Notation: B images, H x W their size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torchvision.transforms.v2 import functional as v2
 
 from unreid.checks import check_choice, check_integer, check_number
 from unreid.data.draws import draw
-from unreid.kernels import borrow, jitter_twin, kernel
+from unreid.kernels import jitter_reference, kernel, zero_copy
 
 BACKENDS = ("pil", "tensor")
 _PAD_MODES = ("constant", "edge", "reflect", "symmetric")
@@ -64,7 +64,7 @@ def resized(picture: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """(H, W, 3) uint8 from (h, w, 3) uint8, bicubic and free of aliasing, as fast-reid resizes."""
     if picture.shape[:2] == tuple(size):
         return picture
-    image = borrow(picture).permute(2, 0, 1)
+    image = zero_copy(picture).permute(2, 0, 1)
     resize = v2.resize(image, list(size), InterpolationMode.BICUBIC, antialias=True)
     return resize.permute(1, 2, 0).numpy()
 
@@ -109,7 +109,7 @@ class TrainTransform:
         self.mode = padding.MODE
         self.policy = AutoAugment() if cfg.INPUT.AUTOAUG.ENABLED else None
         self.value = np.clip(np.rint(cfg.INPUT.REA.VALUE), 0, 255).astype(np.uint8)
-        self._jitter = (kernel("jitter") or jitter_twin).color_jitter
+        self._jitter = (kernel("jitter") or jitter_reference).color_jitter
 
     def __call__(self, pictures: Sequence[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
         """(B, 3, H, W) uint8 from B pictures (h, w, 3) uint8 of any sizes."""

@@ -1,6 +1,6 @@
 """Decoded images in memory: one flat array of bytes, which forked workers share and do not copy.
 
-Letters: N images, H x W their size.
+Notation: N images, H x W their size.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ torchvision's decoder is half as fast as simplejpeg [1], and deprecated since 0.
 [0] ITU-T T.81 (JPEG), 1992, Annex B (markers and segments).
 [1] https://gitlab.com/jfolz/simplejpeg (MIT)
 
-Letters: H x W pixels.
+Notation: H x W pixels.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ choice depends on the generator and the place in the batch alone, never on the w
 
 [0] Zhong et al.: Random erasing data augmentation, 2020, https://arxiv.org/abs/1708.04896
 
-Letters: B images, H x W their size.
+Notation: B images, H x W their size.
 """
 
 from __future__ import annotations

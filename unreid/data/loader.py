@@ -3,7 +3,7 @@
 Training and extraction share the worker processes of :mod:`unreid.data.workers`, which stay from
 epoch to epoch; a test set has workers of its own, which end with it.
 
-Letters: B batch, N images.
+Notation: B batch, N images.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A request says all that a batch follows from. Who serves it needs no memory of t
 except with INPUT.BACKEND pil: fast-reid's transforms draw from the process' own generators, which
 therefore start anew with every pass, as those of a fresh worker did.
 
-Letters: N images, B of a batch.
+Notation: N images, B of a batch.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ to the right and downwards [0]. Looks that differ in few bits are near duplicate
 
 [0] Krawetz, Kind of Like That, 2013, https://www.hackerfactor.com/blog/index.php?/archives/529
 
-Letters: N images, G groups.
+Notation: N images, G groups.
 """
 
 from __future__ import annotations

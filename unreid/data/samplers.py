@@ -1,6 +1,6 @@
 """Batches drawn from pseudo labels: P clusters times K images, or plainly shuffled.
 
-Letters: N images, C clusters, P clusters per batch, K images per cluster, B = P K, W processes.
+Notation: N images, C clusters, P clusters per batch, K images per cluster, B = P K, W processes.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A camera turns a body (RGBA) and its place into a picture: shadow, shading from 
 its light, an object in front, exposure, a 3 x 3 colour matrix, a tone curve, lens blur and sensor
 noise. The numbers below set how far apart two cameras are, and so how hard the set is.
 
-Letters: H, W height and width of a picture in pixels.
+Notation: H, W height and width of a picture in pixels.
 """
 
 from __future__ import annotations

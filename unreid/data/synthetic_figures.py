@@ -6,7 +6,7 @@ projected; limbs are tapered capsules drawn far to near. The torso is a cylinder
 evaluated per pixel from its azimuth, so a logo, an open jacket or the straps of a bag are where
 they should be from the front, the side and the back.
 
-Letters: H, W height and width of the canvas in pixels.
+Notation: H, W height and width of the canvas in pixels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A place is drawn once per camera, several pictures wide; each picture cuts a window out of it.
 Lengths inside are shares of the picture's height, so a place looks alike at any size.
 
-Letters: H, W height and width of one picture in pixels.
+Notation: H, W height and width of one picture in pixels.
 """
 
 from __future__ import annotations

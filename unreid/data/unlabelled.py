@@ -3,7 +3,7 @@
 Person ids stop here. They come back as a separate array that only
 ``unreid.evaluation.label_quality`` reads; nothing that trains has a field for them.
 
-Letters: N images, T tracklets.
+Notation: N images, T tracklets.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A pass is one extraction or one epoch of training batches. Between passes the wo
 says in each request (:mod:`unreid.data.making`) all that its batches follow from, so new labels
 need no new process.
 
-Letters: N images.
+Notation: N images.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 All of it is nothing with one process.
 
-Letters: W processes.
+Notation: W processes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Rank 0 decides (labels, the choice of a round, every file); the others are told, and lend a hand
 when it shares work out. All of it is nothing with one process.
 
-Letters: N rows, W processes.
+Notation: N rows, W processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import distributed
 from unreid.engine.launch import started_by_launcher
 from unreid.engine.meeting import meet
 from unreid.engine.watch import Watch
-from unreid.kernels import borrow
+from unreid.kernels import zero_copy
 
 T = TypeVar("T")
 
@@ -234,7 +234,7 @@ def share_out(
     shapes = {k: (v.shape, v.dtype.str) for k, v in new.items()}
     _announce("task", (task, dict(settings), list(arrays), shapes))
     for array in new.values():
-        distributed.broadcast(borrow(np.ascontiguousarray(array)), 0, team.control)
+        distributed.broadcast(zero_copy(np.ascontiguousarray(array)), 0, team.control)
     team.known.update(new)
     parts: list[Sequence[np.ndarray]] = [TASKS[task](arrays, settings, 0, team.size)]
     failures = []
@@ -283,7 +283,7 @@ def _follow(team: _Team) -> Any:
         distributed.send_object_list([[(a.shape, a.dtype.str) for a in part]], 0,
                                      group=team.control)
         for array in part:
-            distributed.send(borrow(array), 0, group=team.control)
+            distributed.send(zero_copy(array), 0, group=team.control)
 
 
 def join_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:

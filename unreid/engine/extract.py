@@ -1,6 +1,6 @@
 """Features of all training images: eval mode, no augmentation, in the order of the list.
 
-Letters: N images, D channels, W processes.
+Notation: N images, D channels, W processes.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738 (tracklets of video, Sec. 4)
 
-Letters: N images, C clusters, T tracklets.
+Notation: N images, C clusters, T tracklets.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 [0] Micikevicius et al., Mixed Precision Training, ICLR 2018, https://arxiv.org/abs/1710.03740
 
-Letters: B images of a step, A parts.
+Notation: B images of a step, A parts.
 """
 
 from __future__ import annotations

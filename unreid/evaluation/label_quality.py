@@ -4,7 +4,7 @@
 [1] Vinh et al.: Information theoretic measures for clusterings comparison, 2010,
     https://jmlr.org/papers/v11/vinh10a.html
 
-Letters: N images; n_ij images of cluster i and person j, the only counts that are kept, so that
+Notation: N images; n_ij images of cluster i and person j, the only counts that are kept, so that
 memory is O(N); a_i images of cluster i; b_j images of person j.
 """
 

@@ -8,7 +8,7 @@ in the gallery; nothing else of the order matters to any of the three.
     arXiv:2001.04193.
 [2] Li et al., DeepReID (CUHK03, single gallery shot), CVPR 2014.
 
-Letters: Q queries, G gallery images, D channels, R matches, V queries that have a match.
+Notation: Q queries, G gallery images, D channels, R matches, V queries that have a match.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from unreid.checks import check_choice, check_features, check_integer
-from unreid.kernels import borrow, kernel, num_threads, ranking_twin
+from unreid.kernels import kernel, num_threads, ranking_reference, zero_copy
 
 #: Random single-shot galleries averaged by the CUHK03 protocol [2].
 SHOTS = 10
@@ -72,7 +72,7 @@ class _Truth:
             raise ValueError("distmat must be numbers, but holds NaN")
         stop = start + len(distances)
         mine, gone = self.match_ends[start : stop + 1], self.removed_ends[start : stop + 1]
-        return (kernel("ranking") or ranking_twin).match_ranks(
+        return (kernel("ranking") or ranking_reference).match_ranks(
             distances,
             self.matches[mine[0] : mine[-1]],
             mine - mine[0],
@@ -144,7 +144,7 @@ def evaluate_rank(
         max_rank: length of the CMC, >= 1.
         use_metric_cuhk03: the single-gallery-shot protocol [2], without INP.
         use_cython: accepted for the sake of the signature; the compiled kernel is used where it
-            was built, its twin gives the same otherwise.
+            was built, the reference implementation gives the same otherwise.
         generator: draws the single shots of [2] (None: seed 0).
 
     Returns:
@@ -213,7 +213,7 @@ def evaluate_features(
     max_rank = check_integer("max_rank", max_rank, 1)
     block_size = check_integer("block_size", block_size, 1)
     query, gallery = (
-        (f.detach() if isinstance(f, torch.Tensor) else borrow(f)).to("cpu", torch.float32)
+        (f.detach() if isinstance(f, torch.Tensor) else zero_copy(f)).to("cpu", torch.float32)
         for f in (query_features, gallery_features)
     )
     truth = _Truth(

@@ -3,7 +3,7 @@
 [0] Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015 (mAP, CMC).
 [1] Ye et al., Deep Learning for Person Re-identification, TPAMI 2021 (mINP), arXiv 2001.04193.
 
-Letters: Q queries, G gallery images, D channels.
+Notation: Q queries, G gallery images, D channels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 [0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
     arXiv:1701.08398.
 
-Letters: Q queries, G gallery images, N = Q + G, D channels, E entries.
+Notation: Q queries, G gallery images, N = Q + G, D channels, E entries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from unreid.checks import check_features, check_integer, check_number
 from unreid.graph.jaccard import Csr, distances, encode
 from unreid.graph.knn import exact_and_farthest, knn
-from unreid.kernels import borrow
+from unreid.kernels import zero_copy
 
 
 def _stacked(query_features: Any, gallery_features: Any) -> tuple[np.ndarray, int]:
@@ -80,7 +80,7 @@ def k_reciprocal_rerank(
 
     encoded = encode(features, indices, k1, k2, weights)
     jaccard = distances(encoded, num_queries, num_queries, 1.0)
-    tensor = borrow(features)
+    tensor = zero_copy(features)
     final = (tensor[:num_queries] @ tensor[num_queries:].T).numpy()
     np.subtract(1.0, final, out=final)
     np.square(final, out=final)

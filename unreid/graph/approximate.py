@@ -3,7 +3,7 @@
 [0] Johnson et al., Billion-scale similarity search with GPUs, 2017, arXiv:1702.08734 (faiss).
 [1] Malkov & Yashunin, Hierarchical navigable small world graphs, 2016, arXiv:1603.09320.
 
-Letters: N images, D channels, K neighbours, L inverted lists.
+Notation: N images, D channels, K neighbours, L inverted lists.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from unreid.kernels import kernel, knn_twin, num_threads
+from unreid.kernels import kernel, knn_reference, num_threads
 
 #: Links of a node of the hnsw graph, and the beam that builds it.
 LINKS, BUILD_BEAM = 32, 80
@@ -82,7 +82,7 @@ def approximate(
         lost = short[(found[short] != short[:, None]).all(axis=1)]
         found[lost, -1] = lost
     found.sort(axis=1)
-    pair_products = (kernel("knn") or knn_twin).pair_products
+    pair_products = (kernel("knn") or knn_reference).pair_products
     scores = pair_products(features, features, np.repeat(own, k), found.reshape(-1), num_threads())
     scores = scores.reshape(num, k)
     ranked = np.where(found == own[:, None], np.inf, scores)

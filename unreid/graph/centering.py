@@ -2,7 +2,7 @@
 
 It needs camera ids and nothing else; projects/CALR/README.md has what it gains on real pictures.
 
-Letters: N images, D channels, M cameras.
+Notation: N images, D channels, M cameras.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 [1] Ge et al., Self-paced contrastive learning (SpCL), NeurIPS 2020, arXiv:2006.02713, whose
     dense matrix this equals (Cluster Contrast, arXiv:2103.11568, uses the same).
 
-Letters: N images, D channels, K neighbours, E entries.
+Notation: N images, D channels, K neighbours, E entries.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scipy import sparse
 
 from unreid.checks import check_features, check_integer, check_number
 from unreid.graph.knn import knn, pair_similarities
-from unreid.kernels import jaccard_twin, kernel, num_threads
+from unreid.kernels import jaccard_reference, kernel, num_threads
 
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -65,7 +65,7 @@ def encode(
         CSR (N, N) with sorted columns, rows that sum to 1.
     """
     threads = num_threads()
-    sets = kernel("jaccard") or jaccard_twin
+    sets = kernel("jaccard") or jaccard_reference
     indptr, columns = sets.expand(indices, indices.shape[1], half_width(k1), threads)
     rows = np.repeat(np.arange(len(indices)), np.diff(indptr))
     products = pair_similarities(features, rows, columns)
@@ -79,7 +79,7 @@ def encode(
 def distances(encoded: Csr, num_rows: int, first_column: int, max_distance: float) -> Csr:
     """Jaccard distances below 1 (and <= ``max_distance``) of the first rows with the columns
     from ``first_column`` on, as indptr, columns, values (eq. 10 of [0])."""
-    rows = (kernel("jaccard") or jaccard_twin).jaccard_rows
+    rows = (kernel("jaccard") or jaccard_reference).jaccard_rows
     return rows(*encoded, num_rows, first_column, max_distance, num_threads())
 
 

@@ -3,7 +3,7 @@
 [0] Johnson et al., Billion-scale similarity search with GPUs, 2017, arXiv:1702.08734 (faiss).
 [1] Malkov & Yashunin, Hierarchical navigable small world graphs, 2016, arXiv:1603.09320.
 
-Letters: N images, D channels, K neighbours, B rows of a block, M candidates.
+Notation: N images, D channels, K neighbours, B rows of a block, M candidates.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from unreid.checks import check_choice, check_features, check_integer
 from unreid.graph import triangle
 from unreid.graph.approximate import approximate
-from unreid.kernels import borrow, kernel, knn_twin, num_threads
+from unreid.kernels import kernel, knn_reference, num_threads, zero_copy
 
 METHODS = ("exact", "ivf", "hnsw")
 #: Rows of a block of the product when nothing is asked for.
@@ -33,7 +33,7 @@ SELF = 4.0
 def _products(features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Similarities (R, M) float32, summed in double, of rows (R,) with columns (R, M)."""
     if features.device.type == "cpu":
-        pair_products = (kernel("knn") or knn_twin).pair_products
+        pair_products = (kernel("knn") or knn_reference).pair_products
         array = features.numpy()
         lefts = rows.repeat_interleave(columns.shape[1]).numpy()
         flat = pair_products(array, array, lefts, columns.reshape(-1).numpy(), num_threads())
@@ -100,7 +100,7 @@ def search(
 
 def pair_similarities(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Inner products (P,) float32 of rows and columns (P,), summed in double."""
-    pair_products = (kernel("knn") or knn_twin).pair_products
+    pair_products = (kernel("knn") or knn_reference).pair_products
     return pair_products(features, features, rows, columns, num_threads())
 
 
@@ -121,7 +121,7 @@ def _exact(
     features: np.ndarray, k: int, block_size: int, far: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neighbours (N, k), and with ``far`` the farthest image of each (N,), else an empty one."""
-    tensor, every = borrow(features), np.arange(len(features), dtype=np.int32)
+    tensor, every = zero_copy(features), np.arange(len(features), dtype=np.int32)
     kernels = kernel("knn")
     if kernels is None:
         found, values = search(tensor, torch.from_numpy(every).long(), k, block_size)

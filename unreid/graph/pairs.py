@@ -8,7 +8,7 @@
 Unlike [0] and [1] a pair must also be mutual, among the k nearest of both its images: at equal
 numbers of pairs that is more often the same person than a threshold alone.
 
-Letters: N images, D channels, K neighbours, M pairs, S saturated rows (see below), R sampled
+Notation: N images, D channels, K neighbours, M pairs, S saturated rows (see below), R sampled
 rows; s a similarity clipped to 0..1, beta the threshold.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from unreid.checks import check_features, check_integer, check_number
 from unreid.graph.jaccard import check_neighbours
-from unreid.kernels import borrow
+from unreid.kernels import zero_copy
 
 #: Rows of a block of similarities held at once.
 BLOCK_SIZE = 1024
@@ -203,7 +203,7 @@ def _among(
     features: np.ndarray, members: np.ndarray, low: float, cameras: np.ndarray | None, cross: bool
 ) -> Iterator[np.ndarray]:
     """Clipped similarities above ``low`` of the pairs among the members (S,), block by block."""
-    tensor = borrow(np.ascontiguousarray(features[members], dtype=np.float32))
+    tensor = zero_copy(np.ascontiguousarray(features[members], dtype=np.float32))
     for start in range(0, len(members), BLOCK_SIZE):
         left = tensor[start : start + BLOCK_SIZE]
         for other in range(start, len(members), BLOCK_SIZE):
@@ -224,7 +224,7 @@ def _estimate(
     """The threshold of R rows at equal distances with all others, 0..1."""
     num = len(features)
     rows = np.unique(np.linspace(0, num - 1, min(num, SAMPLED_ROWS)).astype(np.int64))
-    tensor = borrow(np.ascontiguousarray(features, dtype=np.float32))
+    tensor = zero_copy(np.ascontiguousarray(features, dtype=np.float32))
     wanted, kept = max(1, round(expected * len(rows))), np.empty(0, dtype=np.float32)
     for part in np.array_split(rows, max(1, len(rows) * num // 2**24)):
         block = (tensor[part] @ tensor.T).numpy()

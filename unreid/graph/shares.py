@@ -6,7 +6,7 @@ every image has candidates from several shares; on a GPU it is some of the rows.
 half a matrix, too: a share is two strips of rows, a long one from the top with a short one from the
 bottom, so that all shares are equally much work.
 
-Letters: N images, D channels, K neighbours, R rows of a share, E entries.
+Notation: N images, D channels, K neighbours, R rows of a share, E entries.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy import sparse
 from unreid.graph import triangle
 from unreid.graph.jaccard import Csr, distances
 from unreid.graph.knn import BLOCK_SIZE, pair_similarities, search
-from unreid.kernels import borrow, kernel
+from unreid.kernels import kernel, zero_copy
 
 #: rows (R,) int64, indices (R, K - 1) int32 and similarities (R, K - 1) float32 of other images,
 #: and the images (F,) int64 that must be searched anew. A similarity of -inf is no candidate.
@@ -99,7 +99,7 @@ def join_knn(
             indices[rows, 1:], similarities[rows, 1:] = candidates, scores
     again = np.unique(np.concatenate([share[3] for share in shares]))
     if again.size:
-        moved = borrow(features) if device == "cpu" else torch.tensor(features, device=device)
+        moved = zero_copy(features) if device == "cpu" else torch.tensor(features, device=device)
         found, values = search(moved, torch.from_numpy(again).to(device), k, block_size)
         indices[again, 1:] = found[:, 1:].int().cpu().numpy()
         similarities[again, 1:] = values[:, 1:].cpu().numpy()

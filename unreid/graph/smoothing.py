@@ -6,7 +6,7 @@ other's k nearest mostly show one person, so their mean is nearer to that person
 [0] Radenovic, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation, 2018,
     https://arxiv.org/abs/1711.02512
 
-Letters: N images, D channels, k neighbours.
+Notation: N images, D channels, k neighbours.
 """
 
 from __future__ import annotations

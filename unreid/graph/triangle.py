@@ -6,7 +6,7 @@ error of a product is |<x, y> - <x', y'>| <= |d_x| |y| + |x'| |d_y|, and |d| is 
 assumed. Every image within twice the bound of the k-th best is scored again in double; a value
 found outside its bound sends its row to the plain search, so the result never hangs on it.
 
-Letters: N images, D channels, K neighbours, B rows of a block, M candidates of a list.
+Notation: N images, D channels, K neighbours, B rows of a block, M candidates of a list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unreid.kernels import borrow, num_threads
+from unreid.kernels import num_threads, zero_copy
 
 #: Widest error bound of a similarity for which int8 is worth its shorter product.
 INT8_BOUND = 0.04
@@ -67,11 +67,11 @@ def _convert(features: np.ndarray, name: str) -> tuple[torch.Tensor, np.ndarray,
     num = len(features)
     scales, lost = np.ones(num, dtype=np.float32), np.zeros(num)
     if name == "float32":
-        return borrow(features), scales, lost
+        return zero_copy(features), scales, lost
     rows = torch.empty(features.shape, dtype=getattr(torch, name))
     for start in range(0, num, ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)
-        block = borrow(features[part])
+        block = zero_copy(features[part])
         if name == "int8":
             scale = block.abs().amax(1, keepdim=True) / 127.0
             scales[part] = scale[:, 0].numpy()

@@ -9,7 +9,7 @@ second moments is [0]'s idea, here for every camera towards a flatter spectrum, 
 [0] Sun, Feng, Saenko: Return of frustratingly easy domain adaptation (CORAL), 2016,
     https://arxiv.org/abs/1511.05547
 
-Letters: N images, D channels, M cameras.
+Notation: N images, D channels, M cameras.
 """
 
 from __future__ import annotations

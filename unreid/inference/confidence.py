@@ -4,7 +4,7 @@
 [1] Hruschka, de Castro, Campello, Evolutionary algorithms for clustering, ICDM 2004
     (silhouettes against centroids).
 
-Letters: N images, C clusters, D channels.
+Notation: N images, C clusters, D channels.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The file takes (B, 3, H, W) float32 in 0..255, red, green, blue, any B >= 1, and gives (B, D) unit
 features; mean and deviation of the pixels are taken out inside.
 
-Letters: B images, D channels, H x W pixels.
+Notation: B images, D channels, H x W pixels.
 """
 
 from __future__ import annotations

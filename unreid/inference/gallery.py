@@ -2,7 +2,7 @@
 
 [0] Johnson et al., Billion-scale similarity search with GPUs, 2017, arXiv:1702.08734 (faiss).
 
-Letters: N images, D channels, Q queries.
+Notation: N images, D channels, Q queries.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pseudo identities of any features, by each clusterer of :mod:`unreid.clustering` by its name.
 
-Letters: N images, D channels, C clusters, k neighbours.
+Notation: N images, D channels, C clusters, k neighbours.
 """
 
 from __future__ import annotations

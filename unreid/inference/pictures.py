@@ -1,6 +1,6 @@
 """Pictures of a cluster, and of a query beside its answers, with frames and names.
 
-Letters: H x W pixels.
+Notation: H x W pixels.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Whatever a caller has (a file, a PIL image, an array) as the RGB picture that a model is fed.
 
-Letters: H x W pixels.
+Notation: H x W pixels.
 """
 
 from __future__ import annotations

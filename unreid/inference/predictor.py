@@ -4,7 +4,7 @@
     features = predictor(["a.jpg", Image.open("b.png"), array])  # (3, D)
     similarity = features @ features.T
 
-Letters: N pictures, B of a batch, D channels, H x W pixels.
+Notation: N pictures, B of a batch, D channels, H x W pixels.
 """
 
 from __future__ import annotations

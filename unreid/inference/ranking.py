@@ -1,6 +1,6 @@
 """For each query the most similar pictures of a gallery, with what must not be found left out.
 
-Letters: N gallery images, Q queries, D channels, M cameras.
+Notation: N gallery images, Q queries, D channels, M cameras.
 """
 
 from __future__ import annotations

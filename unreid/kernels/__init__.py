@@ -100,7 +100,7 @@ def num_threads() -> int:
     return max(1, torch.get_num_threads())
 
 
-def borrow(array: np.ndarray) -> torch.Tensor:
+def zero_copy(array: np.ndarray) -> torch.Tensor:
     """Return a zero-copy view of an array as a tensor, for reading only.
 
     torch warns of arrays that are read-only, as a bank's features are; the caller does not write.

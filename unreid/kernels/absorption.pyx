@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Edges of a merge pass that skips absorbed clusters; reference implementation: absorption_twin.py.
+"""Edges of a merge pass that skips absorbed clusters; reference implementation: absorption_reference.py.
 
 Notation: C clusters, E edges.
 """

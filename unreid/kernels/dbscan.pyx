@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """DBSCAN over the rows of a sparse symmetric distance, without a copy of it.
 
-Letters: N images, E entries.
+Notation: N images, E entries.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@
 Each thread owns a few arrays of N numbers; nothing is N x N. Sums of minima are taken in whole
 units of 2^-30, so that no order of summing, and so no number of threads, changes a bit.
 
-Letters: N images, K neighbours, E entries of a sparse matrix, T threads.
+Notation: N images, K neighbours, E entries of a sparse matrix, T threads.
 """
 
 from cython.parallel cimport prange, threadid

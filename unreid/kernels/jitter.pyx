@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Brightness, contrast, saturation and hue of a batch of small pictures, each in its own order.
 
-Letters: B images, P pixels of each.
+Notation: B images, P pixels of each.
 """
 
 from libc.math cimport floorf

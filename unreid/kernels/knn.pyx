@@ -5,7 +5,7 @@ A cheap value a of a similarity s carries a bound: |a - s| <= slack / 2 + (what 
 rounds). A list keeps everyone who may still be among the ``wanted`` best: all within twice the
 bound of the ``wanted``-th best cheap value seen so far. ``finish`` scores these exactly.
 
-Letters: N images, D channels, P pairs, M capacity of a list.
+Notation: N images, D channels, P pairs, M capacity of a list.
 """
 
 from cython.parallel cimport prange

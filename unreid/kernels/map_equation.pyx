@@ -1,7 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""One round of greedy moves of the two-level map equation; its twin is map_equation_twin.py.
+"""One round of greedy moves of the two-level map equation; the reference implementation is map_equation_reference.py.
 
-Letters: n nodes of a level, m links of its symmetrised graph.
+Notation: n nodes of a level, m links of its symmetrised graph.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ def move_nodes(
     double[::1] module_flow, double[::1] module_enter, double[::1] module_exit,
     unsigned char[::1] active, double total_enter, double threshold,
 ):
-    """See ``map_equation_twin.move_nodes``; changes modules, members, module_* and active."""
+    """See ``map_equation_reference.move_nodes``; changes modules, members, module_* and active."""
     cdef Py_ssize_t n = flow.shape[0], num = order.shape[0], t, e, c, touched
     cdef int i, j, a, b, best, empties = 0
     cdef long long moves = 0

@@ -1,10 +1,10 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """Merging clusters: exact distances, nearest-neighbour lists that outlive merges, forests.
 
-The functions have twins in merging_twin.py. ``Lists`` has none: without it the same tree is
+The functions have reference implementations in merging_reference.py. ``Lists`` has none: without it the same tree is
 built one merge at a time (unreid.clustering.greedy).
 
-Letters: C clusters, D channels, T entries of a list.
+Notation: C clusters, D channels, T entries of a list.
 """
 
 import numpy as np
@@ -50,7 +50,7 @@ cdef inline int few(Py_ssize_t work, int num_threads) noexcept nogil:
 
 def squared_distances(const double[:, ::1] points, const double[::1] point, const long long[::1] ids,
                       int num_threads):
-    """See the twin."""
+    """See the reference implementation."""
     cdef Py_ssize_t r, count = ids.shape[0], n = points.shape[1]
     out = np.empty(count)
     cdef double[::1] values = out
@@ -62,7 +62,7 @@ def squared_distances(const double[:, ::1] points, const double[::1] point, cons
 
 def squared_pairs(const double[:, ::1] points, const long long[::1] a, const long long[::1] b,
                   int num_threads):
-    """See the twin."""
+    """See the reference implementation."""
     cdef Py_ssize_t r, count = a.shape[0], n = points.shape[1]
     out = np.empty(count)
     cdef double[::1] values = out
@@ -74,7 +74,7 @@ def squared_pairs(const double[:, ::1] points, const long long[::1] a, const lon
 
 def below(const float[:, ::1] product, const double[::1] row_part, const double[::1] column_part,
           double factor, double limit):
-    """See the twin."""
+    """See the reference implementation."""
     cdef Py_ssize_t i, j, rows = product.shape[0], columns = product.shape[1]
     cdef Py_ssize_t found, total = 0, t
     cdef double slope = 2 * factor
@@ -115,7 +115,7 @@ cdef inline int find(int* root, int node) noexcept nogil:
 
 def spanning(const long long[::1] low, const long long[::1] high, Py_ssize_t count,
              Py_ssize_t most):
-    """See the twin."""
+    """See the reference implementation."""
     cdef int[::1] root = np.arange(count, dtype=np.int32)
     kept_array = np.empty(min(most, low.shape[0]), np.int64)
     cdef long long[::1] kept = kept_array

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The rank of each match by counting who comes before it.
 
-Letters: Q queries, G gallery images, R matches of all queries together.
+Notation: Q queries, G gallery images, R matches of all queries together.
 """
 
 from cython.parallel cimport prange

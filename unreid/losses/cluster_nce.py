@@ -3,7 +3,7 @@
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
 
-Letters: B batch, C clusters; l_i loss of sample i, y_i its cluster, w_k weight of cluster k.
+Notation: B batch, C clusters; l_i loss of sample i, y_i its cluster, w_k weight of cluster k.
 """
 
 from __future__ import annotations

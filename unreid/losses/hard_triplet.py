@@ -3,7 +3,7 @@
 [0] Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, 2017,
     https://arxiv.org/abs/1703.07737
 
-Letters: B batch, D channels; y_a label of anchor a, d Euclidean distance.
+Notation: B batch, D channels; y_a label of anchor a, d Euclidean distance.
 """
 
 from __future__ import annotations

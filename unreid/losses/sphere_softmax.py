@@ -3,7 +3,7 @@
 [0] Fan et al., SphereReID: Deep Hypersphere Manifold Embedding for Person Re-Identification,
     2018, https://arxiv.org/abs/1807.00537
 
-Letters: B batch, C classes, D channels; v feature, w_j weight of class j, s scale.
+Notation: B batch, C classes, D channels; v feature, w_j weight of class j, s scale.
 """
 
 from __future__ import annotations

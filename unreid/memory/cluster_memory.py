@@ -5,7 +5,7 @@
 [1] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
 
-Letters: B batch, C clusters, D channels; phi centroid, q feature, y its cluster, m momentum.
+Notation: B batch, C clusters, D channels; phi centroid, q feature, y its cluster, m momentum.
 """
 
 from __future__ import annotations

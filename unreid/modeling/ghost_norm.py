@@ -6,7 +6,7 @@ Published unsupervised Re-ID runs on four GPUs without synchronised statistics, 
 saw 16 to 64 images. One GPU with the whole batch is another model (fast-reid's and Cluster
 Contrast's users lose 20 mAP). ``MODEL.GHOST_BN`` makes the group explicit.
 
-Letters: B images, C channels, G groups.
+Notation: B images, C channels, G groups.
 """
 
 from __future__ import annotations

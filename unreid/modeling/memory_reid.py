@@ -3,7 +3,7 @@
 [0] Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, ACCV 2022,
     arXiv 2103.11568.
 
-Letters: B images, D channels, C clusters, N training images.
+Notation: B images, D channels, C clusters, N training images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A head that ends at the BN neck: no classifier, since the number of clusters changes.
 
-Letters: B images, D channels.
+Notation: B images, D channels.
 """
 
 from __future__ import annotations

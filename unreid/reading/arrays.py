@@ -2,7 +2,7 @@
 
 [0] https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
-Letters: N images.
+Notation: N images.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which clusters to show, and how many cameras see one.
 
-Letters: N images, C clusters, M cameras.
+Notation: N images, C clusters, M cameras.
 """
 
 from __future__ import annotations

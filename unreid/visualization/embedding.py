@@ -2,7 +2,7 @@
 
 [0] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
 
-Letters: n images, D channels.
+Notation: n images, D channels.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ even after a training of days. How much was looked at is said on the page.
 
 [0] Zheng et al., Scalable person re-identification: a benchmark (Market-1501), ICCV 2015.
 
-Letters: N images, n in the sample, D channels, Q queries, G gallery images.
+Notation: N images, n in the sample, D channels, Q queries, G gallery images.
 """
 
 from __future__ import annotations

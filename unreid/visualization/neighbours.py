@@ -1,6 +1,6 @@
 """Whose cameras the neighbours of an image come from: the camera gap as a table.
 
-Letters: n images, D channels, M cameras, k neighbours.
+Notation: n images, D channels, M cameras, k neighbours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Contact sheets of clusters and rank lists of queries, as data for the page.
 
-Letters: N images, C clusters, Q queries.
+Notation: N images, C clusters, Q queries.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
 
-Letters: N images, k neighbours.
+Notation: N images, k neighbours.
 """
 
 from __future__ import annotations

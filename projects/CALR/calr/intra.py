@@ -3,7 +3,7 @@
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
 
-Letters: N images, N_c images of a camera, K_c local clusters of a camera.
+Notation: N images, N_c images of a camera, K_c local clusters of a camera.
 """
 
 from __future__ import annotations

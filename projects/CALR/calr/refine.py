@@ -3,7 +3,7 @@
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
 
-Letters: N images, k neighbours; G global cluster, L local cluster, S node score.
+Notation: N images, k neighbours; G global cluster, L local cluster, S node score.
 """
 
 from __future__ import annotations

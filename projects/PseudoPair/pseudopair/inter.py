@@ -5,7 +5,7 @@
 [1] Dai et al., Deformable Convolutional Networks, 2017, https://arxiv.org/abs/1703.06211
 [2] Wang et al., Non-local Neural Networks, 2018, https://arxiv.org/abs/1711.07971
 
-Letters: B images or pairs, C channels of the backbone's map, W channels of the reduced one,
+Notation: B images or pairs, C channels of the backbone's map, W channels of the reduced one,
 H x W' positions, p one of them.
 """
 

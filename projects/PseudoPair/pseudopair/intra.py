@@ -6,7 +6,7 @@
 [2] Sun et al., Beyond Part Models: Person Retrieval with Refined Part Pooling (PCB), 2018,
     https://arxiv.org/abs/1711.09349 (a neck of its own for every part)
 
-Letters: B batch, C channels of the map, D channels of the descriptor, K heads, H x W positions.
+Notation: B batch, C channels of the map, D channels of the descriptor, K heads, H x W positions.
 """
 
 from __future__ import annotations

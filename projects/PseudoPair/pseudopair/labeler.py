@@ -3,7 +3,7 @@
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 
-Letters: N images, k neighbours, M pairs; beta threshold of the similarity.
+Notation: N images, k neighbours, M pairs; beta threshold of the similarity.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 [0] van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
     https://arxiv.org/abs/1807.03748
 
-Letters: G groups, B anchors, R positives at most, M negatives at most; w weights.
+Notation: G groups, B anchors, R positives at most, M negatives at most; w weights.
 """
 
 from __future__ import annotations

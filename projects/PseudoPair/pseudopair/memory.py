@@ -3,7 +3,7 @@
 [0] Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018,
     https://arxiv.org/abs/1805.01978
 
-Letters: N images, G groups (patches or heads), D channels, B batch, M columns drawn.
+Notation: N images, G groups (patches or heads), D channels, B batch, M columns drawn.
 """
 
 from __future__ import annotations

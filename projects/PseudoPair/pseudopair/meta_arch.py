@@ -3,7 +3,7 @@
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 
-Letters: N images, B batch, C channels of the map, D of the descriptor, K heads, G = 1 + K groups
+Notation: N images, B batch, C channels of the map, D of the descriptor, K heads, G = 1 + K groups
 (the whole body and the heads), R partners at most.
 """
 

@@ -5,7 +5,7 @@
 [1] Zhuang et al., Local Aggregation for Unsupervised Learning of Visual Embeddings, ICCV 2019,
     https://arxiv.org/abs/1903.12355 (neighbours in a memory of instances)
 
-Letters: N images, B batch, R partners at most, G groups (the whole body and K heads), D channels,
+Notation: N images, B batch, R partners at most, G groups (the whole body and K heads), D channels,
 M columns drawn; s similarity, beta its threshold.
 """
 

@@ -1,6 +1,6 @@
 """Pictures of what was learned: where the heads look, and where a position lands in the partner.
 
-Letters: B images of h x w pixels, K heads, H x W positions of a map, P = H W, T taps of the
+Notation: B images of h x w pixels, K heads, H x W positions of a map, P = H W, T taps of the
 deformable convolution.
 """
 

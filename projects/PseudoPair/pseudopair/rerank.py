@@ -3,7 +3,7 @@
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification,
     IEEE TIP 31 (2022) 4803-4816, arXiv:2207.13035: the inter-similarity of a pair.
 
-Letters: Q queries, G gallery images, K re-ranked answers, C x H x W a reduced map, P pairs of a
+Notation: Q queries, G gallery images, K re-ranked answers, C x H x W a reduced map, P pairs of a
 batch; s_inter the similarity of two maps after alignment, d the distance of their features.
 """
 

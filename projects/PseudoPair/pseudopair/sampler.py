@@ -1,6 +1,6 @@
 """Batches of pairs: an image and its partner side by side.
 
-Letters: N images, M pairs, B images in a batch.
+Notation: N images, M pairs, B images in a batch.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     https://arxiv.org/abs/2207.13035
 [1] Liu et al., Guided Similarity Separation for Image Retrieval, NeurIPS 2019.
 
-Letters: B batch, D channels, N images; s similarity, beta its threshold, alpha a factor.
+Notation: B batch, D channels, N images; s similarity, beta its threshold, alpha a factor.
 """
 
 from __future__ import annotations

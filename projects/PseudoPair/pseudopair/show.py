@@ -1,6 +1,6 @@
 """Asks a trained model for what ``pictures`` draws: its heads on images, its pairs, its alignment.
 
-Letters: B images, K heads, C x H x W the backbone's map, M pairs.
+Notation: B images, K heads, C x H x W the backbone's map, M pairs.
 """
 
 from __future__ import annotations

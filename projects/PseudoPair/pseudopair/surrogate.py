@@ -7,7 +7,7 @@
 [2] Yang et al., Patch-Based Discriminative Feature Learning for Unsupervised Person
     Re-identification, CVPR 2019 (PatchNet: stripes, 128 channels each).
 
-Letters: N images, B batch, C channels of the map, P patches, d channels of a patch, M columns
+Notation: N images, B batch, C channels of the map, P patches, d channels of a patch, M columns
 drawn, R partners; T(p)_i^k patch k of the deformed image i, w_i^k its memory, tau a temperature.
 """
 

@@ -1,6 +1,6 @@
 """Which round is best, asked without labels: how compact its clusters are, or how stable.
 
-Letters: N images, C clusters, D channels.
+Notation: N images, C clusters, D channels.
 """
 
 from __future__ import annotations

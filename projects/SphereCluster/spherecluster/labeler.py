@@ -3,7 +3,7 @@
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
     ACM TOMM 2022, https://doi.org/10.1145/3501404
 
-Letters: N images, D channels, C clusters, m merges per pass.
+Notation: N images, D channels, C clusters, m merges per pass.
 """
 
 from __future__ import annotations

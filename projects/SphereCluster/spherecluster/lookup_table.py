@@ -3,7 +3,7 @@
 [0] Lin et al., A bottom-up clustering approach to unsupervised person re-identification (BUC),
     AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
 
-Letters: C clusters, D channels; v feature, y its cluster.
+Notation: C clusters, D channels; v feature, y its cluster.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@
 [2] Zeng et al., Hierarchical clustering with hard-batch triplet loss (HCT), CVPR 2020,
     https://arxiv.org/abs/1910.12278
 
-Letters: B images, D channels, C clusters.
+Notation: B images, D channels, C clusters.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 [1] Zeng et al., Hierarchical clustering with hard-batch triplet loss (HCT), CVPR 2020,
     https://arxiv.org/abs/1910.12278
 
-Letters: N images, C clusters, m merges per pass, mp merge rate, S passes, r round.
+Notation: N images, C clusters, m merges per pass, mp merge rate, S passes, r round.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 [1] Lin et al., A bottom-up clustering approach to unsupervised person re-identification (BUC),
     AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
 
-Letters: B images, D channels, C clusters.
+Notation: B images, D channels, C clusters.
 """
 
 from __future__ import annotations

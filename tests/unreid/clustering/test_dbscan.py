@@ -12,7 +12,7 @@ from sklearn.cluster import DBSCAN
 from tests.unreid.graph import oracle
 from unreid.clustering.dbscan import dbscan
 from unreid.graph import jaccard_distance
-from unreid.kernels import dbscan_twin
+from unreid.kernels import dbscan_reference
 
 
 def sparsified(distance: np.ndarray) -> sparse.csr_array:
@@ -44,8 +44,8 @@ def test_equals_sklearn__numbers_and_border_points(
         assert found.dtype == np.int64 and (found == wanted).all()
     csr = sparsified(distance)
     pointers, columns = csr.indptr.astype(np.int64), csr.indices.astype(np.int32)
-    twin = dbscan_twin.label(pointers, columns, csr.data, eps, min_samples)
-    assert twin.dtype == np.int64 and (twin == wanted).all()
+    reference = dbscan_reference.label(pointers, columns, csr.data, eps, min_samples)
+    assert reference.dtype == np.int64 and (reference == wanted).all()
 
 
 def test_equals_sklearn_on_jaccard_distances(rng: np.random.Generator) -> None:

@@ -1,6 +1,6 @@
 """The synthetic set: its layout, its determinism, and how hard it is.
 
-Letters: N images, D channels, Q queries, G gallery images.
+Notation: N images, D channels, Q queries, G gallery images.
 """
 
 from __future__ import annotations

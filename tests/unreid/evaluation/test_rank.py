@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unreid.evaluation.rank import evaluate_features, evaluate_rank, feature_distances
-from unreid.kernels import kernel, ranking_twin
+from unreid.kernels import kernel, ranking_reference
 
 
 def by_sorting(
@@ -105,7 +105,7 @@ def test_distances_may_be_read_only_float64_or_lists() -> None:
 
 
 @pytest.mark.skipif(kernel("ranking") is None, reason="the kernel is not built")
-def test_kernel_equals_its_twin(rng: np.random.Generator) -> None:
+def test_kernel_equals_its_reference(rng: np.random.Generator) -> None:
     distmat = np.floor(rng.random((12, 90)) * 8).astype(np.float32)
     lists = []
     for _ in range(2):
@@ -116,7 +116,7 @@ def test_kernel_equals_its_twin(rng: np.random.Generator) -> None:
     assert fast is not None
     for threads in (1, 2, 5):
         found = fast.match_ranks(distmat, *lists, threads)
-        assert (found == ranking_twin.match_ranks(distmat, *lists)).all()
+        assert (found == ranking_reference.match_ranks(distmat, *lists)).all()
 
 
 def test_pure_python_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The sparse Jaccard distance equals the dense definition, and its kernels their twins."""
+"""The sparse Jaccard distance equals the dense definition; kernels equal their references."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import sparse
 from tests.unreid.graph import oracle
 from unreid.graph import jaccard_distance, knn
 from unreid.graph.jaccard import encode
-from unreid.kernels import jaccard_twin, kernel
+from unreid.kernels import jaccard_reference, kernel
 
 needs_kernel = pytest.mark.skipif(kernel("jaccard") is None, reason="the kernel is not built")
 
@@ -146,19 +146,19 @@ def test_kernels_equal_their_twins_to_the_bit(num: int, k1: int, k2: int, seed: 
     fast = kernel("jaccard")
     assert fast is not None
     half = int(np.around(k1 / 2)) + 1
-    sets, slow_sets = fast.expand(indices, k1, half, 2), jaccard_twin.expand(indices, k1, half)
+    sets, slow_sets = fast.expand(indices, k1, half, 2), jaccard_reference.expand(indices, k1, half)
     assert all((a == b).all() for a, b in zip(sets, slow_sets))
     values = np.random.default_rng(seed).random(len(sets[1]), dtype=np.float32) + 0.01
     values /= np.repeat(np.add.reduceat(values, sets[0][:-1]), np.diff(sets[0]))
     some = np.ascontiguousarray(indices[:, :k2])
     mean, slow_mean = (
         fast.mean_rows(*sets, values, some, 2),
-        jaccard_twin.mean_rows(*sets, values, some),
+        jaccard_reference.mean_rows(*sets, values, some),
     )
     assert all((a == b).all() for a, b in zip(mean, slow_mean))
     for rows, first, limit in ((num, 0, 1.0), (num, 0, 0.5), (num // 2, num // 2, 1.0)):
         found = fast.jaccard_rows(*mean, rows, first, limit, 2)
-        wanted = jaccard_twin.jaccard_rows(*mean, rows, first, limit)
+        wanted = jaccard_reference.jaccard_rows(*mean, rows, first, limit)
         assert all(a.shape == b.shape and (a == b).all() for a, b in zip(found, wanted))
 
 

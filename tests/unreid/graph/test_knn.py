@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unreid.graph import oracle
 from unreid.graph import knn, triangle
 from unreid.graph.knn import exact_and_farthest, search
-from unreid.kernels import kernel, knn_twin
+from unreid.kernels import kernel, knn_reference
 
 needs_kernel = pytest.mark.skipif(kernel("knn") is None, reason="the kernel is not built")
 
@@ -159,13 +159,13 @@ def test_pure_python_gives_the_same_bits(
 
 @needs_kernel
 @given(pairs=st.integers(0, 40), channels=st.integers(1, 70), seed=st.integers(0, 99))
-def test_pair_products_equal_their_twin(pairs: int, channels: int, seed: int) -> None:
+def test_pair_products_equal_their_reference(pairs: int, channels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     left = rng.standard_normal((9, channels), dtype=np.float32)
     right = rng.standard_normal((5, channels), dtype=np.float32)
     rows, columns = rng.integers(0, 9, pairs), rng.integers(0, 5, pairs)
     found = kernel("knn").pair_products(left, right, rows, columns, 2)  # type: ignore[union-attr]
-    assert (found == knn_twin.pair_products(left, right, rows, columns)).all()
+    assert (found == knn_reference.pair_products(left, right, rows, columns)).all()
     wanted = (left[rows].astype(np.float64) * right[columns]).sum(axis=1)
     np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
 

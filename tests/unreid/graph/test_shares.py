@@ -24,7 +24,7 @@ def unit_rows(rng: np.random.Generator, num: int, channels: int = 16) -> np.ndar
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def with_twins(rng: np.random.Generator, num: int) -> np.ndarray:
+def with_duplicates(rng: np.random.Generator, num: int) -> np.ndarray:
     """Exact duplicates tie, and ties are where two ways of searching come apart."""
     return unit_rows(rng, num)[np.sort(rng.integers(0, num, num))]
 
@@ -35,7 +35,7 @@ def with_twins(rng: np.random.Generator, num: int) -> np.ndarray:
 def test_shares_of_the_search__make_the_neighbours_of_one_process(
     seed: int, num: int, k: int, parts: int, block: int
 ) -> None:
-    features = with_twins(np.random.default_rng(seed), num)
+    features = with_duplicates(np.random.default_rng(seed), num)
     k = min(k, num)
     shares = [knn_share(features, k, part, parts, block_size=block) for part in range(parts)]
     expected = knn(features, k)
@@ -47,7 +47,7 @@ def test_shares_of_the_search__make_the_neighbours_of_one_process(
 def test_shares_by_rows__as_a_gpu_makes_them_or_a_machine_without_a_compiler(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    features = with_twins(rng, 50)
+    features = with_duplicates(rng, 50)
     expected = knn(features, 7)
     monkeypatch.setenv("UNREID_PURE_PYTHON", "1")
     shares = [knn_share(features, 7, part, 3, block_size=8) for part in range(3)]
@@ -80,7 +80,7 @@ def test_strips__cover_every_row_once_and_are_equal_work(num: int, parts: int) -
 def test_shares_of_the_distance__make_the_matrix_of_one_process(
     seed: int, num: int, parts: int, k2: int, limit: float
 ) -> None:
-    features = with_twins(np.random.default_rng(seed), num)
+    features = with_duplicates(np.random.default_rng(seed), num)
     k1 = min(6, num)
     neighbours = knn(features, k1)
     expected = jaccard_distance(features, 6, k2, neighbours=neighbours, max_distance=limit)

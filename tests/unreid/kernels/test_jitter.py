@@ -1,4 +1,4 @@
-"""Colours of a batch: the kernel against its twin, the formulas, and Pillow."""
+"""Colours of a batch: the kernel against its reference, the formulas, and Pillow."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unreid.kernels import jitter_twin, kernel
+from unreid.kernels import jitter_reference, kernel
 
-ROUTES = [pytest.param(jitter_twin, id="twin")]
+ROUTES = [pytest.param(jitter_reference, id="reference")]
 if kernel("jitter") is not None:
     ROUTES.append(pytest.param(kernel("jitter"), id="kernel"))
 
@@ -39,10 +39,10 @@ def test_kernel__is_its_twin_up_to_the_last_rounding(images: int, pixels: int, s
     factors = np.column_stack([rng.uniform(0, 2.5, (images, 3)), rng.uniform(-0.5, 0.5, images)])
     given_before = colours.copy()
     ours = compiled.color_jitter(colours, orders, factors.astype(np.float32))
-    twin = jitter_twin.color_jitter(colours, orders, factors.astype(np.float32))
+    reference = jitter_reference.color_jitter(colours, orders, factors.astype(np.float32))
     assert ours.shape == colours.shape and ours.dtype == np.uint8
-    assert (np.abs(ours.astype(int) - twin) <= 1).all()
-    assert (ours != twin).sum() <= 0.01 * ours.size + 1
+    assert (np.abs(ours.astype(int) - reference) <= 1).all()
+    assert (ours != reference).sum() <= 0.01 * ours.size + 1
     np.testing.assert_array_equal(colours, given_before)
 
 

@@ -12,7 +12,7 @@ from unreid import kernels
 from unreid.clustering import bottom_up, dbscan, map_equation
 from unreid.env import kernel_names
 from unreid.graph import jaccard_distance, knn
-from unreid.kernels import VARIANTS, jitter_twin, kernel, supported_variants, variant_of
+from unreid.kernels import VARIANTS, jitter_reference, kernel, supported_variants, variant_of
 from unreid.kernels import _load as load
 
 
@@ -79,9 +79,9 @@ def test_jitter__is_within_one_grey_level_in_every_variant(which: str) -> None:
     factors = np.column_stack([rng.uniform(0, 2.5, (6, 3)), rng.uniform(-0.5, 0.5, 6)])
     given = colours, orders, factors.astype(np.float32)
     ours = variant("jitter", which).color_jitter(*given)
-    twin = jitter_twin.color_jitter(*given)
-    assert (np.abs(ours.astype(int) - twin) <= 1).all()
-    assert (ours != twin).mean() <= 0.01
+    reference = jitter_reference.color_jitter(*given)
+    assert (np.abs(ours.astype(int) - reference) <= 1).all()
+    assert (ours != reference).mean() <= 0.01
 
 
 @pytest.mark.parametrize("name", kernel_names())

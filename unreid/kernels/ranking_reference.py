@@ -1,6 +1,6 @@
-"""Numpy twin of the kernel in ``ranking.pyx``: the same name, arguments and results.
+"""Reference implementation of ``ranking.pyx`` in numpy: same names, arguments and results.
 
-Letters: Q queries, G gallery images, R matches of all queries together.
+Notation: Q queries, G gallery images, R matches of all queries together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Numpy and scipy twin of the kernel in ``dbscan.pyx``: the same name, arguments and results.
+"""Reference implementation of ``dbscan.pyx`` in numpy and scipy: same names, arguments and results.
 
-Letters: N images, E entries.
+Notation: N images, E entries.
 """
 
 from __future__ import annotations

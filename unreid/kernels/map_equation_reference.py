@@ -1,10 +1,10 @@
-"""The twin of ``map_equation.pyx`` in plain Python: oracle, and fallback without a compiler.
+"""Reference implementation of ``map_equation.pyx`` in Python: test oracle and fallback.
 
 [0] Rosvall, Bergstrom: Maps of random walks on complex networks, 2008,
     https://arxiv.org/abs/0707.0609
 [1] Blondel et al.: Fast unfolding of communities, 2008, https://arxiv.org/abs/0803.0476
 
-Letters: n nodes of a level, m links of its symmetrised graph.
+Notation: n nodes of a level, m links of its symmetrised graph.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Numpy twin of the kernels in ``knn.pyx``: the same names, arguments and results.
+"""Reference implementation of ``knn.pyx`` in numpy: same names, arguments and results.
 
-Letters: N images, D channels, P pairs, K neighbours, M candidates.
+Notation: N images, D channels, P pairs, K neighbours, M candidates.
 """
 
 from __future__ import annotations

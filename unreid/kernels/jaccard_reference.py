@@ -1,6 +1,6 @@
-"""Numpy and scipy twin of the kernels in ``jaccard.pyx``: the same names, arguments, results.
+"""Reference implementation of ``jaccard.pyx`` in numpy and scipy: same names, same results.
 
-Letters: N images, K neighbours, E entries of a sparse matrix.
+Notation: N images, K neighbours, E entries of a sparse matrix.
 """
 
 from __future__ import annotations

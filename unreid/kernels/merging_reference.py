@@ -1,9 +1,9 @@
-"""The twin of ``merging.pyx`` in numpy: what every route of merging needs of it.
+"""Reference implementation of ``merging.pyx`` in numpy: what every route of merging needs of it.
 
 The rest of that kernel only makes exact merging fast; without it ``greedy_merges`` builds the
 same tree one merge at a time.
 
-Letters: C clusters, D channels, P pairs, E edges.
+Notation: C clusters, D channels, P pairs, E edges.
 """
 
 from __future__ import annotations

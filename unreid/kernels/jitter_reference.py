@@ -1,6 +1,6 @@
-"""Numpy twin of the kernel in ``jitter.pyx``: the same name, arguments and results.
+"""Reference implementation of ``jitter.pyx`` in numpy: same names, arguments and results.
 
-Letters: B images, P pixels of each.
+Notation: B images, P pixels of each.
 """
 
 from __future__ import annotations
