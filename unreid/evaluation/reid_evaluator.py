@@ -114,9 +114,9 @@ class UnsupervisedEvaluator(ReidEvaluator):
         dist = build_dist(query, gallery, test.METRIC)
         if test.RERANK.ENABLED:
             weight = test.RERANK.LAMBDA
-            # Neighbours by angle, also where TEST.METRIC is euclidean: features are unit rows.
-            jaccard = jaccard_query_gallery(F.normalize(query).numpy(),
-                                            F.normalize(gallery).numpy(),
-                                            test.RERANK.K1, test.RERANK.K2)
+            if test.METRIC == "cosine":
+                query, gallery = F.normalize(query), F.normalize(gallery)
+            jaccard = jaccard_query_gallery(query.numpy(), gallery.numpy(),
+                                            test.RERANK.K1, test.RERANK.K2, test.METRIC)
             dist = jaccard * (1 - weight) + dist * weight
         return np.asarray(dist, dtype=np.float32)

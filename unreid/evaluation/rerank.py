@@ -8,26 +8,33 @@ Notation: Q queries, G gallery images, N = Q + G, D channels, E entries.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 
-from unreid.checks import check_features, check_integer, check_number
+from unreid.checks import check_choice, check_features, check_integer, check_number
+from unreid.graph.euclidean import centred, euclidean_knn
 from unreid.graph.jaccard import Csr, distances, encode
 from unreid.graph.knn import exact_and_farthest, knn
 from unreid.kernels import zero_copy
 
+#: Distances between features that ``TEST.METRIC`` can name.
+METRICS = ("cosine", "euclidean")
 
-def _stacked(query_features: Any, gallery_features: Any) -> tuple[np.ndarray, int]:
-    """Queries above gallery, (N, D) float32 unit rows, and Q."""
+
+def _stacked(
+    query_features: Any, gallery_features: Any, *, unit: bool = True
+) -> tuple[np.ndarray, int]:
+    """Return queries above gallery, (N, D) float32, unit rows where ``unit``, and Q."""
     parts = []
     for name, values in (
         ("query_features", query_features),
         ("gallery_features", gallery_features),
     ):
-        check_features(name, values)
+        check_features(name, values, unit=unit)
         on_cpu = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
         parts.append(np.asarray(on_cpu, dtype=np.float32))
     if parts[0].shape[1] != parts[1].shape[1]:
@@ -75,7 +82,7 @@ def k_reciprocal_rerank(
     # All images the same: every distance is zero, whatever it is divided by.
     largest = np.maximum((1.0 - least.astype(np.float64)) ** 2, np.finfo(np.float32).tiny)
 
-    def weights(rows: np.ndarray, products: np.ndarray) -> np.ndarray:
+    def weights(rows: np.ndarray, columns: np.ndarray, products: np.ndarray) -> np.ndarray:
         return np.exp(-((1.0 - products.astype(np.float64)) ** 2) / largest[rows])
 
     encoded = encode(features, indices, k1, k2, weights)
@@ -90,26 +97,52 @@ def k_reciprocal_rerank(
 
 
 def jaccard_query_gallery(
-    query_features: Any, gallery_features: Any, k1: int = 20, k2: int = 6
+    query_features: Any,
+    gallery_features: Any,
+    k1: int = 20,
+    k2: int = 6,
+    metric: str = "cosine",
 ) -> np.ndarray:
-    """The Jaccard distance that fast-reid's evaluator mixes in for ``TEST.RERANK``.
+    """Return the Jaccard distance that fast-reid's evaluator mixes in for ``TEST.RERANK``.
 
     Unlike ``k_reciprocal_rerank`` it takes k1 neighbours with the image itself among them, and
-    weights exp(-(2 - 2 cos)): the distance used in training, of queries and gallery together.
+    weights exp(-||x - y||^2): the distance used in training, of queries and gallery together.
     fast-reid then ranks by ``jaccard * (1 - LAMBDA) + distmat * LAMBDA``.
 
     Args:
-        query_features: (Q, D) float, unit rows; gallery_features: (G, D) likewise (fast-reid
-            normalises them before this when ``TEST.METRIC`` is "cosine").
+        query_features: (Q, D) float; gallery_features: (G, D) likewise.
         k1, k2: as ``TEST.RERANK.K1`` and ``.K2``, >= 1, clipped to what there is.
+        metric: "cosine" takes unit rows (fast-reid normalises the features before this when
+            ``TEST.METRIC`` is "cosine"), "euclidean" rows of any length (fast-reid does not
+            normalise them).
 
     Returns:
         (Q, G) float32, 0..1.
     """
-    features, num_queries = _stacked(query_features, gallery_features)
+    check_choice("metric", metric, METRICS)
+    euclidean = metric == "euclidean"
+    features, num_queries = _stacked(query_features, gallery_features, unit=not euclidean)
     k1, k2 = check_integer("k1", k1, 1), check_integer("k2", k2, 1)
-    indices = knn(features, k1)[0]
-    jaccard = distances(encode(features, indices, k1, k2), num_queries, num_queries, 1.0)
+    if euclidean:
+        features = centred(features)
+        encoded = encode(features, euclidean_knn(features, k1), k1, k2, _squared_weights(features))
+    else:
+        encoded = encode(features, knn(features, k1)[0], k1, k2)
+    jaccard = distances(encoded, num_queries, num_queries, 1.0)
     final = np.zeros((num_queries, len(features) - num_queries), dtype=np.float32)
     _blend(final, jaccard, num_queries, 1.0)
     return final
+
+
+def _squared_weights(
+    features: np.ndarray,
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """Return the weights exp(-||x - y||^2) of pairs of these features, for :func:`encode`."""
+    squares = np.einsum("ij,ij->i", features, features, dtype=np.float64)
+
+    def weights(rows: np.ndarray, columns: np.ndarray, products: np.ndarray) -> np.ndarray:
+        squared = squares[rows] + squares[columns] - 2.0 * products.astype(np.float64)
+        # An image is at no distance from itself, so a row sums to 1 or more.
+        return np.exp(-np.where(rows == columns, 0.0, np.maximum(squared, 0.0)))
+
+    return weights

@@ -40,7 +40,7 @@ def normalise_rows(indptr: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return (weights / np.repeat(sums, np.diff(indptr))).astype(np.float32)
 
 
-def cosine_weights(rows: np.ndarray, products: np.ndarray) -> np.ndarray:
+def cosine_weights(rows: np.ndarray, columns: np.ndarray, products: np.ndarray) -> np.ndarray:
     """exp(-(2 - 2 cos)): the constant cancels when a row is normalised, but keeps exp small."""
     return np.exp(2.0 * products - 2.0)
 
@@ -50,16 +50,16 @@ def encode(
     indices: np.ndarray,
     k1: int,
     k2: int,
-    weights: Callable[[np.ndarray, np.ndarray], np.ndarray] = cosine_weights,
+    weights: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = cosine_weights,
 ) -> Csr:
     """Each image as a sparse distribution over its k-reciprocal neighbours (eq. 5-7 of [0]).
 
     Args:
-        features: (N, D) float32 unit rows.
+        features: (N, D) float32, unit rows for the default ``weights``.
         indices: (N, K) int32 neighbours, self first; all K make a k-reciprocal set.
         k1: what the half set is half of; k2: columns averaged by the query expansion (1: none;
             clipped to K).
-        weights: of pairs, from their rows (E,) and inner products (E,).
+        weights: of pairs, from their rows (E,), columns (E,) and inner products (E,).
 
     Returns:
         CSR (N, N) with sorted columns, rows that sum to 1.
@@ -69,7 +69,7 @@ def encode(
     indptr, columns = sets.expand(indices, indices.shape[1], half_width(k1), threads)
     rows = np.repeat(np.arange(len(indices)), np.diff(indptr))
     products = pair_similarities(features, rows, columns)
-    values = normalise_rows(indptr, weights(rows, products))
+    values = normalise_rows(indptr, weights(rows, columns, products))
     k2 = min(k2, indices.shape[1])
     if k2 == 1:
         return indptr, columns, values

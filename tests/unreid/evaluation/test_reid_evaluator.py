@@ -98,6 +98,30 @@ def test_reranked_scores__equal_those_of_fastreid(
         assert ours[key] == pytest.approx(float(value), abs=0.02), key
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_reranked_scores__equal_those_of_fastreid_on_features_that_are_no_unit_rows(
+    metric: str, flip: bool, jaccard_on_a_cpu: None
+) -> None:
+    """Rows of many lengths, and averages of two unit rows as ``TEST.FLIP`` gives them."""
+    torch.manual_seed(0)
+    given = predictions()
+    if flip:
+        features = given[0]["feats"]
+        mirrored = F.normalize(features) + F.normalize(features + 2 * torch.randn_like(features))
+        given[0]["feats"] = mirrored / 2
+    lengths = given[0]["feats"].norm(dim=1)
+    assert lengths.max() > 1.2 * lengths.min()
+    settings = {"TEST__RERANK__ENABLED": True, "TEST__METRIC": metric}
+    ours, theirs = (score(k, given, **settings) for k in (UnsupervisedEvaluator, Stock))
+    for key, value in theirs.items():
+        assert ours[key] == pytest.approx(float(value), abs=0.02), key
+    if metric == "euclidean":
+        unit = [{**given[0], "feats": F.normalize(given[0]["feats"])}]
+        normalised = score(Stock, unit, **settings)
+        assert abs(normalised["mAP"] - theirs["mAP"]) > 0.2, "the lengths of the rows matter"
+
+
 def test_scores__do_not_depend_on_the_batches() -> None:
     whole = predictions()[0]
     parts = [{k: v[i : i + 7] for k, v in whole.items()} for i in range(0, QUERY + GALLERY, 7)]

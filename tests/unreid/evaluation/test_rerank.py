@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fastreid.utils.compute_dist import compute_jaccard_distance
 
 from tests.unreid.graph import oracle
 from unreid.evaluation.rerank import jaccard_query_gallery, k_reciprocal_rerank
-from unreid.graph import knn
+from unreid.graph import euclidean, knn
+from unreid.graph.euclidean import euclidean_knn
 
 
 def cosine_distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -45,6 +47,46 @@ def test_jaccard_query_gallery_is_a_block_of_the_training_distance(
     found = jaccard_query_gallery(features[:25], features[25:], k1, k2)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def fastreid_jaccard(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
+    """The dense matrix of ``build_dist(metric="jaccard")``, on a CPU."""
+    tensor = torch.from_numpy(features)
+    return compute_jaccard_distance(tensor, k1=k1, k2=k2, search_option=3)
+
+
+@pytest.mark.parametrize(("k1", "k2"), [(20, 6), (6, 1), (15, 8), (300, 6)])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_euclidean_jaccard_equals_fast_reids_on_rows_of_any_length(
+    rng: np.random.Generator, k1: int, k2: int, scale: float
+) -> None:
+    features = oracle.unit(rng, 110, 16) * rng.uniform(0.5, 1.5, (110, 1)) + 0.4
+    features = (scale * features).astype(np.float32)
+    wanted = fastreid_jaccard(features, min(k1, 110), k2)[:25, 25:]
+    found = jaccard_query_gallery(features[:25], features[25:], k1, k2, "euclidean")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
+
+
+def test_euclidean_jaccard_of_unit_rows_is_that_of_cosines(rng: np.random.Generator) -> None:
+    features = oracle.unit(rng, 110, 16)
+    by_cosine, by_distance = (jaccard_query_gallery(features[:25], features[25:], 20, 6, metric)
+                              for metric in ("cosine", "euclidean"))
+    np.testing.assert_allclose(by_distance, by_cosine, atol=1e-5)
+
+
+def test_euclidean_neighbours_equal_a_slow_sort(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = (5 + rng.normal(size=(90, 8)) * rng.uniform(0.1, 3, (90, 1))).astype(np.float32)
+    features[10:14] = features[10]
+    squared = ((features[:, None].astype(np.float64) - features) ** 2).sum(axis=2)
+    np.fill_diagonal(squared, -1)
+    wanted = np.argsort(squared, axis=1, kind="stable")
+    for k in (1, 13, 90, 200):
+        np.testing.assert_array_equal(euclidean_knn(features, k), wanted[:, :k])
+    monkeypatch.setattr(euclidean, "MAX_ENTRIES", 500)
+    np.testing.assert_array_equal(euclidean_knn(features, 13), wanted[:, :13])
 
 
 def test_more_queries_than_gallery(rng: np.random.Generator) -> None:
@@ -100,5 +142,9 @@ def test_bad_arguments_are_refused_by_name(rng: np.random.Generator) -> None:
         jaccard_query_gallery(features[:5] * np.nan, features[5:])
     with pytest.raises(ValueError, match="gallery_features must have 6 channels"):
         k_reciprocal_rerank(features[:5], oracle.unit(rng, 9, 4))
+    with pytest.raises(ValueError, match="metric must be"):
+        jaccard_query_gallery(features[:5], features[5:], metric="jaccard")
+    with pytest.raises(ValueError, match="gallery_features must be finite"):
+        jaccard_query_gallery(features[:5], np.inf * features[5:], metric="euclidean")
     with pytest.raises(ValueError, match="lambda_value must be a number"):
         k_reciprocal_rerank(features[:5], features[5:], lambda_value=1.5)
