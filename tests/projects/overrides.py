@@ -36,6 +36,7 @@ OF_PROJECT: dict[str, dict[str, str]] = {
         "CALR.INTRA.ITERS_PER_EPOCH": "1",
         "CALR.INTRA.IMS_PER_BATCH": "4",
         "CALR.INTRA.NUM_INSTANCE": "2",
+        "CALR.INTRA.WITH_IBN": "False",  # MobileNetV2 has no IBN layers
         "CALR.KNN.K": "2",  # nearest neighbours alone never hang together as one
         "CALR.MIN_CLUSTER_SIZE": "2",
     },

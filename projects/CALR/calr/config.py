@@ -7,12 +7,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from fastreid.config import CfgNode
 
 from unreid.checks import check_choice, check_integer, check_number
 from unreid.config import check_batch, check_parts
 
+#: Backbones whose every depth can have IBN layers.
+IBN_BACKBONES = ("build_resnet_backbone", "build_resnext_backbone")
 #: How images are clustered across cameras.
 CLUSTERS = ("map_equation", "infomap", "dbscan", "agglomerative")
 
@@ -30,6 +33,13 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.INTRA.IMS_PER_BATCH = 64
     cfg.CALR.INTRA.NUM_INSTANCE = 4
     cfg.CALR.INTRA.STEPS = [20]
+    # m of stage 1's cluster memory; -1 means UNSUP.MEMORY.MOMENTUM. The released program has 0.2.
+    cfg.CALR.INTRA.MOMENTUM = -1.0
+    # IBN layers in stage 1's backbone, also where MODEL.BACKBONE.WITH_IBN is off, as released.
+    cfg.CALR.INTRA.WITH_IBN = False
+    # Weights that stage 1's backbone starts from, where MODEL.BACKBONE.PRETRAIN is on; "" means
+    # MODEL.BACKBONE.PRETRAIN_PATH, or where IBN differs between the stages fast-reid's download.
+    cfg.CALR.INTRA.PRETRAIN_PATH = ""
     # "jaccard": average linkage on the Jaccard distance, as released; "sse": exact average
     # linkage on features with the SSE regulariser (no N_c x N_c matrix).
     cfg.CALR.INTRA.CLUSTER = "jaccard"
@@ -123,6 +133,9 @@ def check_config(cfg: CfgNode) -> None:
         ("CALR.ADVERSARY.HIDDEN", calr.ADVERSARY.HIDDEN, 1),
     ):
         check_integer(key, value, low)
+    if calr.INTRA.MOMENTUM != -1:
+        check_number("CALR.INTRA.MOMENTUM (-1: UNSUP.MEMORY.MOMENTUM)", calr.INTRA.MOMENTUM, 0, 1)
+    _check_intra_backbone(cfg)
     check_number("CALR.KNN.MIN_SIMILARITY", calr.KNN.MIN_SIMILARITY, 0, 1)
     check_number("CALR.DBSCAN.EPS", calr.DBSCAN.EPS, 0, 1, open_minimum=True)
     check_number("CALR.AGGLOMERATIVE.WEIGHT", calr.AGGLOMERATIVE.WEIGHT, 0)
@@ -132,3 +145,14 @@ def check_config(cfg: CfgNode) -> None:
     if calr.REFINE.ENABLED:
         check_parts(cfg.SOLVER.ACCUMULATE, calr.INTRA.NUM_INSTANCE, calr.INTRA.IMS_PER_BATCH,
                     "CALR.INTRA.IMS_PER_BATCH")
+
+
+def _check_intra_backbone(cfg: CfgNode) -> None:
+    """Refuse IBN layers where the backbone has none, and a file of weights that is not there."""
+    intra, backbone = cfg.CALR.INTRA, cfg.MODEL.BACKBONE
+    if intra.WITH_IBN and backbone.NAME not in IBN_BACKBONES:
+        raise ValueError(f"CALR.INTRA.WITH_IBN must be False for MODEL.BACKBONE.NAME"
+                         f" {backbone.NAME}; {' and '.join(IBN_BACKBONES)} have IBN layers")
+    if backbone.PRETRAIN and intra.PRETRAIN_PATH and not os.path.isfile(intra.PRETRAIN_PATH):
+        raise FileNotFoundError(f"CALR.INTRA.PRETRAIN_PATH: no file {intra.PRETRAIN_PATH}; name a"
+                                f" file of weights for {backbone.NAME} {backbone.DEPTH}, or \"\"")

@@ -133,6 +133,14 @@ def stage_config(cfg: Any, folder: str) -> Any:
     stage.DATALOADER.NUM_INSTANCE = intra.NUM_INSTANCE
     stage.DATALOADER.SAMPLER_TRAIN = "ClusterSampler"
     stage.UNSUP.ITERS_PER_EPOCH = intra.ITERS_PER_EPOCH
+    if intra.MOMENTUM != -1:
+        stage.UNSUP.MEMORY.MOMENTUM = intra.MOMENTUM
+    backbone = stage.MODEL.BACKBONE
+    if intra.WITH_IBN and not backbone.WITH_IBN:
+        backbone.WITH_IBN = True
+        backbone.PRETRAIN_PATH = ""  # a file of the network without IBN does not fit
+    if intra.PRETRAIN_PATH:
+        backbone.PRETRAIN_PATH = intra.PRETRAIN_PATH
     stage.UNSUP.CENTER_CAMERAS = False  # one camera has no gap to take out
     stage.freeze()
     return stage
