@@ -9,12 +9,17 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
 from tests.unreid.clustering.test_map_equation import drawn, partitions
 from unreid.clustering import compact, map_equation
 from unreid.clustering.map_equation import codelength
+
+#: The module; the package has the function under the same name.
+map_equation_module = importlib.import_module("unreid.clustering.map_equation")
 
 Graph = tuple[np.ndarray, np.ndarray]
 
@@ -100,10 +105,10 @@ def test_oracle__no_partition_of_a_small_graph_is_shorter(num: int, seed: int) -
     graph = drawn(num, 3, seed, spread=0.8)
     graph = graph[0], np.maximum(graph[1], np.float32(0.01))
     flow = slow_flow(graph)
-    lengths = [slow_length(flow, np.array(labels)) for labels in partitions(num)]
+    shortest = min(slow_length(flow, np.array(labels)) for labels in partitions(num))
     found = map_equation(*graph, min_similarity=0.0, seed=0)
-    assert slow_length(flow, found) == pytest.approx(min(lengths), abs=1e-9)
-    assert codelength(*graph, found, min_similarity=0.0) == pytest.approx(min(lengths), abs=1e-9)
+    assert slow_length(flow, found) == pytest.approx(shortest, abs=1e-9)
+    assert codelength(*graph, found, min_similarity=0.0) == pytest.approx(shortest, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -123,12 +128,12 @@ def test_oracle__karate_club_has_its_known_modules() -> None:
     modules = np.array([next(m for m, who in enumerate(KARATE_MODULES) if i + 1 in who)
                         for i in range(34)])
     assert slow_length(slow_flow(graph), modules) == pytest.approx(4.3118, abs=5e-5)
-    lengths = []
+    found_lengths = []
     for seed in range(5):
         found = map_equation(*graph, min_similarity=0.5, seed=seed)
-        lengths.append(slow_length(slow_flow(graph), found))
-    assert min(lengths) == pytest.approx(4.3118, abs=5e-5)
-    best = map_equation(*graph, min_similarity=0.5, seed=int(np.argmin(lengths)))
+        found_lengths.append(slow_length(slow_flow(graph), found))
+    assert min(found_lengths) == pytest.approx(4.3118, abs=5e-5)
+    best = map_equation(*graph, min_similarity=0.5, seed=int(np.argmin(found_lengths)))
     np.testing.assert_array_equal(best, compact(modules))
 
 
@@ -136,11 +141,40 @@ def test_oracle__karate_club_has_its_known_modules() -> None:
 SHORTEST = 71.216584
 
 
-def test_oracle__every_component_of_the_search_is_needed() -> None:
-    """Three seeds stay .062 % above the shortest; without fine tuning .155 %, without coarse
-    tuning .124 %, with rounds that stop at a gain of .1 instead of .0001 .085 %."""
+def lengths(graphs: list[Graph], seeds: int) -> np.ndarray:
+    """Codelengths (graphs, seeds) of the modules found."""
+    return np.array([
+        [codelength(*graph, map_equation(*graph, min_similarity=0.3, seed=seed), min_similarity=0.3)
+         for seed in range(seeds)] for graph in graphs
+    ])  # fmt: skip
+
+
+def test_oracle__three_seeds_stay_within_a_thousandth_of_the_shortest() -> None:
+    """They stay .062 % above it; without fine tuning .155 %, without coarse tuning .124 %."""
     sizes = ((60, 5, 0.5), (120, 5, 0.6), (250, 6, 0.7))
     graphs = [drawn(num, k, seed, spread) for num, k, spread in sizes for seed in range(6)]
-    lengths = [codelength(*graph, map_equation(*graph, min_similarity=0.3, seed=seed),
-                          min_similarity=0.3) for graph in graphs for seed in range(3)]
-    assert SHORTEST * (1 - 1e-9) <= sum(lengths) / 3 <= 1.00073 * SHORTEST
+    assert SHORTEST * (1 - 1e-9) <= lengths(graphs, 3).mean(axis=1).sum() <= 1.001 * SHORTEST
+
+
+@pytest.mark.parametrize(
+    ("component", "without", "least"),
+    [
+        ("_fine_tune", lambda leaves, labels, rng: labels, 0.0015),
+        ("_coarse_tune", lambda leaves, labels, rng: labels, 0.001),
+        ("WORTH_A_ROUND", 0.1, 0.0004),
+    ],
+    ids=["fine tuning", "coarse tuning", "rounds until little is gained"],
+)
+def test_oracle__every_component_of_the_search_is_needed(
+    component: str, without: object, least: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compare with the search without it: a component that is missing already makes no difference.
+
+    Measured over six graphs of 800 nodes, seed by seed: modules are longer by .28 to .35 % without
+    fine tuning, .18 to .24 % without coarse tuning, .08 to .10 % with a single round.
+    """
+    graphs = [drawn(800, 6, seed, 0.7) for seed in range(6)]
+    whole = lengths(graphs, 3)
+    monkeypatch.setattr(map_equation_module, component, without)
+    longer = lengths(graphs, 3).sum(axis=0) / whole.sum(axis=0) - 1
+    assert longer.mean() > least and longer.min() > 0
