@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from unreid.checks import check_features, check_integer
-from unreid.kernels import borrow
+from unreid.kernels import zero_copy
 
 #: Entries of a block of float32 products.
 MAX_ENTRIES = 2**24
@@ -37,7 +37,7 @@ def euclidean_knn(features: np.ndarray, k: int) -> np.ndarray:
     num = len(features)
     k = min(check_integer("k", k, 1), num)
     width = min(k + SPARE, num)
-    rows = borrow(np.ascontiguousarray(features, dtype=np.float32))
+    rows = zero_copy(np.ascontiguousarray(features, dtype=np.float32))
     squares = rows.square().sum(dim=1)
     found = torch.empty((num, k), dtype=torch.int64)
     # The second limit is of the (rows, width, D) float64 differences.
