@@ -26,7 +26,7 @@ VARIANTS = {
     "avx512": ["-mavx2", "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"],
 }
 #: Kernels that a variant was measured to make faster; the others are compiled as baseline alone.
-HOT = ("jitter", "knn")
+HOT = ("dbscan", "jitter", "knn", "ranking")
 #: What a wheel takes of ``projects/X``, and where it goes (``unreid.projects.BUNDLED``).
 PROJECT_FILES = ("*/**/*.py", "configs/**/*.yml", "README.md")
 BUNDLED = Path("unreid/bundled_projects")

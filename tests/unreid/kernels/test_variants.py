@@ -46,6 +46,15 @@ def products() -> tuple[np.ndarray, ...]:
     return (module.pair_products(blobs(), blobs(), rows, columns, 2),)
 
 
+def ranks() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(5)
+    distances = rng.integers(0, 40, (9, 300)).astype(np.float32)  # with ties
+    matches, none = rng.integers(0, 300, 45), np.zeros(0, np.int64)
+    module: Any = kernel("ranking")
+    found = module.match_ranks(distances, matches, np.arange(0, 46, 5), none, np.zeros(10, int), 2)
+    return (found,)
+
+
 def labels() -> tuple[np.ndarray, ...]:
     distance = jaccard_distance(blobs(), k1=20, k2=6)
     flow = map_equation(*knn(blobs(), 15), min_similarity=0.1, seed=0)
@@ -54,7 +63,7 @@ def labels() -> tuple[np.ndarray, ...]:
 
 
 @pytest.mark.parametrize("which", VARIANTS[1:])
-@pytest.mark.parametrize("work", [neighbours, products, labels])
+@pytest.mark.parametrize("work", [neighbours, products, ranks, labels])
 def test_variant__gives_the_bits_of_the_baseline(
     work: Callable[[], tuple[np.ndarray, ...]], which: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
