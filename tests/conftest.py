@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -75,3 +76,22 @@ def no_datasets_from_outside() -> Iterator[None]:
     os.environ.pop("FASTREID_DATASETS", None)
     if before is not None:
         os.environ["FASTREID_DATASETS"] = before
+
+
+@pytest.fixture
+def msmt17(tmp_path: Path) -> Path:
+    """MSMT17's layout with 6 training, 2 validation and 4 test images of three cameras."""
+    main = tmp_path / "MSMT17_V1"
+    lists = {"train": [(0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)], "val": [(0, 3), (2, 1)],
+             "query": [(0, 1), (1, 2)], "gallery": [(0, 2), (1, 1)]}
+    for name, items in lists.items():
+        folder = "train" if name in ("train", "val") else "test"
+        lines = []
+        for number, (pid, camera) in enumerate(items):
+            path = f"{pid:04d}/{pid:04d}_{name}{number}_{camera:02d}_0303morning.jpg"
+            (main / folder / path).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 16), (40 * camera, 60 * pid, 0)).save(main / folder / path)
+            lines.append(f"{path} {pid}\n")
+        (main / f"list_{name}.txt").write_text("".join(lines))
+    os.environ["FASTREID_DATASETS"] = str(tmp_path)
+    return tmp_path

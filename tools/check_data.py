@@ -80,14 +80,15 @@ def of_root(args: argparse.Namespace) -> list[Any]:
 
 def of_config(cfg: Any) -> list[Any]:
     """The pictures that a config trains and is tested on."""
-    from unreid.data.survey import list_pictures
-    from unreid.data.unlabelled import build_dataset
+    from unreid.data.survey import list_pictures, pictures_of
+    from unreid.data.unlabelled import build_dataset, training_rows
 
     found = []
-    for key, names, parts in (("DATASETS.NAMES", cfg.DATASETS.NAMES, ("train",)),
-                              ("DATASETS.TESTS", cfg.DATASETS.TESTS, ("query", "gallery"))):
-        for name in names:
-            found += list_pictures(build_dataset(name, key, cfg), parts)
+    for name in cfg.DATASETS.NAMES:
+        dataset = build_dataset(name, "DATASETS.NAMES", cfg)
+        found += pictures_of(training_rows(name, dataset, cfg), "train")
+    for name in cfg.DATASETS.TESTS:
+        found += list_pictures(build_dataset(name, "DATASETS.TESTS", cfg), ("query", "gallery"))
     return found
 
 

@@ -99,6 +99,29 @@ def test_no_camera_named__is_warned_of_and_the_pattern_is_suggested(
     assert "one camera" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("with_val", "number"), [(False, 6), (True, 8)])
+def test_train_with_val__counts_the_validation_images_of_msmt17_as_training_images(
+    tool: ModuleType, msmt17: Path, with_val: bool, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = tiny_options(BASELINE, "unused", UNSUP__TRAIN_WITH_VAL=with_val,
+                           DATASETS__NAMES="('MSMT17',)", DATASETS__TESTS="('MSMT17',)")
+    tool.main([*CONFIG, *options])
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert sum(int(row[2]) for row in rows if row[:1] == ["train"]) == number
+    total = str(number + 4)
+    assert [row[2] for row in rows if row[:2] == ["all", "all"]] == [total]
+    assert f"{total} files read in" in out
+
+
+def test_train_with_val__is_refused_by_the_check_where_there_are_none(
+    tool: ModuleType, synthetic_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.environ["FASTREID_DATASETS"] = str(synthetic_root)
+    assert tool.main([*CONFIG, *tiny_options(BASELINE, "unused", UNSUP__TRAIN_WITH_VAL=True)]) == 1
+    assert "TRAIN_WITH_VAL must be False for Market1501" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

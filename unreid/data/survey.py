@@ -60,15 +60,21 @@ class Finding:
 
 
 def list_pictures(dataset: Any, parts: Iterable[str]) -> list[Picture]:
-    """The pictures of a fast-reid data set or :class:`unreid.data.folder_dataset.FolderDataset`."""
+    """Return the images of a fast-reid data set or of a
+    :class:`unreid.data.folder_dataset.FolderDataset`, part by part.
+    """
+    return [picture for part in parts for picture in pictures_of(getattr(dataset, part), part)]
+
+
+def pictures_of(rows: Iterable[Sequence[Any]], part: str) -> list[Picture]:
+    """Return the images of rows (path, id, camera, tracklet if any), as images of ``part``."""
     found = []
-    for part in parts:
-        for path, pid, camera, *rest in getattr(dataset, part):
-            name = str(pid)
-            nobody = not name or name.startswith("nobody ")
-            item = FolderItem(str(path), str(camera), None if nobody else name,
-                              str(rest[0]) if rest and rest[0] else None)
-            found.append(Picture(part, item))
+    for path, pid, camera, *rest in rows:
+        name = str(pid)
+        nobody = not name or name.startswith("nobody ")
+        item = FolderItem(str(path), str(camera), None if nobody else name,
+                          str(rest[0]) if rest and rest[0] else None)
+        found.append(Picture(part, item))
     return found
 
 

@@ -141,9 +141,7 @@ def load_training_images(
     rows: list[_Row] = []
     for name in names:
         dataset = build_dataset(name, "DATASETS.NAMES", cfg)
-        items = dataset.train  # type: ignore[attr-defined]
-        if cfg is not None and cfg.UNSUP.TRAIN_WITH_VAL:
-            items = [*items, *_validation_items(name, dataset)]
+        items = training_rows(name, dataset, cfg)
         if not items:
             raise ValueError(
                 f"DATASETS.NAMES {name}: no training image found in"
@@ -177,6 +175,23 @@ def load_training_images(
     if 0 < nameless < len(rows):
         logger.info(f"{nameless} of {len(rows)} images have no id: labels are not scored")
     return images, pids
+
+
+def training_rows(name: str, dataset: object, cfg: Any = None) -> list[tuple[Any, ...]]:
+    """Return what a data set trains on: rows (path, id, camera, tracklet if any).
+
+    Args:
+        name: As in ``DATASETS.NAMES``.
+        dataset: What :func:`build_dataset` returned for it.
+        cfg: ``cfg.UNSUP.TRAIN_WITH_VAL`` adds the validation images; None adds nothing.
+
+    Raises:
+        ValueError: validation images of a data set that has no list of them.
+    """
+    rows = list(dataset.train)  # type: ignore[attr-defined]
+    if cfg is not None and cfg.UNSUP.TRAIN_WITH_VAL:
+        rows += _validation_items(name, dataset)
+    return rows
 
 
 def _validation_items(name: str, dataset: object) -> list[tuple[Any, ...]]:

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from fastreid.data.datasets import DATASET_REGISTRY
 from fastreid.data.datasets.market1501 import Market1501
-from PIL import Image
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
@@ -149,25 +148,6 @@ def test_relative_paths__have_forward_slashes() -> None:
     path = os.path.join("r", "a", "b.jpg")
     images = UnlabelledImages((path,), np.zeros(1, np.int64), ("c",), "r")
     assert images.relative_paths == ["a/b.jpg"]
-
-
-@pytest.fixture
-def msmt17(tmp_path: Path) -> Path:
-    """MSMT17's layout with 6 training, 2 validation and 4 test images of three cameras."""
-    main = tmp_path / "MSMT17_V1"
-    lists = {"train": [(0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)], "val": [(0, 3), (2, 1)],
-             "query": [(0, 1), (1, 2)], "gallery": [(0, 2), (1, 1)]}
-    for name, items in lists.items():
-        folder = "train" if name in ("train", "val") else "test"
-        lines = []
-        for number, (pid, camera) in enumerate(items):
-            path = f"{pid:04d}/{pid:04d}_{name}{number}_{camera:02d}_0303morning.jpg"
-            (main / folder / path).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (8, 16), (40 * camera, 60 * pid, 0)).save(main / folder / path)
-            lines.append(f"{path} {pid}\n")
-        (main / f"list_{name}.txt").write_text("".join(lines))
-    os.environ["FASTREID_DATASETS"] = str(tmp_path)
-    return tmp_path
 
 
 @pytest.mark.parametrize(("with_val", "number"), [(False, 6), (True, 8)])

@@ -20,7 +20,7 @@ from tests.projects.overrides import ROOT
 from tests.projects.tiny_run import BASELINE, load_tiny, train_tiny
 from tests.unreid.visualization.conftest import WriteRun
 from tests.unreid.visualization.reading import Reading
-from unreid.data.unlabelled import UnlabelledImages
+from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.visualization import evidence, sources
 from unreid.visualization.evidence import Limits
 from unreid.visualization.history import read_run
@@ -359,3 +359,21 @@ def test_duration__is_in_words(seconds: float, words: str) -> None:
 
 def test_environment__is_left_alone(page: Path) -> None:
     assert "FASTREID_DATASETS" not in os.environ
+
+
+@pytest.mark.parametrize(("with_val", "number"), [(False, 6), (True, 8)])
+def test_train_with_val__is_in_the_number_of_training_images_of_the_page(
+    with_val: bool, number: int, msmt17: Path, write_run: WriteRun
+) -> None:
+    cfg, _ = load_tiny(BASELINE, UNSUP__TRAIN_WITH_VAL=with_val, DATASETS__NAMES="('MSMT17',)",
+                       DATASETS__TESTS="()")
+    listed, _ = load_training_images(["MSMT17"], cfg=cfg)
+    folder = write_run(labels=[[0] * number], camids=listed.camids.tolist(),
+                       paths=listed.relative_paths, config=cfg.dump())
+    cfg, images, pids, remarks = load_sources(folder, [])
+    assert not remarks and images is not None and cfg is not None
+    assert len(images) == cfg.UNSUP.NUM_IMAGES == number
+    text = Reading(write_report(folder, images=images, pids=pids)).text
+    # Another list of images than the run's would be named on the page.
+    assert "the training set is not the one of the run" not in text
+    assert re.search(rf"Training images\W+{number}\b", text)
