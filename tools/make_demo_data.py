@@ -1,106 +1,16 @@
 #!/usr/bin/env python3
-"""Draw the synthetic multi-camera data set in Market-1501's layout, or a contact sheet of it.
-
-example:
-  python tools/make_demo_data.py --out datasets/synthetic
-  FASTREID_DATASETS=datasets/synthetic python tools/train_net.py \\
-      --config-file projects/CALR/configs/synthetic.yml
-  python tools/make_demo_data.py --as-folder shop   # shop/cam3/person0007_shot04.jpg
-"""
+"""The command ``unreid synthesize``, from a checkout that is not installed."""
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
-import tempfile
-import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from unreid.cli import Parser, guarded
-from unreid.data.synthetic import FOLDER, draw_contact_sheet, draw_dataset
+from unreid.commands.synthesize import build_parser, main, parse
 
-
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked."""
-    parser = Parser(description=__doc__)
-    parser.add_argument("--out", help=f"draw the set into OUT/{FOLDER}")
-    parser.add_argument("--identities", type=int, nargs=2, default=(110, 60),
-                        metavar=("TRAIN", "TEST"), help="people to train and to test on"
-                        " (110 60)")  # fmt: skip
-    parser.add_argument("--cameras", type=int, default=6, help="2 to 6 (6)")
-    parser.add_argument("--images-per-identity", type=int, default=12, help="4 to 99 (12)")
-    parser.add_argument("--size", type=int, nargs=2, default=(64, 128),
-                        metavar=("WIDTH", "HEIGHT"), help="of a picture in pixels"
-                        " (64 128)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
-    parser.add_argument("--as-folder", metavar="FOLDER",
-                        help="draw everybody into FOLDER/camN/personNNNN_shotNN.jpg: pictures as"
-                        " somebody might have them, in no data set's layout")
-    parser.add_argument("--contact-sheet", metavar="PATH",
-                        help="also draw people x cameras into one picture")  # fmt: skip
-    options: argparse.Namespace = parser.parse_args(arguments)
-    if options.out is None and options.contact_sheet is None and options.as_folder is None:
-        parser.error("nothing to do: name --out, --as-folder or --contact-sheet")
-    return options
-
-
-def as_folder(root: str, target: Path) -> int:
-    """Copy a drawn set to ``camN/personNNNN_shotNN.jpg``; the number of pictures."""
-    if target.exists() and any(target.iterdir()):
-        raise FileExistsError(f"{target} is not empty; name a new folder")
-    shots: Counter[tuple[str, str]] = Counter()
-    for source in sorted(Path(root, FOLDER).rglob("*.jpg"), key=lambda path: path.name):
-        person, camera = source.name.split("_c")[0], source.name.split("_c")[1].split("s")[0]
-        shots[person, camera] += 1
-        name = f"cam{camera}/person{person}_shot{shots[person, camera]:02d}.jpg"
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target / name)
-    return shots.total()
-
-
-def work(options: argparse.Namespace) -> None:
-    """Draw what was asked for, and say what it is."""
-    start = time.perf_counter()
-    settings: dict[str, Any] = dict(
-        num_train_ids=options.identities[0],
-        num_test_ids=options.identities[1],
-        num_cameras=options.cameras,
-        images_per_id=options.images_per_identity,
-        size=tuple(options.size),
-        seed=options.seed,
-    )
-    if options.out is not None:
-        summary = draw_dataset(options.out, **settings)
-        what = "drawn" if summary.drawn else "there already"
-        print(
-            f"{Path(summary.root) / FOLDER}: {summary.num_train_images} pictures of"
-            f" {summary.num_train_ids} people to train on, {summary.num_query_images} queries"
-            f" and {summary.num_gallery_images} gallery pictures of {summary.num_test_ids}"
-            f" others, {summary.num_cameras} cameras; {what} in"
-            f" {time.perf_counter() - start:.1f} s"
-        )
-    if options.as_folder is not None:
-        with tempfile.TemporaryDirectory() as drawn:
-            draw_dataset(drawn, **settings)
-            number = as_folder(drawn, Path(options.as_folder))
-        print(f"{options.as_folder}: {number} pictures of {sum(options.identities)} people,"
-              f" {options.cameras} cameras; drawn in {time.perf_counter() - start:.1f} s")
-    if options.contact_sheet is not None:
-        sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
-        sheet.save(options.contact_sheet, quality=78)
-        print(f"{options.contact_sheet}: {sheet.width} x {sheet.height} pixels")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """0 when it is drawn, 2 for bad input."""
-    options = parse(arguments)
-    return guarded(lambda: work(options))
-
+__all__ = ["build_parser", "main", "parse"]
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

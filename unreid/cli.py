@@ -1,4 +1,4 @@
-"""The habits that all command lines share: examples, suggestions, errors that say what to do."""
+"""What all command lines share: the parser, error messages, exit codes, progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from unreid.checks import nearest
@@ -17,10 +17,10 @@ EXPECTED = (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPo
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose help keeps its lines, and that suggests the nearest option for a misspelt one.
+    """A parser that keeps the lines of its help and suggests the nearest option for a misspelt one.
 
     Args:
-        description: The tool's docstring; it must hold an "example:".
+        description: The command's docstring; it must hold an "example:".
         **settings: Of :class:`argparse.ArgumentParser`.
     """
 
@@ -28,16 +28,34 @@ class Parser(argparse.ArgumentParser):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         settings.setdefault("allow_abbrev", False)
         super().__init__(description=description, **settings)
+        self._earlier_names: dict[str, str] = {}
+
+    def add_earlier_name(self, earlier: str, option: str) -> None:
+        """Accept ``earlier`` for ``option``, with a warning; the help does not list it."""
+        self._earlier_names[earlier] = option
+
+    def _renamed(self, words: Sequence[str]) -> list[str]:
+        """The words with options under their names of today."""
+        renamed = []
+        for word in words:
+            name, equals, value = word.partition("=")
+            option = self._earlier_names.get(name)
+            if option is not None:
+                warn(f"{name} is called {option} now; the earlier name will go in the next version")
+                word = f"{option}{equals}{value}"
+            renamed.append(word)
+        return renamed
 
     def add_key_values(self, help: str = "settings that override the file") -> None:
         """``KEY VALUE`` pairs after all options, as ``args.opts``."""
         self.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=help)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's; an option that does not exist ends with the nearest one that does."""
+        """Parse as argparse does; an unknown option ends with the nearest one that exists."""
+        args = self._renamed(sys.argv[1:] if args is None else args)
         options = [o for o in self._option_string_actions if o.startswith("--")]
-        # First, since argparse would speak of what is missing: the option that was misspelt.
-        for word in sys.argv[1:] if args is None else args:
+        # Before argparse, which would name what is missing instead of the option that is misspelt.
+        for word in args:
             name = word.split("=")[0]
             if word.startswith("--") and word != "--" and name not in options:
                 self.error(f"unknown option {name}{nearest(name, options)}")
@@ -62,6 +80,11 @@ class Parser(argparse.ArgumentParser):
 def words(error: BaseException) -> str:
     """The message of an error; a KeyError's without the quotes that ``str`` gives it."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+
+
+def warn(text: str) -> None:
+    """One line on stderr: what was done, and what changes it."""
+    sys.stderr.write(f"warning: {text}\n")
 
 
 def say_error(error: BaseException) -> None:

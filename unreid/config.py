@@ -7,6 +7,7 @@ command line -> ``check_unreid_config`` and the project's ``check_config`` -> fr
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,8 @@ from unreid.projects import Project, load_project, resolve_config
 from unreid.reading.tensors import load_tensors
 from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
+
+logger = logging.getLogger("fastreid.unreid.config")
 
 #: Backbones of fast-reid that know no address to download weights from.
 _NO_DOWNLOAD = ("build_mobilenetv2_backbone", "build_repvgg_backbone", "build_vit_backbone")
@@ -197,6 +200,9 @@ def load_config(
             else word for i, word in enumerate(opts)]
     _merge(cfg, loaded, opts, config_file)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        if given.get("MODEL.DEVICE") == "cuda":  # asked for, not only the default
+            logger.warning("device cuda was asked for and no GPU was found: the CPU is used; to ask"
+                           " for it, --device cpu or MODEL.DEVICE cpu")
         cfg.MODEL.DEVICE = "cpu"
     check_unreid_config(cfg)
     project.check_config(cfg)

@@ -1,4 +1,4 @@
-"""Environment report of ``python -m unreid.env``, to be copied into an issue.
+"""Environment report for an issue: ``unreid env``, or ``python -m unreid.env``.
 
 Versions, device, threads and compiled kernels; no host name, no user name, no path. It needs
 neither fastreid nor a compiler.
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, dict[str, str]]:
-    """Title -> name -> value, in the order in which :func:`main` prints them."""
+    """Title -> name -> value, in the order in which :func:`describe` prints them."""
     known = versions()
     machine = {"device": known.pop("device"), "threads of torch": known.pop("threads")}
     compiled = {}
@@ -123,17 +123,23 @@ def _cuda() -> dict[str, str]:
     return found
 
 
+def describe() -> str:
+    """Return :func:`environment` as text."""
+    lines = []
+    for title, entries in environment().items():
+        width = max(map(len, entries))
+        lines += [title, *(f"  {name.ljust(width)}  {value}" for name, value in entries.items())]
+    return "\n".join([*lines, ""])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print it all."""
+    """Print it."""
     from unreid.cli import Parser  # here: a run imports this module for its versions
 
     parser = Parser(prog="python -m unreid.env",
                     description=f"{__doc__}\nexample:\n  python -m unreid.env")
     parser.parse_args(arguments)
-    for title, entries in environment().items():
-        width = max(map(len, entries))
-        lines = [f"  {name.ljust(width)}  {value}" for name, value in entries.items()]
-        sys.stdout.write("\n".join([title, *lines, ""]))
+    sys.stdout.write(describe())
     return 0
 
 

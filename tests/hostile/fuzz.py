@@ -148,7 +148,7 @@ def say(line: str) -> None:
 
 def preload() -> None:
     """Import once what every command would import for itself."""
-    for module in ("unreid.engine.run", "unreid.inference.arguments", "unreid.inference.ranking",
+    for module in ("unreid.engine.run", "unreid.commands.images", "unreid.inference.ranking",
                    "unreid.inference.answers", "unreid.inference.labelling", "unreid.data.survey",
                    "unreid.visualization.page", "unreid.visualization.sources", "tabulate",
                    "unreid.projects"):

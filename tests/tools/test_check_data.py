@@ -14,10 +14,12 @@ import pytest
 
 from tests.projects.overrides import ROOT, tiny_options
 from tests.projects.tiny_run import BASELINE
+from unreid.commands import train
 from unreid.config import load_config
 from unreid.data.unlabelled import load_training_images
 
 CONFIG = ["--config-file", str(ROOT / BASELINE)]
+NAMES = "('Folder',)"
 PATTERN = r"_c(?P<camera>\d)s"
 WITH_IDS = r"(?P<id>\d{4})_c(?P<camera>\d)s"
 
@@ -53,9 +55,12 @@ def test_good_folder__is_a_table_exit_code_0_and_what_to_type_next(
     assert ["all", "all", "72", "8", "-", "64", "128", "0"] in rows
     assert {"1", "2", "3"} == {r[1] for r in rows if r[:1] == ["all"]} - {"all"}
     assert "72 files read in" in out and "\nno error\n" in out
-    told = out.split("to train on it: ")[1]
-    cfg, _ = load_config(str(ROOT / BASELINE),
-                         [*tiny_options(BASELINE, "unused"), *shlex.split(told)])
+    told = shlex.split(out.split("to train on it: ")[1])
+    assert told[:2] == ["unreid", "train"]
+    args = train.parse([*told[2:], *CONFIG, *tiny_options(BASELINE, "unused", DATASETS__NAMES=NAMES,
+                                                          DATASETS__TESTS=NAMES)])
+    train.resolve(args)
+    cfg, _ = load_config(args.config_file, args.opts)
     assert cfg.DATASETS.NAMES == cfg.DATASETS.TESTS == ("Folder",)
     assert len(load_training_images(cfg.DATASETS.NAMES, cfg=cfg)[0]) == 54
 
@@ -64,7 +69,12 @@ def test_folder_without_ids__is_told_to_train_alone(
     tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(["--root", str(folder), "--pattern", PATTERN]) == 0
-    assert """DATASETS.NAMES '("Folder",)' DATASETS.TESTS '()'""" in capsys.readouterr().out
+    told = capsys.readouterr().out.split("to train on it: ")[1]
+    assert "without a score: nobody with an id is seen by two cameras" in told
+    command = shlex.split(told.partition("  (")[0])
+    args = train.parse(command[2:])
+    train.resolve(args)
+    assert args.opts[args.opts.index("DATASETS.TESTS") + 1] == "()"
 
 
 def test_truncated_picture__is_named_with_exit_code_1(
@@ -93,8 +103,8 @@ def test_no_camera_named__is_warned_of_and_the_pattern_is_suggested(
 ) -> None:
     assert tool.main(["--root", str(folder)]) == 0
     out = capsys.readouterr().out
-    assert "all training images are of one camera" in out and "hint: --pattern '" in out
-    suggested = out.split("hint: --pattern '")[1].split("'")[0]
+    assert "all training images are of one camera" in out and "hint: --camera-pattern '" in out
+    suggested = out.split("hint: --camera-pattern '")[1].split("'")[0]
     assert tool.main(["--root", str(folder), "--pattern", suggested]) == 0
     assert "one camera" not in capsys.readouterr().out
 
@@ -189,10 +199,11 @@ def test_bad_setting_of_a_config__is_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of the arguments --root --config-file is required"),
-        (["--root", "a", "--patern", "b"], "unknown option --patern; did you mean '--pattern'?"),
-        (["--root", "a", "A.B", "1"], "KEY VALUE pairs (A.B ...) go with --config-file"),
-        ([*CONFIG, "--csv", "a.csv"], "with --config-file, name the folder by UNSUP.FOLDER.ROOT"),
+        ([], "one of the arguments --images --config-file/--config is required"),
+        (["--images", "a", "--id-patern", "b"], "unknown option --id-patern; did you mean"
+         " '--id-pattern'?"),
+        (["--root", "a", "A.B", "1"], "KEY VALUE pairs (A.B ...) go with --config"),
+        ([*CONFIG, "--csv", "a.csv"], "with --config, name the folder by UNSUP.FOLDER.ROOT"),
     ],
 )
 def test_misuse__is_named_and_exits_with_2(

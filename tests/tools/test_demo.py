@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from unreid.commands import demo
 
 
 def test_demo__prints_before_and_after_and_leaves_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "tools" / "demo.py")
-    assert spec is not None and spec.loader is not None
-    demo = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(demo)
     monkeypatch.setattr(demo, "TRAIN_IDS", 16)
     monkeypatch.setattr(demo, "TEST_IDS", 6)
     monkeypatch.setenv("FASTREID_DATASETS", "overwritten by the demo")

@@ -105,5 +105,5 @@ def test_help__has_an_example_and_every_clusterer(
     with pytest.raises(SystemExit):
         tool.parse(["--help"])
     text = capsys.readouterr().out
-    assert "example:\n  python tools/label.py --run" in text
+    assert "example:\n  unreid label --run" in text
     assert all(name in text for name in ("dbscan:", "agglomerative:", "--eps 0.5", "--k1 30"))

@@ -1,4 +1,4 @@
-"""tools/report.py: one run, several runs, misuse."""
+"""``unreid report``: one run, several runs, misuse."""
 
 from __future__ import annotations
 
@@ -124,4 +124,4 @@ def test_help__has_an_example(tool: ModuleType, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit):
         tool.parse(["--help"])
     out = capsys.readouterr().out
-    assert "example:" in out and "tools/report.py runs/market" in out and "--no-model" in out
+    assert "example:" in out and "unreid report runs/market" in out and "--no-model" in out

@@ -116,7 +116,7 @@ def test_bad_pictures__end_it_or_are_skipped_by_name(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--gallery", "g", "--query", "q"], "name a model: --run FOLDER, or --config-file FILE"),
+        (["--gallery", "g", "--query", "q"], "name a model: --run FOLDER, or --config FILE"),
         (["--run", "r", "--config-file", "c", "--gallery", "g", "--query", "q"], "not both"),
         (["--run", "r", "--query", "q"], "name --gallery FOLDER, or an --index FILE"),
         (["--run", "r", "--gallery", "g"], "nothing to do: name --query PATH"),

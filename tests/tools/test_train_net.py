@@ -31,7 +31,7 @@ def tool() -> ModuleType:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: --config-file"),
+        ([], "name what to train: --config CONFIG, or --images FOLDER"),
         ([*CONFIG, "--resmue"], "unknown option --resmue; did you mean '--resume'?"),
         ([*CONFIG, "--eval-onyl", "A", "1"], "unknown option --eval-onyl; did you mean"
          " '--eval-only'?"),

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from unreid.checks import nearest
+from unreid.data.csv_cells import unguard_cell
 
 _COLUMNS = ("path", "camera", "id", "tracklet")
 
@@ -80,7 +81,8 @@ def _lines(file: str) -> Iterator[tuple[int, dict[str, str]]]:
                 if len(fields) <= max(columns.values()):
                     raise ValueError(f"{file} line {reader.line_num}: {len(fields)} fields, but the"
                                      f" header has {max(columns.values()) + 1} or more")
-                yield reader.line_num, {k: fields[i].strip() for k, i in columns.items()}
+                yield reader.line_num, {k: unguard_cell(fields[i].strip())
+                                        for k, i in columns.items()}
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be a CSV in UTF-8 ({error})") from error
     except csv.Error as error:

@@ -291,7 +291,7 @@ def suggest_reading(names: Sequence[str]) -> str:
         found = [re.search(guess, name) for name in names]
         cameras = {match["camera"] for match in found if match}
         if names and all(found) and len(cameras) > 1:
-            return f"--pattern '{guess}' ({len(cameras)} cameras)"
+            return f"--camera-pattern '{guess}' ({len(cameras)} cameras)"
     folders = {name.split("/")[0] for name in names if "/" in name}
     if len(folders) > 1 and all("/" in name for name in names):
         return f"--camera subfolder ({len(folders)} cameras), if a sub-folder is a camera"

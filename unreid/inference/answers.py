@@ -15,6 +15,8 @@ from unreid.inference.ranking import Hit
 from unreid.inference.tables import write_csv
 
 _WORDS = {True: "yes", False: "no", None: ""}
+#: In place of "yes": does not count, see :class:`unreid.inference.ranking.Hit`.
+_OWN_CAMERA = "own camera"
 _DRAWN = re.compile(r"query_\d{4,}_.*\.jpg")
 
 
@@ -30,7 +32,7 @@ def write_answers(
     files = [os.path.abspath(os.path.join(folder, "ranks.csv"))]
     write_csv(files[0], ("query", "rank", "path", "camera", "similarity", "correct"), (
         (query.path, hit.rank, entries[hit.index].path, entries[hit.index].camera,
-         f"{hit.similarity:.6f}", _WORDS[hit.correct])
+         f"{hit.similarity:.6f}", _OWN_CAMERA if hit.own_camera else _WORDS[hit.correct])
         for query, hits in zip(queries, answers) for hit in hits))
     if with_json:
         files.append(os.path.abspath(os.path.join(folder, "ranks.json")))
@@ -47,7 +49,8 @@ def _as_json(query: FolderItem, hits: Sequence[Hit], gallery: Gallery) -> dict[s
         "answers": [
             {"rank": hit.rank, "path": gallery.entries[hit.index].path,
              "camera": gallery.entries[hit.index].camera, "id": gallery.entries[hit.index].pid,
-             "similarity": round(hit.similarity, 6), "correct": hit.correct}
+             "similarity": round(hit.similarity, 6), "correct": hit.correct,
+             "own_camera": hit.own_camera}
             for hit in hits
         ],
     }

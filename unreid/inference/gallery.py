@@ -75,6 +75,8 @@ class Gallery:
         features: (N, D) float32 unit rows.
         fingerprint: Of the model that made them (:mod:`unreid.inference.fingerprint`).
         model: What that model was called.
+        reading: Where camera and id are written, as arguments of
+            :func:`unreid.data.folder.read_folder`; None of an index that does not say.
     """
 
     root: str
@@ -82,15 +84,19 @@ class Gallery:
     features: np.ndarray
     fingerprint: str
     model: str
+    reading: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
 
     @classmethod
-    def empty(cls, root: str, predictor: Predictor) -> Gallery:
-        """A gallery without a picture yet."""
+    def empty(
+        cls, root: str, predictor: Predictor, reading: Mapping[str, Any] | None = None
+    ) -> Gallery:
+        """Return a gallery without an image yet."""
         features = np.zeros((0, predictor.num_features), dtype=np.float32)
-        return cls(os.path.abspath(root), (), features, predictor.fingerprint, predictor.title)
+        return cls(os.path.abspath(root), (), features, predictor.fingerprint, predictor.title,
+                   reading)
 
     @property
     def paths(self) -> list[str]:
@@ -164,7 +170,8 @@ class Gallery:
         index = faiss.IndexFlatIP(self.features.shape[1])
         index.add(self.features)
         table = {"format": _FORMAT, "root": self.root, "fingerprint": self.fingerprint,
-                 "model": self.model, "entries": [asdict(entry) for entry in self.entries]}
+                 "model": self.model, "reading": self.reading,
+                 "entries": [asdict(entry) for entry in self.entries]}
         with replace_file(path) as file:
             np.savez(file, allow_pickle=False, faiss=faiss.serialize_index(index),
                      table=np.frombuffer(json.dumps(table).encode(), dtype=np.uint8))
@@ -192,7 +199,8 @@ class Gallery:
             names = [table[key] for key in ("root", "fingerprint", "model")]
             if not all(isinstance(name, str) and "\0" not in name for name in names):
                 raise ValueError("root, fingerprint and model must be texts")
-            return cls(names[0], entries, features, names[1], names[2])
+            return cls(names[0], entries, features, names[1], names[2],
+                       _reading_of(table.get("reading")))
         except Exception as error:  # JSON, and whatever the values of another kind trip over
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise ValueError(f"index {path} is damaged, or no index of search.py ({reason});"
@@ -219,6 +227,22 @@ def _features_of(data: np.ndarray) -> np.ndarray:
     if number:
         check_features("its features", features)
     return np.ascontiguousarray(features, dtype=np.float32)
+
+
+def _reading_of(written: Any) -> dict[str, Any] | None:
+    """Where camera and id are written, of the table.
+
+    Raises:
+        ValueError: another key, or a value that is no text or list of texts.
+    """
+    if written is None:
+        return None
+    known = {"pattern": str, "id_pattern": str, "csv": str, "camera": str, "levels": list}
+    if not isinstance(written, dict) or any(
+            type(value) is not known.get(key) for key, value in written.items()) or not all(
+            isinstance(level, str) for level in written.get("levels", ())):
+        raise ValueError(f"a reading of other kinds: {str(written)[:80]}")
+    return dict(written)
 
 
 def _entry_of(written: Any) -> Entry:

@@ -18,6 +18,8 @@ from unreid.data.folder import FolderItem
 from unreid.evaluation.label_quality import label_quality
 from unreid.graph import jaccard_distance, knn
 from unreid.graph.centering import center_cameras
+from unreid.graph.smoothing import smooth_mutual
+from unreid.graph.whitening import whiten_cameras
 from unreid.inference.confidence import confidence
 from unreid.inference.pictures import Cell, draw_grid, remove_sheets, save_picture
 from unreid.inference.tables import write_csv
@@ -206,15 +208,20 @@ class Labelled:
 def label_pictures(
     items: Sequence[FolderItem], features: np.ndarray, method: str, *, min_size: int = 2,
     settings: Mapping[str, Any] | None = None, shrinkage: float | None = None,
+    whitening: float = 0.0, smoothing: int = 0,
 ) -> Labelled:
-    """Cluster pictures and say how sure each is.
+    """Cluster images after the transforms that a training's label step has.
 
     Args:
         items: N pictures.
         features: (N, D) float32 unit rows.
         method, min_size, settings: see :func:`cluster`.
-        shrinkage: Take each camera's mean out first (:mod:`unreid.graph.centering`); None does
-            not. Of a single camera none is taken out.
+        shrinkage: Camera centring (:mod:`unreid.graph.centering`), ``UNSUP.CENTER_SHRINKAGE``;
+            None does not centre. Images of a single camera are not centred.
+        whitening: Power of per-camera whitening (:mod:`unreid.graph.whitening`) after centring,
+            ``UNSUP.WHITEN_CAMERAS``; 0 does not whiten.
+        smoothing: Neighbours of neighbour smoothing (:mod:`unreid.graph.smoothing`),
+            ``UNSUP.SMOOTH_NEIGHBOURS``; 0 does not smooth.
 
     Raises:
         ValueError: no picture; and see :func:`cluster`.
@@ -223,7 +230,10 @@ def label_pictures(
         raise ValueError("no picture is left to label: none could be read")
     cameras = np.unique([item.camera for item in items], return_inverse=True)[1]
     if shrinkage is not None and cameras.max() > 0:
-        features = center_cameras(features, cameras, shrinkage)
+        features = whiten_cameras(features, cameras, power=whitening, mean_shrinkage=shrinkage) \
+            if whitening else center_cameras(features, cameras, shrinkage)
+    if smoothing and len(features) > 1:
+        features = smooth_mutual(features, smoothing)
     labels = cluster(features, method, min_size=min_size, **(settings or {}))
     return Labelled(tuple(items), labels, confidence(features, labels))
 

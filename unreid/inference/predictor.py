@@ -30,10 +30,10 @@ from unreid.checks import check_integer
 from unreid.config import load_config
 from unreid.data.images import UnreadableImageError
 from unreid.engine.checkpoint import AtomicCheckpointer
-from unreid.engine.checkpoint_hook import FINAL
 from unreid.engine.extract import progress
 from unreid.inference.fingerprint import fingerprint
 from unreid.inference.pixels import Picture, as_rgb
+from unreid.reading.run_folder import run_files
 
 #: Threads that decode and resize: Pillow releases the lock for both.
 _READERS = min(8, os.cpu_count() or 1)
@@ -101,19 +101,7 @@ class Predictor:
             FileNotFoundError: no such folder, config or weights; says what there is.
             ValueError, KeyError: see :meth:`from_config`.
         """
-        folder = os.path.expanduser(os.fspath(folder))
-        config = os.path.join(folder, "config.yaml")
-        if not os.path.isfile(config):
-            raise FileNotFoundError(f"{folder} is no folder of a run: it must have a config.yaml"
-                                    " (it is the OUTPUT_DIR that tools/train_net.py was given)")
-        weights = weights or os.path.join(folder, f"{FINAL}.pth")
-        if not os.path.isfile(weights):
-            there = sorted(f for f in os.listdir(folder) if f.endswith(".pth"))
-            raise FileNotFoundError(
-                f"no weights {weights}; "
-                + (f"the run has {', '.join(there)}: name one by --weights" if there else
-                   "the run has not saved a model yet")
-            )
+        config, weights = run_files(folder, weights)
         return cls.from_config(config, weights, device=device, **options)
 
     @classmethod

@@ -5,6 +5,7 @@ Notation: N gallery images, Q queries, D channels, M cameras.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from unreid.checks import check_features, check_integer
 from unreid.data.folder import FolderItem
 from unreid.evaluation.rank import evaluate_features
 from unreid.graph.centering import camera_means, subtract_means
-from unreid.inference.gallery import Gallery
+from unreid.inference.gallery import Entry, Gallery
+
+logger = logging.getLogger("fastreid.unreid.search")
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,17 @@ class Hit:
         rank: From 1.
         index: Which of the gallery.
         similarity: Cosine, -1..1.
-        correct: Whether it shows the query's person; None where an id is not known.
+        correct: Whether it shows the query's person; None where an id is not known, and for an
+            answer that does not count.
+        own_camera: Whether it shows the query's person in the query's own camera. By
+            Market-1501's protocol such an answer does not count where there are several cameras.
     """
 
     rank: int
     index: int
     similarity: float
     correct: bool | None
+    own_camera: bool = False
 
 
 def center(
@@ -145,26 +152,37 @@ def rank(
                                [e.camera for e in gallery.entries], shrinkage)
     excluded = left_out(queries, gallery, other_cameras=other_cameras)
     found = nearest_images(own, features, top, excluded)
+    several = len({entry.camera for entry in gallery.entries}) > 1
     return [
-        [Hit(n, int(i), float(s), _correct(item, gallery.entries[i].pid))
+        [_hit(n, int(i), float(s), item, gallery.entries[i], several)
          for n, (i, s) in enumerate(zip(indices, scores), 1)]
         for item, (indices, scores) in zip(queries, found)
     ]
 
 
-def _correct(query: FolderItem, pid: str | None) -> bool | None:
-    return None if query.pid is None or pid is None else query.pid == pid
+def _hit(
+    number: int, index: int, similarity: float, query: FolderItem, entry: Entry, several: bool
+) -> Hit:
+    correct = None if query.pid is None or entry.pid is None else query.pid == entry.pid
+    own = several and correct is True and query.camera == entry.camera
+    return Hit(number, index, similarity, None if own else correct, own)
 
 
 def scores(
     queries: Sequence[FolderItem], query: np.ndarray, gallery: Gallery, *,
-    shrinkage: float | None = None,
+    other_cameras: bool = False, shrinkage: float | None = None,
 ) -> dict[str, float] | None:
-    """mAP and CMC in percent by Market-1501's protocol, or None where an id is not known.
+    """Return mAP and CMC in percent by the rule of :func:`rank`.
 
-    That protocol leaves out the query's person in the query's camera, and queries without any
-    other picture of their person.
+    The query's person in the query's own camera does not count, and queries without any other
+    image of their person are left out (Market-1501's protocol); with ``other_cameras`` nothing of
+    the query's own camera is among the answers.
+
+    Returns:
+        None where an id or the camera of a query is not known, or no query can be scored.
     """
+    if any(not item.camera for item in queries):
+        return None
     pids = [item.pid for item in queries] + [entry.pid for entry in gallery.entries]
     if any(pid is None for pid in pids):
         return None
@@ -176,13 +194,23 @@ def scores(
     ids, numbers = (np.unique(np.array(values, dtype=str), return_inverse=True)[1]
                     for values in (pids, cameras))
     num = len(queries)
-    try:
-        cmc, precisions, _ = evaluate_features(own, features, ids[:num], ids[num:], numbers[:num],
-                                               numbers[num:])
-    except ValueError:  # no query has an answer in another camera
+    groups = [(np.arange(num), np.arange(num, len(ids)))]
+    if other_cameras:
+        groups = [(np.flatnonzero(numbers[:num] == c), num + np.flatnonzero(numbers[num:] != c))
+                  for c in np.unique(numbers[:num])]
+    precisions, firsts = [], []
+    for asked, among in groups:
+        try:
+            cmc, found, _ = evaluate_features(own[asked], features[among - num], ids[asked],
+                                              ids[among], numbers[asked], numbers[among])
+        except ValueError:  # none of these queries has an answer in another camera
+            continue
+        precisions += list(found)
+        firsts += [[float(cmc[min(r, len(cmc)) - 1]) for r in (1, 5, 10)]] * len(found)
+    if not precisions:
         return None
     return {"mAP": float(np.mean(precisions)) * 100,
-            **{f"Rank-{r}": float(cmc[min(r, len(cmc)) - 1]) * 100 for r in (1, 5, 10)},
+            **{f"Rank-{r}": 100 * v for r, v in zip((1, 5, 10), np.mean(firsts, axis=0).tolist())},
             "queries": len(precisions)}
 
 
@@ -190,6 +218,8 @@ def check_cameras(
     queries: Sequence[FolderItem], gallery: Gallery, *, other_cameras: bool
 ) -> None:
     """Refuse to look in other cameras where cameras are not known.
+
+    Logs a query of a camera that the gallery does not have: nothing is left out for it.
 
     Raises:
         ValueError: a query of unknown camera, or a gallery of one camera that a query is of too.
@@ -199,9 +229,18 @@ def check_cameras(
     unknown = [query.path for query in queries if not query.camera]
     if unknown:
         raise ValueError(f"--other-cameras: the camera of {unknown[0]} is not known; say where it"
-                         " is written: --pattern, --csv with --query-csv, or --camera subfolder")
+                         " is written: --camera-pattern, --csv with --query-csv, or --camera"
+                         " subfolder")
     if {entry.camera for entry in gallery.entries} <= {query.camera for query in queries} and len(
             {entry.camera for entry in gallery.entries}) == 1:
         raise ValueError(
             f"--other-cameras: all of the gallery is of camera {gallery.entries[0].camera!r}, that"
-            " of a query; say where cameras are written: --pattern, --csv, or --camera subfolder")
+            " of a query; say where cameras are written: --camera-pattern, --csv, or --camera"
+            " subfolder")
+    known = sorted({entry.camera for entry in gallery.entries})
+    strange = [query for query in queries if query.camera not in known]
+    if strange:
+        logger.warning(
+            f"--other-cameras: the gallery has cameras {', '.join(known[:5])}, and none"
+            f" {strange[0].camera!r}, the camera of {strange[0].path} ({len(strange)} queries in"
+            " all): nothing is left out for it; --camera-pattern must read both alike")

@@ -7,11 +7,15 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from unreid.data.csv_cells import guard_cell
 from unreid.engine.atomic import replace_file
 
 
 def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write rows under a header; None becomes an empty field.
+
+    Text that a spreadsheet would compute is written with an apostrophe in front: see
+    :mod:`unreid.data.csv_cells`.
 
     Raises:
         OSError: see :func:`unreid.engine.atomic.replace_file`.
@@ -20,5 +24,6 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([guard_cell(cell) if isinstance(cell, str) else cell for cell in row]
+                         for row in rows)
         text.detach()

@@ -1,0 +1,171 @@
+"""Validate a folder of crops or a data set before training: a table, and the problems found.
+
+Nothing is changed. The exit code is 1 when there is an error, 0 when there is none.
+
+example:
+  unreid check shop
+  unreid check shop --camera-pattern 'cam{camera}/person{id}_*'
+  unreid check shop --camera subfolder
+  unreid check shop --csv images.csv
+  FASTREID_DATASETS=/data unreid check --config CALR/market
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from unreid.cli import Parser, Progress, duration, guarded, words
+from unreid.commands.options import (
+    add_config_option,
+    add_folder_options,
+    check_positive,
+    given_reading,
+    reading_of,
+)
+from unreid.commands.own_images import testable, train_command
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(
+        description=__doc__, prog="unreid check",
+        usage="%(prog)s FOLDER [--camera-pattern PATTERN | --csv FILE | --camera WHERE] ...\n"
+              "       %(prog)s --config CONFIG [KEY VALUE ...]",
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--images", metavar="FOLDER",
+                       help="a folder of images; the option's name can be left out")
+    add_config_option(which, "what it trains and is tested on")
+    parser.add_earlier_name("--root", "--images")
+    add_folder_options(parser)
+    parser.add_argument("--min-images", type=int, default=20, metavar="N",
+                        help="name cameras with fewer training images (20)")
+    parser.add_key_values("settings that override the config")
+    return parser
+
+
+def with_option(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with ``--images`` before a folder that stands first or last."""
+    given = list(arguments)
+    if given and not given[0].startswith("-"):
+        return ["--images", *given]
+    named = {word.partition("=")[0] for word in given}
+    if len(given) > 2 and not given[-1].startswith("-") and not given[-2].startswith("-") \
+            and not named & {"--images", "--root", "--config", "--config-file"}:
+        return ["--images", given[-1], *given[:-1]]
+    return given
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, checked as far as it can be without the data."""
+    parser = build_parser()
+    args: argparse.Namespace = parser.parse_args(
+        with_option(sys.argv[1:] if arguments is None else arguments))
+    if args.images and args.opts:
+        parser.error(f"KEY VALUE pairs ({args.opts[0]} ...) go with --config")
+    if args.config_file and given_reading(args):
+        parser.error("with --config, name the folder by UNSUP.FOLDER.ROOT, PATTERN, CSV and"
+                     " CAMERA")
+    check_positive(parser, args, ["min_images"], 0)
+    return args
+
+
+def of_folder(args: argparse.Namespace) -> list[Any]:
+    """Return the images of --images."""
+    from unreid.data.folder import read_folder
+    from unreid.data.survey import Picture
+
+    return [Picture("all", item) for item in read_folder(args.images, **reading_of(args))]
+
+
+def of_config(cfg: Any) -> list[Any]:
+    """Return the images that a config trains and is tested on."""
+    from unreid.data.survey import list_pictures, pictures_of
+    from unreid.data.unlabelled import build_dataset, training_rows
+
+    found = []
+    for name in cfg.DATASETS.NAMES:
+        dataset = build_dataset(name, "DATASETS.NAMES", cfg)
+        found += pictures_of(training_rows(name, dataset, cfg), "train")
+    for name in cfg.DATASETS.TESTS:
+        found += list_pictures(build_dataset(name, "DATASETS.TESTS", cfg), ("query", "gallery"))
+    return found
+
+
+def report(args: argparse.Namespace, pictures: list[Any], skip_bad: bool) -> int:
+    """Read the files, print table and findings; return 1 when one is an error."""
+    from tabulate import tabulate
+
+    from unreid.data.survey import findings, read_pictures, table
+
+    started = time.perf_counter()
+    progress = Progress(len(pictures), "reading")
+    readings = read_pictures([p.item.path for p in pictures], progress.step)
+    progress.end()
+    if pictures:
+        print(tabulate(table(pictures, readings), headers="keys"))
+        print(f"{len(pictures)} files read in {duration(time.perf_counter() - started)}\n")
+    found = findings(pictures, readings, min_images=args.min_images, skip_bad=skip_bad)
+    for finding in found:
+        print(f"{finding.level}: {finding.text}")
+    if args.images:
+        hints(args, pictures)
+    errors = sum(finding.level == "error" for finding in found)
+    if errors:
+        print(f"{errors} error{'s' * (errors > 1)} to mend first")
+        return 1
+    print("no error")
+    if args.images:
+        alone = "" if testable(p.item for p in pictures) else \
+            "  (without a score: nobody with an id is seen by two cameras)"
+        print(f"to train on it: {train_command(args)}{alone}")
+    return 0
+
+
+def hints(args: argparse.Namespace, pictures: list[Any]) -> None:
+    """Print where the camera may be written, and what a CSV leaves out."""
+    from unreid.data.folder import image_files
+    from unreid.data.survey import suggest_reading
+
+    if not given_reading(args):
+        hint = suggest_reading(image_files(args.images))
+        if hint:
+            print(f"hint: {hint}")
+    if args.csv:
+        files = set(image_files(args.images))
+        unlisted = sorted(files - {os.path.relpath(p.item.path, args.images) for p in pictures})
+        if unlisted:
+            print(f"note: {len(unlisted)} pictures below {args.images} are not in {args.csv}, such"
+                  f" as {unlisted[0]}")
+
+
+def work(args: argparse.Namespace) -> int:
+    """Check what the command line names; data that cannot be listed are an error of the data."""
+    skip_bad = False
+    cfg = None
+    if args.config_file:
+        from unreid.config import load_config
+
+        # Weights are no part of the data.
+        opts = [*args.opts, "MODEL.BACKBONE.PRETRAIN", "False"]
+        cfg, _ = load_config(args.config_file, opts)
+        skip_bad = cfg.UNSUP.BAD_IMAGE == "skip"
+    try:
+        pictures = of_folder(args) if cfg is None else of_config(cfg)
+    except (KeyError, ValueError, OSError) as error:
+        if os.environ.get("UNREID_TRACEBACK"):
+            raise
+        print(f"error: {words(error)}", file=sys.stderr)
+        return 1
+    return report(args, pictures, skip_bad)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 without an error, 1 with one, 2 for a misspelt command, 130 when interrupted."""
+    args = parse(arguments)
+    return guarded(lambda: work(args))

@@ -1,0 +1,96 @@
+"""Score a model on the test set of its run, of another config, or on a folder of own images.
+
+example:
+  FASTREID_DATASETS=/data unreid eval --run runs/market
+
+  unreid eval --config CALR/market --weights runs/market/model_final.pth \\
+      --images shop --camera-pattern 'cam{camera}/person{id}_*'
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unreid.cli import Parser, guarded
+from unreid.commands.options import add_config_option
+from unreid.commands.own_images import add_own_images, check_own_images, folder_settings
+from unreid.projects import resolve_config
+from unreid.reading.run_folder import run_files
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__, prog="unreid eval",
+                    usage="%(prog)s (--run FOLDER | --config CONFIG) [--weights FILE]"
+                    " [--images FOLDER ...] [KEY VALUE ...]")
+    parser.add_argument("--run", metavar="FOLDER", help="a run: its config.yaml and"
+                        " model_final.pth")
+    add_config_option(parser, "instead of --run")
+    parser.add_argument("--weights", metavar="FILE",
+                        help="other weights than the run's, or those of --config; without them the"
+                        " start weights are scored")
+    parser.add_argument("--device", default="", metavar="NAME", help="cpu, cuda (MODEL.DEVICE)")
+    parser.add_argument("--output", metavar="FOLDER", help="gets log.txt (OUTPUT_DIR)")
+    add_own_images(parser)
+    parser.add_key_values("settings that override the config, such as TEST.FLIP.ENABLED True")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, checked as far as it can be without a config."""
+    parser = build_parser()
+    args: argparse.Namespace = parser.parse_args(arguments)
+    if bool(args.run) == bool(args.config_file):
+        parser.error("name one model: --run FOLDER, or --config CONFIG")
+    check_own_images(parser, args)
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Return 0 when all went well, 2 for bad input, 130 when interrupted."""
+    args = parse(arguments)
+    return guarded(lambda: work(args))
+
+
+def work(args: argparse.Namespace) -> None:
+    """Score, and print the table."""
+    config, weights = (args.config_file, args.weights or "")
+    pairs: list[str] = []
+    if args.run:
+        config, weights = run_files(args.run, weights)
+        pairs += ["OUTPUT_DIR", args.run]
+    elif weights and not os.path.isfile(os.path.expanduser(weights)):
+        raise FileNotFoundError(f"--weights {weights}: no such file")
+    pairs += folder_settings(args)
+    if args.images and "()" in pairs:
+        raise ValueError(f"--images {args.images}: nobody is seen by two cameras, and a query needs"
+                         " a match in another one; name ids by --id-pattern, --camera-pattern with"
+                         " {id}, or --csv")
+    for key, value in (("OUTPUT_DIR", args.output), ("MODEL.DEVICE", args.device),
+                       ("MODEL.WEIGHTS", weights)):
+        pairs += [key, value] if value else []
+    if weights:  # what training starts from may not be on this machine
+        pairs += ["MODEL.BACKBONE.PRETRAIN", "False"]
+    args.config_file = os.fspath(resolve_config(config))
+    args.opts = [*pairs, *args.opts]
+    score(args)
+
+
+def score(args: argparse.Namespace) -> None:
+    """Load the model, score it, print."""
+    from unreid.config import load_config
+    from unreid.engine import run
+    from unreid.engine.console import score_table
+    from unreid.engine.trainer import settings_beside
+
+    cfg, _ = load_config(args.config_file, args.opts)
+    settings = argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False})
+    run.prepare(cfg, settings)
+    found: dict[str, Any] = run.evaluate_only(cfg)
+    print(score_table({"score": found}, beside=settings_beside(cfg)))
+    if Path(cfg.OUTPUT_DIR, "log.txt").is_file():
+        print(f"log: {os.path.abspath(os.path.join(cfg.OUTPUT_DIR, 'log.txt'))}")

@@ -1,0 +1,153 @@
+"""Write pseudo identities of a folder of crops: a CSV of path, camera, identity and confidence.
+
+The model embeds every image and a clusterer groups the features. An identity is a number; 0 is the
+largest cluster, and -1 are images that are assigned to none. Confidence is 0..1: 1 at the centre of
+its cluster and far from others, 0.5 as near to another cluster, less when nearer to another; 0 for
+-1.
+
+example:
+  unreid label --run runs/demo --images crops --output labels.csv --sheets sheets
+
+  unreid label --run runs/demo --images crops --camera-pattern '_c([0-9]+)' \\
+      --method bottom_up --images-per-cluster 12
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from unreid.cli import Parser, guarded, warn
+from unreid.commands.images import read_images
+from unreid.commands.options import (
+    add_folder_options,
+    add_model_options,
+    add_skip_bad,
+    build_predictor,
+    check_folder_options,
+    check_model_files,
+    check_model_options,
+    check_output_file,
+    check_output_folder,
+    reading_of,
+)
+
+#: The clusterers of :mod:`unreid.inference.labelling`, which is slow to import: name -> (idea,
+#: settings). A test compares the two.
+_GRAPH = {"neighbours": 15, "min_similarity": 0.5, "seed": 0}
+_JACCARD = {"k1": 30, "k2": 6}
+_SIZE = {"clusters": 0, "images_per_cluster": 12}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "dbscan": ("density on the k-reciprocal Jaccard distance; finds the number, leaves noise",
+               {"eps": 0.5, "min_samples": 4, **_JACCARD}),
+    "map_equation": ("communities of the graph of neighbours; finds the number", _GRAPH),
+    "bottom_up": ("exact average linkage of features with SSE, to a given number; for many images",
+                  _SIZE),
+    "agglomerative": ("average linkage on the Jaccard distance, to a given number; to 20,000"
+                      " images", {**_SIZE, **_JACCARD}),
+    "infomap": ("map_equation by the GPL package infomap (an extra)", _GRAPH),
+}
+DEFAULT = "dbscan"
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__, prog="unreid label")
+    parser.add_argument("--images", required=True, metavar="FOLDER", help="the crops")
+    parser.add_argument("--output", default="labels.csv", metavar="FILE", help="(labels.csv)")
+    parser.add_argument("--sheets", metavar="FOLDER", help="draw a contact sheet of every cluster")
+    parser.add_argument("--sheet-images", type=int, default=60, metavar="N",
+                        help="images on a sheet, the most confident first (60)")
+    add_skip_bad(parser)
+    add_model_options(parser)
+    add_folder_options(parser)
+    group = parser.add_argument_group("clusterer", "\n".join(
+        f"{name}: {idea}\n    " + " ".join(
+            f"--{key.replace('_', '-')} {value}" for key, value in defaults.items())
+        for name, (idea, defaults) in METHODS.items()))
+    group.add_argument("--method", default=DEFAULT, choices=tuple(METHODS), help=f"({DEFAULT})")
+    for name, value in {k: v for _, d in METHODS.values() for k, v in d.items()}.items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=argparse.SUPPRESS)
+    group.add_argument("--min-size", type=int, default=2, metavar="N",
+                       help="smaller clusters become -1 (2)")
+    before = parser.add_argument_group("before clustering, as the training did")
+    before.add_argument("--center-cameras", action=argparse.BooleanOptionalAction, default=None,
+                        help="subtract each camera's mean feature (UNSUP.CENTER_CAMERAS)")
+    before.add_argument("--whiten-cameras", type=float, metavar="POWER",
+                        help="per-camera whitening, 0 to 0.5, 0 for none (UNSUP.WHITEN_CAMERAS)")
+    before.add_argument("--smooth-neighbours", type=int, metavar="K",
+                        help="neighbour smoothing over K neighbours, 0 for none"
+                        " (UNSUP.SMOOTH_NEIGHBOURS)")
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> Any:
+    """The command line, checked as far as it can be without the model."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    check_model_options(parser, args)
+    check_folder_options(parser, args)
+    check_output_file(parser, "--output", args.output)
+    check_output_folder(parser, "--sheets", args.sheets)
+    own = METHODS[args.method][1]
+    given = {name: getattr(args, name) for _, defaults in METHODS.values() for name in defaults
+             if getattr(args, name) is not None}
+    for name in given:
+        if name not in own:
+            having = [m for m, (_, defaults) in METHODS.items() if name in defaults]
+            parser.error(f"--{name.replace('_', '-')} is a setting of {', '.join(having)},"
+                         f" not of --method {args.method}")
+    if args.whiten_cameras is not None and not 0 <= args.whiten_cameras <= 0.5:
+        parser.error(f"--whiten-cameras must be in 0..0.5, got {args.whiten_cameras}")
+    if args.smooth_neighbours is not None and args.smooth_neighbours < 0:
+        parser.error(f"--smooth-neighbours must be an integer >= 0, got {args.smooth_neighbours}")
+    args.settings = given
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0 when all went well, 2 for bad input."""
+    args = parse(arguments)
+    return guarded(lambda: run(args))
+
+
+def transforms(args: Any, unsup: Any, cameras: int) -> dict[str, Any]:
+    """Return the transforms before clustering: of the command line, else of the run's config."""
+    centre = unsup.CENTER_CAMERAS if args.center_cameras is None else args.center_cameras
+    whiten = args.whiten_cameras
+    if whiten is None:
+        whiten = unsup.WHITEN_CAMERAS if centre else 0.0
+    elif whiten and not centre:
+        raise ValueError("--whiten-cameras goes beyond --center-cameras: give both")
+    if centre and cameras < 2:
+        warn("all images count as one camera, so cameras are not centred as in training; say where"
+             " cameras are written: --camera-pattern, --csv or --camera subfolder")
+    smooth = unsup.SMOOTH_NEIGHBOURS if args.smooth_neighbours is None else args.smooth_neighbours
+    return {"shrinkage": unsup.CENTER_SHRINKAGE if centre else None, "whitening": whiten,
+            "smoothing": smooth}
+
+
+def run(args: Any) -> int:
+    """Embed, cluster, write, print a summary."""
+    check_model_files(args)
+    items = read_images(args.images, reading_of(args))
+
+    from unreid.inference.labelling import label_pictures, summary
+
+    predictor = build_predictor(args)
+    embedded = predictor.embed_files([item.path for item in items], skip_bad=args.skip_bad)
+    for path, reason in embedded.bad.items():
+        sys.stderr.write(f"left out: {path} ({reason})\n")
+    items = tuple(items[i] for i in embedded.kept)
+    before = transforms(args, predictor.cfg.UNSUP, len({item.camera for item in items}))
+    labelled = label_pictures(items, embedded.features, args.method, min_size=args.min_size,
+                              settings=args.settings, **before)
+    labelled.write(args.output, args.images)
+    said = summary(labelled)
+    print(f"{said}\nlabels: {os.path.abspath(args.output)}")
+    if args.sheets:
+        number = labelled.draw_sheets(args.sheets, args.images, args.sheet_images)
+        print(f"sheets: {number} in {os.path.abspath(args.sheets)}")
+    return 0

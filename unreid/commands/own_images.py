@@ -1,0 +1,76 @@
+"""A folder of own images as settings of a training: what ``--images shop`` stands for."""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from unreid.cli import Parser
+from unreid.commands.images import check_images, read_images
+from unreid.commands.options import (
+    add_folder_options,
+    check_folder_options,
+    given_reading,
+    reading_of,
+)
+from unreid.data.folder import FolderItem
+
+#: The config where ``--images`` is given and no ``--config``.
+DEFAULT_CONFIG = "CALR/market_plus"
+
+
+def add_own_images(parser: Parser) -> None:
+    """``--images FOLDER`` and where its cameras and ids are written."""
+    parser.add_argument("--images", metavar="FOLDER",
+                        help="own images in place of the config's data set")
+    add_folder_options(parser)
+
+
+def check_own_images(parser: Parser, args: Any) -> None:
+    """End with an error where folder options are given without a folder, or do not fit."""
+    given = given_reading(args)
+    if given and not args.images:
+        parser.error(f"{given[0]} goes with --images FOLDER")
+    check_folder_options(parser, args)
+
+
+def folder_settings(args: Any) -> list[str]:
+    """Return the ``KEY VALUE`` pairs that ``--images`` stands for; none without it.
+
+    The test set is the same folder where ids allow a test: see :func:`testable`.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`unreid.data.folder.read_folder`.
+    """
+    if not args.images:
+        return []
+    check_images(args.images)
+    items = read_images(args.images, reading_of(args))
+    tests = '("Folder",)' if testable(items) else "()"
+    pairs = {"DATASETS.NAMES": '("Folder",)', "DATASETS.TESTS": tests,
+             "UNSUP.FOLDER.ROOT": args.images, "UNSUP.FOLDER.PATTERN": args.camera_pattern,
+             "UNSUP.FOLDER.ID_PATTERN": args.id_pattern, "UNSUP.FOLDER.CSV": args.csv,
+             "UNSUP.FOLDER.CAMERA": args.camera, "UNSUP.FOLDER.LEVELS": repr(tuple(args.levels))}
+    return [word for pair in pairs.items() for word in pair if pair[1]]
+
+
+def testable(items: Iterable[FolderItem]) -> bool:
+    """Whether somebody is seen by two cameras, so that a query has an answer."""
+    cameras: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        if item.pid is not None:
+            cameras[item.pid].add(item.camera)
+    return any(len(seen) > 1 for seen in cameras.values())
+
+
+def train_command(args: Any) -> str:
+    """Return the command that trains on the folder of ``args``, for a shell."""
+    words = ["unreid", "train", "--images", args.images]
+    for name in ("camera_pattern", "id_pattern", "csv", "camera"):
+        value = getattr(args, name)
+        words += [f"--{name.replace('_', '-')}", value] if value else []
+    if args.camera == "subfolder" and list(args.levels) != ["camera"]:
+        words += ["--levels", *args.levels]
+    return shlex.join(words)

@@ -1,0 +1,57 @@
+"""Draw what a trained PseudoPair has learned: its heads over images, and aligned pairs.
+
+example:
+  FASTREID_DATASETS=datasets/synthetic unreid show-pairs --config PseudoPair/synthetic \\
+      --weights runs/pairs/model_final.pth --output runs/pairs/pictures
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from unreid.cli import Parser, guarded
+from unreid.commands.options import (
+    add_config_option,
+    check_output_folder,
+)
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(__doc__, prog="unreid show-pairs")
+    add_config_option(parser, "a config of PseudoPair", required=True)
+    parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of it")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where pictures go")
+    parser.add_argument("--pairs", type=int, default=6, metavar="N", help="pairs drawn at most (6)")
+    parser.add_argument("--max-images", type=int, default=2000, metavar="N",
+                        help="training images among which pairs are looked for (2000)")
+    parser.add_earlier_name("--images", "--max-images")
+    parser.add_key_values()
+    return parser
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line, checked as far as it can be without the config."""
+    parser = build_parser()
+    args: argparse.Namespace = parser.parse_args(arguments)
+    check_output_folder(parser, "--output", args.output)
+    return args
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Return 0 when all went well, 2 for bad input."""
+    args = parse(arguments)
+    return guarded(lambda: draw(args))
+
+
+def draw(args: argparse.Namespace) -> None:
+    """Draw, and print the path of each picture."""
+    from unreid.config import load_config
+
+    cfg, project = load_config(args.config_file, args.opts)
+    if project.draw_pictures is None:
+        raise ValueError(f"PROJECT must be PseudoPair to show pairs, got {project.name!r}")
+    for path in project.draw_pictures(
+        cfg, args.weights, args.output, num_pairs=args.pairs, num_images=args.max_images
+    ):
+        print(f"{path}")

@@ -1,0 +1,116 @@
+"""Train a method without labels: on a data set of fast-reid, or on a folder of own images.
+
+example:
+  unreid train --images shop --camera-pattern 'cam([0-9]+)' --output runs/shop
+
+  FASTREID_DATASETS=/data unreid train --config CALR/market --output runs/market
+
+  torchrun --nproc-per-node 4 --max-restarts 3 -m unreid train --resume --config CALR/market
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from unreid.cli import Parser, guarded
+from unreid.commands.options import add_config_option, check_output_folder
+from unreid.commands.own_images import (
+    DEFAULT_CONFIG,
+    add_own_images,
+    check_own_images,
+    folder_settings,
+)
+from unreid.engine import launch
+from unreid.projects import resolve_config
+
+#: How other processes are started with this command: ``python -m unreid train ...``.
+MODULE = ("-m", "unreid", "train")
+
+
+def build_parser() -> Parser:
+    """The command line, with fast-reid's names."""
+    parser = Parser(
+        description=__doc__, prog="unreid train",
+        usage="%(prog)s [--config CONFIG] [--images FOLDER ...] [--output FOLDER] [--resume]"
+        " [--eval-only]\n       [--num-gpus N] [--num-machines N --machine-rank R --dist-url"
+        " tcp://HOST:PORT] [KEY VALUE ...]",
+    )
+    add_config_option(parser, f"with --images ({DEFAULT_CONFIG})")
+    parser.add_argument("--output", metavar="FOLDER",
+                        help="results, weights and labels (OUTPUT_DIR; with --images runs/NAME)")
+    parser.add_argument("--weights", metavar="FILE", help="weights to start from (MODEL.WEIGHTS)")
+    parser.add_argument("--device", default="", metavar="NAME", help="cpu, cuda (MODEL.DEVICE)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --output")
+    parser.add_argument("--eval-only", action="store_true",
+                        help="score MODEL.WEIGHTS, no training; see unreid eval")
+    launch.add_options(parser)
+    add_own_images(parser)
+    parser.add_key_values("settings that override the config, such as SOLVER.MAX_EPOCH 10")
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line, checked as far as it can be without a config."""
+    parser = build_parser()
+    args: argparse.Namespace = parser.parse_args(arguments)
+    if not args.config_file and not args.images:
+        parser.error("name what to train: --config CONFIG, or --images FOLDER")
+    check_own_images(parser, args)
+    launch.check_options(parser, args)
+    check_output_folder(parser, "--output", args.output)
+    return args
+
+
+def resolve(args: argparse.Namespace) -> None:
+    """Turn the short options into a config file and ``KEY VALUE`` pairs.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`folder_settings` and
+            :func:`unreid.projects.resolve_config`.
+    """
+    output = args.output
+    if args.images and not output and not args.eval_only:
+        output = os.path.join("runs", Path(args.images).resolve().name)
+    pairs = {"OUTPUT_DIR": output, "MODEL.DEVICE": args.device, "MODEL.WEIGHTS": args.weights}
+    named = [word for pair in pairs.items() for word in pair if pair[1]]
+    # Pairs come last, so that a setting given by its key wins.
+    args.opts = [*folder_settings(args), *named, *args.opts]
+    args.config_file = os.fspath(resolve_config(args.config_file or DEFAULT_CONFIG))
+
+
+def work(args: argparse.Namespace) -> None:
+    """Train, or score."""
+    resolve(args)
+
+    from unreid.config import load_config
+    from unreid.engine import distributed, run
+    from unreid.engine.meeting import first_speaks
+
+    # After a failure torchrun starts the same command again, which shall go on.
+    args.resume = args.resume or launch.restarted()
+    with first_speaks():
+        cfg, project = load_config(args.config_file, args.opts)
+    with distributed.joined(cfg.MODEL.DEVICE):
+        data = run.prepare(cfg, args)
+        if args.eval_only:
+            run.evaluate_only(cfg)
+        else:
+            run.train(cfg, project, resume=args.resume, data=data)
+
+
+def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = MODULE) -> int:
+    """Return 0 when all went well, 2 for bad input, 130 when interrupted.
+
+    Args:
+        arguments: The command line.
+        command: What Python is started with for several processes.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = parse(arguments)
+    if launch.wanted(args):
+        return launch.launch(args, command[0], [*command[1:], *arguments])
+    return guarded(lambda: work(args))
