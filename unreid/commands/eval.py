@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from unreid.cli import Parser, guarded
 from unreid.commands.options import add_config_option
 from unreid.commands.own_images import add_own_images, check_own_images, folder_settings
+from unreid.commands.train import report
 from unreid.projects import resolve_config
 from unreid.reading.run_folder import run_files
 
@@ -84,13 +83,8 @@ def score(args: argparse.Namespace) -> None:
     """Load the model, score it, print."""
     from unreid.config import load_config
     from unreid.engine import run
-    from unreid.engine.console import score_table
-    from unreid.engine.trainer import settings_beside
 
     cfg, _ = load_config(args.config_file, args.opts)
     settings = argparse.Namespace(**{**vars(args), "eval_only": True, "resume": False})
     run.prepare(cfg, settings)
-    found: dict[str, Any] = run.evaluate_only(cfg)
-    print(score_table({"score": found}, beside=settings_beside(cfg)))
-    if Path(cfg.OUTPUT_DIR, "log.txt").is_file():
-        print(f"log: {os.path.abspath(os.path.join(cfg.OUTPUT_DIR, 'log.txt'))}")
+    report(cfg, {"score": run.evaluate_only(cfg)})

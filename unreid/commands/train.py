@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from unreid.cli import Parser, guarded
 from unreid.commands.options import add_config_option, check_output_folder
@@ -97,9 +98,29 @@ def work(args: argparse.Namespace) -> None:
     with distributed.joined(cfg.MODEL.DEVICE):
         data = run.prepare(cfg, args)
         if args.eval_only:
-            run.evaluate_only(cfg)
-        else:
-            run.train(cfg, project, resume=args.resume, data=data)
+            report(cfg, {"score": run.evaluate_only(cfg)})
+            return
+        if data is not None and distributed.rank() == 0:
+            print(f"{cfg.PROJECT} on {len(data[0])} images of {len(data[0].cameras)} cameras;"
+                  f" log: {os.path.join(cfg.OUTPUT_DIR, 'log.txt')}", flush=True)
+        results = run.train(cfg, project, resume=args.resume, data=data)
+        report(cfg, {key: results.get(key) for key in ("before", "after", "selected")})
+
+
+def report(cfg: Any, scores: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Print the scores, and where results and report are; rank 0 only."""
+    from unreid.engine import distributed
+    from unreid.engine.console import score_table
+    from unreid.engine.trainer import settings_beside
+
+    if distributed.rank() > 0:
+        return
+    if any(scores.values()):
+        print(f"\n{score_table(scores, beside=settings_beside(cfg))}\n")
+    for name in ("results.json", "report.html", "model_final.pth"):
+        path = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, name))
+        if os.path.isfile(path) and "score" not in scores:
+            print(path)
 
 
 def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = MODULE) -> int:

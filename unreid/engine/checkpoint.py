@@ -75,7 +75,11 @@ class AtomicCheckpointer(Checkpointer):
             FileNotFoundError: ``path`` is not there.
             ValueError: it is no checkpoint, or one of another model.
         """
-        if path and not os.path.isfile(path) and "://" not in path:
+        if not path:
+            # Unlike fast-reid, which logs "Training model from scratch": weights that were loaded
+            # when the model was built (MODEL.BACKBONE.PRETRAIN) stay.
+            return {}
+        if not os.path.isfile(path) and "://" not in path:
             raise FileNotFoundError(f"checkpoint {path}: no such file")
         self._path = path
         content = super().load(path, [])

@@ -16,7 +16,6 @@ from fastreid.utils import comm
 from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
-from unreid.cli import EXPECTED
 from unreid.config import flat_keys
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
@@ -24,6 +23,7 @@ from unreid.data.workers import close_workers
 from unreid.engine import distributed
 from unreid.engine.agreement import check_shares
 from unreid.engine.checkpoint import AtomicCheckpointer
+from unreid.engine.console import quiet_console
 from unreid.engine.earlier_run import (
     finish_setting_aside,
     remove_leftovers,
@@ -152,9 +152,8 @@ def start(cfg: Any, args: Any) -> None:
         return aside, _changed_settings(cfg) if args.resume else []
 
     aside, changed = distributed.on_first(tidy)
-    console = setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank())
-    with _console_quiet(console):
-        record_settings(cfg, args, keep=not training)
+    quiet_console(setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank()))
+    record_settings(cfg, args, keep=not training)
     seed_all_rng(cfg.UNSUP.SEED)
     if cfg.MODEL.DEVICE == "cpu":
         logger.info(f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
@@ -168,27 +167,6 @@ def start(cfg: Any, args: Any) -> None:
                        " (use --resume to continue one)")
     if changed:
         logger.warning("resuming with other settings than before: " + ", ".join(changed))
-
-
-@contextlib.contextmanager
-def _console_quiet(log: logging.Logger) -> Iterator[None]:
-    """Environment and config go to log.txt alone: on a terminal they bury what happens."""
-    console = [h for h in log.handlers if not isinstance(h, logging.FileHandler)
-               and getattr(h, "stream", None) in (sys.stdout, sys.stderr)]
-    levels = [handler.level for handler in console]
-    for handler in console:
-        handler.addFilter(_is_no_expected_error)
-        handler.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        for handler, level in zip(console, levels):
-            handler.setLevel(level)
-
-
-def _is_no_expected_error(record: logging.LogRecord) -> bool:
-    """What the command line says in one line at the end; log.txt has where it was raised."""
-    return not (record.exc_info and isinstance(record.exc_info[1], EXPECTED))
 
 
 def _changed_settings(cfg: Any) -> list[str]:

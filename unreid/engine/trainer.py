@@ -30,6 +30,7 @@ from unreid.engine import distributed
 from unreid.engine.agreement import average_norms, parallel, same_everywhere
 from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
+from unreid.engine.console import ConsoleHook
 from unreid.engine.epoch_log import EpochEndWriter, EpochLogHook, EvaluationHook
 from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
 from unreid.engine.results import scores_of
@@ -177,6 +178,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         period = max(1, min(50, self.iters_per_epoch))
         writes = comm.is_main_process()
         evaluation = EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None
+        log = EpochLogHook(cfg.OUTPUT_DIR, self._trainer, self.label_hook, evaluation)
         return [
             self.label_hook,
             # From the first iteration: without a time, fast-reid's printer estimates one, and
@@ -187,10 +189,10 @@ class UnsupervisedTrainer(DefaultTrainer):
             if freeze else None,
             AgreementHook() if distributed.world_size() > 1 else None,
             evaluation,
-            EpochLogHook(cfg.OUTPUT_DIR, self._trainer, self.label_hook, evaluation)
-            if writes else None,
+            log if writes else None,
             self.checkpoint_hook,
             EpochEndWriter(self.build_writers(), period) if writes else None,
+            ConsoleHook(log, cfg.OUTPUT_DIR) if writes else None,
         ]
 
     def extra_state(self) -> dict[str, Any]:

@@ -1,0 +1,299 @@
+"""The command ``unreid``: its sub-commands, what they import, earlier names, outputs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.projects.overrides import ROOT, tiny_options
+from tests.projects.tiny_run import BASELINE
+from unreid import commands
+from unreid.cli import Parser
+from unreid.commands import COMMANDS, label, train
+from unreid.commands.options import check_output_file, check_output_folder
+from unreid.config import load_config
+
+HEAVY = ("torch", "fastreid", "faiss", "sklearn", "matplotlib", "scipy")
+#: One command with bad arguments or files for each sub-command, and words of its error.
+MISTAKES = {
+    "train": (["--images", "no/such"], "no/such: no such folder"),
+    "eval": (["--run", "no/such"], "no/such is no folder of a run"),
+    "label": (["--run", "no/such", "--images", "x"], "no/such is no folder of a run"),
+    "search": (["--run", "no/such", "--gallery", "x", "--query", "y"], "is no folder of a run"),
+    "report": (["no/such"], "no/such: no such folder; name the OUTPUT_DIR of a training"),
+    "check": (["no/such", "--min-images", "-1"], "--min-images must be an integer >= 0"),
+    "export": (["--run", "no/such", "--output", "m.pt"], "no/such is no folder of a run"),
+    "demo": (["--sede", "1"], "unknown option --sede; did you mean '--seed'?"),
+    "env": (["--all"], "unknown option --all"),
+    "show-pairs": (["--weights", "w"], "required"),
+    "synthesize": ([], "nothing to do"),
+}
+
+
+def module_of(name: str) -> str:
+    return f"unreid.commands.{name.replace('-', '_')}"
+
+
+def run_and_list(arguments: list[str]) -> tuple[int, str, list[str], float]:
+    """Exit code, stderr, the slow libraries that were imported, processor seconds."""
+    code = (
+        "import sys\nfrom unreid.commands import main\n"
+        "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
+        f"sys.stderr.write('\\nLOADED ' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))\n"
+        "sys.exit(code)\n")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said, _, loaded = done.stderr.partition("\nLOADED ")
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.returncode, done.stdout + said, loaded.split(), seconds
+
+
+def test_every_module__is_a_command_with_a_parser_and_an_example() -> None:
+    shared = {"options", "images", "own_images", "gallery_index", "__init__"}
+    found = {p.stem for p in (ROOT / "unreid" / "commands").glob("*.py")} - shared
+    assert found == {name.replace("-", "_") for name in COMMANDS}
+    for name in COMMANDS:
+        parser = importlib.import_module(module_of(name)).build_parser()
+        assert isinstance(parser, Parser) and parser.prog == f"unreid {name}"
+        assert f"unreid {name}" in parser.format_help().partition("example:\n")[2]
+        assert name in commands.usage()
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_and_errors__import_nothing_slow_and_take_half_a_second(name: str) -> None:
+    code, text, loaded, seconds = run_and_list([name, "--help"])
+    assert (code, loaded) == (0, []) and "example:" in text and seconds < 0.5
+    arguments, words = MISTAKES[name]
+    code, text, loaded, seconds = run_and_list([name, *arguments])
+    assert (code, loaded) == (2, []) and words in text and seconds < 0.5
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["--help"], 0, "unreid COMMAND --help has options and an example"),
+    (["--version"], 0, "unreid 0."),
+    ([], 2, "unreid: error: name a command"),
+    (["lable"], 2, "unreid: error: unknown command 'lable'; did you mean 'label'?"),
+])
+def test_first_word(arguments: list[str], code: int, words: str,
+                    capsys: pytest.CaptureFixture[str]) -> None:
+    assert commands.main(arguments) == code
+    printed = capsys.readouterr()
+    assert words in printed.out + printed.err
+
+
+def test_module__is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "unreid", "--help"], cwd=ROOT, text=True,
+                          capture_output=True, timeout=300)
+    assert done.returncode == 0 and done.stdout == commands.usage()
+    project = (ROOT / "pyproject.toml").read_text()
+    assert re.search(r'^unreid = "unreid.commands:main"$', project, re.MULTILINE)
+
+
+def test_importing_unreid__imports_nothing_slow_and_fastreid_can_follow() -> None:
+    code = ("import sys, unreid\n"
+            f"assert not [m for m in {HEAVY!r} if m in sys.modules]\n"
+            "import fastreid.config\n")
+    subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=300)
+
+
+@pytest.mark.parametrize(("command", "earlier", "option", "others"), [
+    ("label", "--pattern", "--camera-pattern", ["--run", "r", "--images", "i"]),
+    ("search", "--pattern", "--camera-pattern", ["--run", "r", "--gallery", "g", "--query", "q"]),
+    ("check", "--root", "--images", []),
+    ("check", "--pattern", "--camera-pattern", ["--images", "i"]),
+    ("report", "--out", "--output", ["r"]),
+    ("demo", "--out", "--output", []),
+    ("synthesize", "--out", "--output", []),
+    ("show-pairs", "--images", "--max-images",
+     ["--config-file", "c", "--weights", "w", "--output", "o"]),
+])
+def test_earlier_name__does_the_same_with_a_warning(
+    command: str, earlier: str, option: str, others: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    parse = importlib.import_module(module_of(command)).parse
+    value = {"--pattern": "c([0-9])", "--images": "7"}.get(earlier, "x")
+    for spelt in ([earlier, value], [f"{earlier}={value}"]):
+        assert vars(parse([*others, *spelt])) == vars(parse([*others, option, value]))
+        said = capsys.readouterr().err
+        assert f"warning: {earlier} is called {option} now" in said and said.count("\n") == 1
+    help_text = importlib.import_module(module_of(command)).build_parser().format_help()
+    assert not re.search(rf"{earlier}\b(?!-)", help_text) or command == "show-pairs"
+
+
+def test_same_thing__has_the_same_name_in_every_command() -> None:
+    """An option that two commands have is of the same kind in both."""
+    kinds: dict[str, set[tuple[str, object]]] = {}
+    for name in COMMANDS:
+        parser = importlib.import_module(module_of(name)).build_parser()
+        for action in parser._actions:
+            for option in action.option_strings:
+                if option.startswith("--") and option not in ("--help", "--output"):
+                    kind = (type(action).__name__, action.type)
+                    kinds.setdefault(option, set()).add(kind)
+    assert {option: kind for option, kind in kinds.items() if len(kind) > 1} == {}
+    assert not {"--out", "--root", "--pattern"} & kinds.keys()
+
+
+def test_label_methods__are_those_of_the_library() -> None:
+    from unreid.inference.labelling import CLUSTERERS, DEFAULT
+
+    assert label.DEFAULT == DEFAULT
+    assert {n: (c.idea, dict(c.defaults)) for n, c in CLUSTERERS.items()} == label.METHODS
+
+
+def test_export_kinds__are_those_of_the_library() -> None:
+    from unreid.commands import export
+    from unreid.inference.export import KINDS
+
+    assert export.KINDS == KINDS and set(export.SUFFIXES.values()) == set(KINDS)
+
+
+@pytest.mark.parametrize(("check", "path", "words"), [
+    (check_output_file, "folder", "must be a file, and this is a folder"),
+    (check_output_file, "new/", "must be a file, and this is a folder"),
+    (check_output_file, "file/labels.csv", "is a file, no folder"),
+    (check_output_file, "locked/a/labels.csv", "cannot be written to"),
+    (check_output_folder, "file", "must be a folder, and this is a file"),
+    (check_output_folder, "file/out", "is a file, no folder"),
+    (check_output_folder, "locked/out", "cannot be written to"),
+])
+def test_output_that_cannot_be__ends_before_any_work(
+    check: object, path: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "file").touch()
+    real = label.os.access
+    monkeypatch.setattr("os.access", lambda p, mode: "locked" not in str(p) and real(p, mode))
+    with pytest.raises(SystemExit) as stop:
+        check(Parser(prog="x"), "--output", f"{tmp_path}/{path}")  # type: ignore[operator]
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and words in said and "--output" in said
+
+
+@pytest.mark.parametrize("path", ["", "new/labels.csv", "folder/labels.csv"])
+def test_output_that_can_be__passes_and_makes_nothing(path: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    check_output_file(Parser(prog="x"), "--output", path and f"{tmp_path}/{path}")
+    check_output_folder(Parser(prog="x"), "--output", path and f"{tmp_path}/folder")
+    assert [p.name for p in tmp_path.rglob("*")] == ["folder"]
+
+
+@pytest.mark.parametrize("name", ["label", "search", "export", "report"])
+def test_output_that_is_of_the_wrong_kind__is_refused_by_every_command(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    output = tmp_path / "file" if name == "search" else tmp_path
+    export = ["--run", "r", "--format", "onnx"]
+    others = {"label": ["--run", "r", "--images", "i"], "export": export,
+              "search": ["--run", "r", "--gallery", "g", "--query", "q"], "report": ["r"]}[name]
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(module_of(name)).parse([*others, "--output", str(output)])
+    assert stop.value.code == 2 and "--output" in capsys.readouterr().err
+
+
+# --- own images ---
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    from unreid.commands import synthesize
+
+    folder = tmp_path / "my shop"
+    assert synthesize.main(["--as-folder", str(folder), "--identities", "6", "4", "--cameras", "3",
+                            "--images-per-identity", "6"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(("options", "tests"), [
+    (["--camera-pattern", "cam([0-9]+)"], ()),
+    (["--camera-pattern", "cam{camera}/person{id}_*"], ("Folder",)),
+    (["--camera-pattern", "cam([0-9]+)", "--id-pattern", "person([0-9]+)"], ("Folder",)),
+    (["--camera", "subfolder", "--id-pattern", "person{id}_*"], ("Folder",)),
+])
+def test_own_images__are_the_settings_of_the_four_line_command(
+    shop: Path, options: list[str], tests: tuple[str, ...]
+) -> None:
+    args = train.parse(["--images", str(shop), *options, "--config", "CALR/synthetic"])
+    train.resolve(args)
+    cfg, project = load_config(args.config_file, args.opts)
+    assert project.name == "CALR" and cfg.OUTPUT_DIR == "runs/my shop"
+    assert cfg.DATASETS.NAMES == ("Folder",) and tests == cfg.DATASETS.TESTS
+    assert str(shop) == cfg.UNSUP.FOLDER.ROOT
+    from unreid.data.unlabelled import load_training_images
+
+    images, _ = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
+    assert len(images.cameras) == 3
+
+
+def test_own_images__without_a_config_take_the_recommended_one(shop: Path) -> None:
+    args = train.parse(["--images", str(shop), "--output", "o", "--device", "cpu", "A.B", "1"])
+    train.resolve(args)
+    assert args.config_file.endswith("projects/CALR/configs/market_plus.yml")
+    assert args.opts[-6:] == ["OUTPUT_DIR", "o", "MODEL.DEVICE", "cpu", "A.B", "1"]
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--config", "CALR/market", "--id-pattern", "p([0-9])"], "--id-pattern goes with --images"),
+    (["--images", "x", "--camera-pattern", "("], "must be a regular expression, or a plain"),
+    (["--images", "x", "--camera-pattern", "cam"], "must have a group (?P<camera>...)"),
+])
+def test_own_images__misuse(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        train.parse(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_slow_pattern_of_a_config__ends_with_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / ("a" * 40 + ".jpg")).touch()
+    opts = tiny_options(BASELINE, tmp_path / "run", DATASETS__NAMES="('Folder',)",
+                        DATASETS__TESTS="()", UNSUP__FOLDER__ROOT=tmp_path,
+                        UNSUP__FOLDER__PATTERN="(a+)+(?P<camera>b)$")
+    assert train.main(["--config-file", str(ROOT / BASELINE), *opts]) == 2
+    said = capsys.readouterr().err
+    assert "takes too long to search" in said and "(a+)+(?P<camera>b)$" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_training__prints_a_line_per_epoch_and_a_table_and_nothing_twice(
+    shop: Path, tmp_path: Path
+) -> None:
+    """In a process of its own: what another training set up would print, too."""
+    output = tmp_path / "run"
+    tiny = tiny_options(BASELINE, output, SOLVER__MAX_EPOCH=2, UNSUP__EVAL_BEFORE=True)
+    opts = [w for k, v in zip(tiny[::2], tiny[1::2])
+            if not k.startswith("DATASETS.") and k != "OUTPUT_DIR" for w in (k, v)]
+    command = [sys.executable, "-m", "unreid", "train", "--images", str(shop), "--camera-pattern",
+               "cam{camera}/person{id}_*", "--config", str(ROOT / BASELINE), "--output",
+               str(output), *opts]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert len(lines) == len(set(lines)), "no line twice"
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split(":")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    for line in epochs:
+        assert re.search(r"\d+ clusters, noise [\d.]+ %, F [\d.]+, ARI -?[\d.]+, loss [\d.]+", line)
+        assert re.search(r"\d+ s\b", line)
+    assert re.search(r" s left$", epochs[0]) and "left" not in epochs[1]
+    assert re.search(r"^mAP +[\d.]+ +[\d.]+ +-?[\d.]+$", done.stdout, re.MULTILINE)
+    assert lines[0].startswith("CALR on ") and str(output / "results.json") in done.stdout
+    assert len(lines) < 20, "everything else is in log.txt"
+    log = (output / "log.txt").read_text()
+    assert "Labels of epoch 1" in log and "Full config" in log
+    assert "scratch" not in log and "scratch" not in done.stdout
