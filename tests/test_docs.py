@@ -18,6 +18,7 @@ import torch
 from tests.projects.overrides import OF_PROJECT, ROOT, TINY
 from tests.projects.tiny_run import label_files, train_tiny
 from tests.tools.using import load_tool
+from unreid.commands import COMMANDS
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
 PAGES = [TUTORIAL, ROOT / "README.md",
@@ -30,7 +31,7 @@ LANGUAGES = {"sh", "text", "python", "py", "yaml", "bibtex", ""}
 _BLOCK = re.compile(r"^```(\w*)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 #: A command in a block that is indented instead of fenced.
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
-_COMMAND = re.compile(r"^\s*(?:\$ |(?:[A-Z_]+=\S+ )*(?:python|pip|make|export|cd|git)\s)")
+_COMMAND = re.compile(r"^\s*(?:\$ |(?:[A-Z_]+=\S+ )*(?:unreid|python|pip|make|export|cd|git)\s)")
 
 
 class Block(NamedTuple):
@@ -121,8 +122,10 @@ def check_export(words: list[str]) -> None:
 def check_config(file: str, opts: list[str]) -> None:
     """It loads, with every setting that is given; start weights may not be on this machine."""
     from unreid.config import load_config
+    from unreid.projects import resolve_config
 
-    load_config(str(ROOT / file), [*opts, "MODEL.BACKBONE.PRETRAIN", "False"])
+    found = resolve_config(ROOT / file if (ROOT / file).is_file() else file)
+    load_config(str(found), [*opts, "MODEL.BACKBONE.PRETRAIN", "False"])
 
 
 def check_tool(name: str, words: list[str]) -> None:
@@ -141,6 +144,20 @@ def check_tool(name: str, words: list[str]) -> None:
         check_config(args.config_file, getattr(args, "opts", []))
     elif name == "train_net":
         check_config(args.config_file, args.opts)
+
+
+def check_command(name: str, words: list[str]) -> None:
+    """The sub-command takes it, and the config that it names loads."""
+    module = command_module(name)
+    args = getattr(module, "parse", module.build_parser().parse_args)(words)
+    if getattr(args, "config_file", None):
+        pairs = ["OUTPUT_DIR", "x"] if getattr(args, "images", None) else []
+        check_config(args.config_file, [*pairs, *getattr(args, "opts", [])])
+
+
+def command_module(name: str) -> Any:
+    assert name in COMMANDS, name
+    return importlib.import_module(f"unreid.commands.{name.replace('-', '_')}")
 
 
 def check_benchmark(name: str, words: list[str]) -> None:
@@ -169,6 +186,8 @@ def check(command: Command) -> None:
             pass
         case ["python", "-m", "unreid.env", *words]:
             assert importlib.import_module("unreid.env").main(words) == 0
+        case ["unreid", name, *words]:
+            check_command(name, words)
         case ["python", script, *words] if script.startswith("tools/"):
             check_tool(Path(script).stem, words)
         case ["torchrun", *words]:
@@ -205,7 +224,9 @@ def test_command__could_be_run(
 
 @pytest.mark.parametrize("line", [
     "rm -r runs", "make nothing", "pip install torch", "pip install -e .[nothing]",
-    "python tools/nothing.py", "python tools/search.py --run runs/a --galery b",
+    "python tools/nothing.py", "unreid nothing", "unreid train --images a --camra-pattern b",
+    "unreid eval --config CALR/nothing", "unreid train --config CALR/market SOLVER.MAX_EPOCHS 3",
+    "python tools/search.py --run runs/a --galery b",
     "python tools/train_net.py --config-file projects/CALR/configs/nothing.yml",
     "python tools/train_net.py --config-file projects/CALR/configs/market.yml SOLVER.MAX_EPOCHS 3",
     "python benchmarks/label_engine.py --only nothing_like_it",
@@ -227,11 +248,11 @@ def in_a_clone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
 
 
-def small(tool: str, words: list[str]) -> list[str]:
+def small(name: str, words: list[str]) -> list[str]:
     """The words of a command, with what makes it small behind them."""
-    if tool == "make_demo_data":
+    if name in ("make_demo_data", "synthesize"):
         return [*words, "--identities", "8", "6", "--cameras", "3", "--images-per-identity", "9"]
-    if tool == "train_net":
+    if name in ("train_net", "train"):
         tiny = {k: v for k, v in {**TINY, **OF_PROJECT["CALR"]}.items() if "DATASETS" not in k}
         tiny["UNSUP.EVAL_BEFORE"] = "True"
         return [*words, *(word for pair in tiny.items() for word in pair)]
@@ -282,12 +303,13 @@ def test_tutorial_and_own_data__run_as_written(
     try:
         for command in filter(runs_on_the_shop, ALL):
             tool = Path(command.words[1]).stem
-            code = load_tool(tool).main(small(tool, command.words[2:]))
+            module = command_module(tool) if command.words[0] == "unreid" else load_tool(tool)
+            code = module.main(small(tool, command.words[2:]))
             written = capsys.readouterr()
             assert code == 0, f"{command.line}\n{written.err[-2000:]}"
             if command.page == TUTORIAL:
                 log = tmp_path / "runs" / "shop" / "log.txt"
-                logged = log.read_text() if tool == "train_net" else ""
+                logged = log.read_text() if tool in ("train_net", "train") else ""
                 output += "\n".join([written.out, written.err, logged, ""])
         for page in ("README.md", "docs/index.md"):
             (text,) = [b.text for b in blocks(ROOT / page) if "Predictor" in b.text]
@@ -354,7 +376,7 @@ def quoted_messages(page: Path) -> list[str]:
     text = _BLOCK.sub("", page.read_text())
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
     return [s for s in spans if len(re.findall(r"\b[a-z]{2,}\b", s)) >= 4
-            and not re.match(r"(pip|python|make|tools/)", s)]
+            and not re.match(r"(pip|python|make|unreid|tools/)", s)]
 
 
 def says(literal: str, message: str) -> bool:

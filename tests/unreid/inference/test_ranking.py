@@ -61,11 +61,23 @@ def test_correct__is_by_id_and_unknown_without_one(
     queries: tuple[FolderItem, ...], rng: np.random.Generator
 ) -> None:
     features = unit(rng, 3)
-    gallery = gallery_of(features, ["a", "b", "b"], ["7", "8", None])
+    gallery = gallery_of(features, ["b", "b", "b"], ["7", "8", None])
     first, second = rank(queries, features[:2], gallery, 3)
     assert {hit.index: hit.correct for hit in first} == {0: True, 1: False, 2: None}
     assert [hit.correct for hit in second] == [None] * 3
     assert [hit.rank for hit in first] == [1, 2, 3] and first[0].index == 0
+
+
+def test_same_person_in_the_same_camera__does_not_count_where_there_are_several(
+    queries: tuple[FolderItem, ...], rng: np.random.Generator
+) -> None:
+    features = unit(rng, 3)
+    several = gallery_of(features, ["a", "b", "a"], ["7", "7", "8"])
+    (first, _) = rank(queries, features[:2], several, 3)
+    found = {hit.index: (hit.correct, hit.own_camera) for hit in first}
+    assert found == {0: (None, True), 1: (True, False), 2: (False, False)}
+    (first, _) = rank(queries, features[:2], gallery_of(features, ["a"] * 3, ["7", "7", "8"]), 3)
+    assert {hit.index: hit.correct for hit in first} == {0: True, 1: True, 2: False}
 
 
 def test_query_in_the_gallery__does_not_find_itself(tmp_path: Path) -> None:
@@ -90,7 +102,7 @@ def test_other_cameras__leave_the_querys_own_out(
 
 def test_other_cameras_without_cameras__is_refused(rng: np.random.Generator) -> None:
     gallery = gallery_of(unit(rng, 2), ["0", "0"], [None] * 2)
-    with pytest.raises(ValueError, match=r"the camera of x\.jpg is not known.*--pattern"):
+    with pytest.raises(ValueError, match=r"the camera of x\.jpg is not known.*--camera-pattern"):
         check_cameras([FolderItem("x.jpg", "")], gallery, other_cameras=True)
     with pytest.raises(ValueError, match="all of the gallery is of camera '0'"):
         check_cameras([FolderItem("x.jpg", "0")], gallery, other_cameras=True)
