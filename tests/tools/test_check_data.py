@@ -135,8 +135,8 @@ def test_train_with_val__is_refused_by_the_check_where_there_are_none(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--pattern", "c(?P<camera>x)"], "does not match the pattern"),
-        (["--pattern", "c1"], "pattern must have a group (?P<camera>...)"),
+        (["--camera-pattern", "c(?P<camera>x)"], "does not match the pattern"),
+        (["--camera-pattern", "c1"], "pattern must have a group (?P<camera>...)"),
         (["--camera", "subfolder"], "lies in 0 sub-folders"),
         (["--csv", "nope.csv"], "nope.csv: no such CSV"),
         (["--camera", "subfoldr"], "did you mean 'subfolder'"),
@@ -146,7 +146,7 @@ def test_folder_that_cannot_be_listed__is_one_line_and_exit_code_1(
     tool: ModuleType, folder: Path, arguments: list[str], message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert tool.main(["--root", str(folder), *arguments]) == 1
+    assert tool.main([str(folder), *arguments]) == 1
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and "Traceback" not in err
 

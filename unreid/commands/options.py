@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unreid.cli import Parser
-from unreid.data.folder import CAMERA_FROM, check_reading
+from unreid.data.folder import check_reading
 from unreid.projects import resolve_config
 from unreid.reading.run_folder import run_files
 
@@ -84,7 +84,7 @@ def add_folder_options(parser: Parser) -> None:
                         " that it does not match has no id")
     folder.add_argument("--csv", default="", metavar="FILE",
                         help="columns path, camera (and id); only these images are read")
-    folder.add_argument("--camera", default="", choices=("", *CAMERA_FROM), metavar="WHERE",
+    folder.add_argument("--camera", default="", metavar="WHERE",
                         help="regex, subfolder, csv or one (by what is given; else one for all)")
     folder.add_argument("--levels", nargs="+", default=["camera"], metavar="FIELD",
                         help="with --camera subfolder: what the sub-folders are, from the outermost"

@@ -28,7 +28,6 @@ def test_what_no_spreadsheet_computes__stays(text: str) -> None:
 @given(st.text(alphabet="'=+-@\t\ra1.", max_size=8))
 def test_round_trip__is_exact_for_any_text(text: str) -> None:
     assert unguard_cell(guard_cell(text)) == text
-    assert guard_cell(text).lstrip("'")[:1] not in set("=+@\t\r") or guard_cell(text)[0] == "'"
 
 
 def test_written_labels__are_read_back_with_their_names(tmp_path: Path) -> None:
