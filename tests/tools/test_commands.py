@@ -33,6 +33,7 @@ MISTAKES = {
     "env": (["--all"], "unknown option --all"),
     "show-pairs": (["--weights", "w"], "required"),
     "synthesize": ([], "nothing to do"),
+    "sweep": (["--config", "CALR/market", "--output", "o", "--jobs", "0"], "--jobs must be"),
 }
 
 
@@ -155,6 +156,13 @@ def test_export_kinds__are_those_of_the_library() -> None:
     from unreid.inference.export import KINDS
 
     assert export.KINDS == KINDS and set(export.SUFFIXES.values()) == set(KINDS)
+
+
+def test_sweep_settings__are_those_of_the_library() -> None:
+    from unreid.commands import sweep
+    from unreid.sweep.rows import TEST_SETTINGS
+
+    assert sorted(TEST_SETTINGS) == list(sweep.TEST_SETTINGS)
 
 
 @pytest.mark.parametrize(("check", "path", "words"), [

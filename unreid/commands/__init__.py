@@ -21,6 +21,7 @@ COMMANDS = {
     "report": "write one HTML page of a training, or of several side by side",
     "check": "validate a folder of crops or a data set before training",
     "export": "write a trained network as ONNX or TorchScript",
+    "sweep": "train a grid of settings on folds and seeds, and compare the rows",
     "demo": "train on a synthetic data set and print the scores before and after",
     "env": "print versions, device and kernels for an issue",
     "show-pairs": "draw the pairs and alignments of a trained PseudoPair",
