@@ -308,7 +308,7 @@ def test_without_matplotlib__the_tables_are_written_all_the_same(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--output", "x"], "one of the arguments --config-file/--config --configs --prove-equal is"),
+        (["--output", "x"], "one of the arguments --config-file/--config --configs --prove-equal"),
         (["--config-file", "a", "--configs", "b", "--output", "x"], "not allowed with"),
         (["--config-file", "a"], "the following arguments are required: --output"),
         (["--config-file", "a", "--output", "x", "--vary", "KEY"], "--vary KEY: at least one"),
