@@ -55,6 +55,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.KNN.MIN_SIMILARITY = 0.5
     # Smaller clusters become noise.
     cfg.CALR.MIN_CLUSTER_SIZE = 5
+    # DBSCAN on the Jaccard distance: eps, and the neighbours (itself included) of a core image.
     cfg.CALR.DBSCAN = CfgNode()
     cfg.CALR.DBSCAN.EPS = 0.6
     cfg.CALR.DBSCAN.MIN_SAMPLES = 4
