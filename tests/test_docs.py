@@ -186,6 +186,8 @@ def check(command: Command) -> None:
             pass
         case ["python", "-m", "unreid.env", *words]:
             assert importlib.import_module("unreid.env").main(words) == 0
+        case ["python", "-m", "tests.prose.check", *files]:
+            assert [file for file in files if not (ROOT / file).is_file()] == []
         case ["unreid", name, *words]:
             check_command(name, words)
         case ["python", script, *words] if script.startswith("tools/"):
@@ -350,6 +352,38 @@ def test_add_a_method__the_four_files_of_the_page_train(
     results = train_tiny(config, synthetic_root, tmp_path / "run")
     assert results["labels"]["clusters"] >= 2
     assert {"labels/epoch_000.npz", "labels/epoch_001.npz"} <= label_files(tmp_path / "run").keys()
+
+
+# --- navigation and links ---
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as the site and GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
+
+
+@every_page
+def test_links__of_a_page_lead_to_files_and_headings(page: Path) -> None:
+    wrong = []
+    for link, anchor in re.findall(r"\]\((?!https?://|mailto:)([^)#]*)#?([^)]*)\)",
+                                   _BLOCK.sub("", page.read_text())):
+        target = page.parent / link if link else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(f"{link}#{anchor}")
+    assert wrong == []
+
+
+def test_navigation__has_every_page_once() -> None:
+    text = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
+    assert sorted(re.findall(r": (\w+\.md)$", text, re.MULTILINE)) == sorted(
+        page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_command_line__has_every_command_and_an_example_of_it() -> None:
+    page = ROOT / "docs" / "command_line.md"
+    assert set(re.findall(r"`unreid ([\w-]+)`\]", page.read_text())) == set(COMMANDS)
+    assert {c.words[1] for c in commands(page) if c.words[0] == "unreid"} == set(COMMANDS)
 
 
 # --- what pages quote ---
