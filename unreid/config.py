@@ -23,10 +23,11 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 import unreid.data.samplers
 import unreid.modeling.memory_reid  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
+from unreid.contracts import Project
 from unreid.data.augment import check_input
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
 from unreid.modeling.neck_head import check_pooling
-from unreid.projects import Project, load_project, resolve_config
+from unreid.projects import load_project, resolve_config
 from unreid.reading.tensors import load_tensors
 from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY

@@ -4,14 +4,8 @@ A project is a folder ``projects/MyMethod`` with a package ``mymethod`` and a fo
 it. A wheel carries these folders inside the package ``unreid``. A project of another distribution
 is found by its entry point in the group ``unreid.projects``; its configs lie inside its package.
 
-The package's ``__init__`` registers its parts by decorators and offers
-
-* ``add_config(cfg)``: declare the method's keys under ``cfg.MYMETHOD``;
-* ``check_config(cfg)``: refuse values out of range (optional);
-* ``before_training(cfg, images, quality) -> None``: a stage that comes before the main one
-  (optional; CALR's intra-camera stage);
-* ``draw_pictures(cfg, weights, output, ...) -> paths``: what a trained model sees (optional;
-  PseudoPair's heads and alignments).
+Importing the package registers its parts by decorators and defines exactly one subclass of
+:class:`unreid.contracts.Project`.
 """
 
 from __future__ import annotations
@@ -22,29 +16,18 @@ import importlib.util
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unreid.checks import nearest
+
+if TYPE_CHECKING:  # contracts imports torch, which a list of projects does not need
+    from unreid.contracts import Project
 
 #: The folder of a wheel, inside the package, that holds what ``projects`` holds in a checkout.
 BUNDLED = "bundled_projects"
 #: The group of entry points ``MyMethod = "mymethod"`` of projects of other distributions.
 ENTRY_POINTS = "unreid.projects"
-
-
-@dataclass(frozen=True)
-class Project:
-    """One method: its name, its folder and the functions its package offers."""
-
-    name: str
-    folder: Path
-    add_config: Callable[[Any], None]
-    check_config: Callable[[Any], None]
-    before_training: Callable[..., None] | None
-    draw_pictures: Callable[..., Any] | None = None
 
 
 def projects_root() -> Path:
@@ -148,8 +131,10 @@ def load_project(name: str) -> Project:
 
     Raises:
         KeyError: no such project; the message lists those that exist.
-        TypeError: its package lacks ``add_config``.
+        TypeError: its package does not define exactly one subclass of ``Project``.
     """
+    from unreid.contracts import Project
+
     known = discover_projects()
     if not isinstance(name, str) or name not in known:
         listed = ", ".join(known) or f"none in {projects_root()}"
@@ -157,16 +142,13 @@ def load_project(name: str) -> Project:
     folder = known[name]
     module = _module_of(name, folder)
     package = importlib.import_module(module)
-    if not callable(getattr(package, "add_config", None)):
-        raise TypeError(f"{package.__path__[0]} must offer add_config(cfg)")
-    return Project(
-        name=name,
-        folder=folder,
-        add_config=package.add_config,
-        check_config=getattr(package, "check_config", lambda cfg: None),
-        before_training=getattr(package, "before_training", None),
-        draw_pictures=getattr(package, "draw_pictures", None),
-    )
+    found = [value for value in vars(package).values()
+             if isinstance(value, type) and issubclass(value, Project) and value is not Project]
+    if len(found) != 1:
+        names = ", ".join(kind.__name__ for kind in found) or "none"
+        raise TypeError(f"{package.__path__[0]} must define one subclass of"
+                        f" unreid.contracts.Project, found {names}")
+    return found[0](name, folder)
 
 
 def _module_of(name: str, folder: Path) -> str:

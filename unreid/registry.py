@@ -1,6 +1,4 @@
-"""Registries for what fast-reid has none for: labelers and cluster samplers.
-
-A miss lists what exists and suggests the nearest name.
+"""The registries of labelers and batch samplers: fast-reid's, with an error that lists what exists.
 """
 
 from __future__ import annotations
@@ -8,56 +6,64 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fastreid.utils.registry import Registry as FastReIDRegistry
+
 from unreid.checks import nearest
 
 
-class Registry:
-    """Name -> object; registers by decorator, and a miss lists what exists.
+class Registry(FastReIDRegistry):
+    """fast-reid's registry; a missing name lists the entries and suggests the nearest one.
 
     Args:
-        kind: What the entries are, and the config key that names them, for the errors.
+        kind: What the entries are.
+        key: The config key that names one.
     """
 
     def __init__(self, kind: str, key: str) -> None:
-        self.kind = kind
+        super().__init__(kind)
         self.key = key
-        self._entries: dict[str, Any] = {}
 
-    def register(self, name: str | None = None) -> Callable[[Any], Any]:
-        """Decorator: register under ``name`` or the object's own name.
+    def register(self, obj: Any = None) -> Any:
+        """Register under the object's own name, or as a decorator under a given one.
+
+        ``@REGISTRY.register()``, ``@REGISTRY.register("name")`` or ``REGISTRY.register(obj)``.
 
         Raises:
             KeyError: the name is taken by another object.
         """
+        if obj is not None and not isinstance(obj, str):
+            return self._add(obj.__name__, obj)
+        name = obj
 
         def decorate(entry: Any) -> Any:
-            label = name or entry.__name__
-            if label in self._entries and self._entries[label] is not entry:
-                raise KeyError(f"a {self.kind} named {label!r} is registered already")
-            self._entries[label] = entry
-            return entry
+            return self._add(name or entry.__name__, entry)
 
-        return decorate
+        decorator: Callable[[Any], Any] = decorate
+        return decorator
+
+    def _add(self, name: str, entry: Any) -> Any:
+        if self._obj_map.get(name, entry) is not entry:
+            raise KeyError(f"a {self._name} named {name!r} is registered already")
+        self._obj_map[name] = entry
+        return entry
 
     def get(self, name: str) -> Any:
-        """The entry called ``name``.
+        """Return the entry called ``name``.
 
         Raises:
             KeyError: no such entry; the message lists those that exist.
         """
-        if name not in self._entries:
-            listed = ", ".join(sorted(self._entries)) or "none"
-            raise KeyError(
-                f"{self.key} must be a registered {self.kind} ({listed}), got {name!r}"
-                f"{nearest(name, self._entries)}"
-            )
-        return self._entries[name]
+        if name not in self._obj_map:
+            listed = ", ".join(self) or "none"
+            raise KeyError(f"{self.key} must be a registered {self._name} ({listed}), got {name!r}"
+                           f"{nearest(name, self._obj_map)}")
+        return self._obj_map[name]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries
+        return name in self._obj_map
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._entries))
+        return iter(sorted(self._obj_map))
 
 
 #: ``labeler = LABELER_REGISTRY.get(cfg.UNSUP.LABELER).from_config(cfg, images)``

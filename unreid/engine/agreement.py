@@ -16,6 +16,7 @@ import torch
 from fastreid.utils.env import seed_all_rng
 from torch import distributed, nn
 
+from unreid.contracts import ReIDModel
 from unreid.engine.distributed import gather_all, rank, world_size
 
 
@@ -76,12 +77,11 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def parallel(model: nn.Module) -> nn.Module:
+def parallel(model: ReIDModel) -> nn.Module:
     """The model with its gradients averaged over all processes, which start from rank 0's weights.
 
     Buffers are left alone: a memory is the same everywhere by construction, and batch norms meet in
-    :func:`average_norms`. A model whose steps may leave parameters out says so in
-    ``idle_parameters`` (True where it says nothing), and has them looked for.
+    :func:`average_norms`.
     """
     if world_size() == 1:
         return model
@@ -93,7 +93,7 @@ def parallel(model: nn.Module) -> nn.Module:
     wrapped = kind(
         model,
         device_ids=[torch.cuda.current_device()] if on_gpu else None,
-        find_unused_parameters=bool(getattr(model, "idle_parameters", True)),
+        find_unused_parameters=model.find_unused_parameters,
         **apart,
     )
     # At construction it copies rank 0's weights; not every version copies buffers, too.

@@ -157,4 +157,4 @@ class AtomicCheckpointer(Checkpointer):
 
 def unwrap(model: nn.Module) -> Any:
     """The model inside DistributedDataParallel, or the model."""
-    return getattr(model, "module", model)
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from unreid.contracts import ReIDModel
 from unreid.data.loader import Batches, build_extraction_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import unwrap
@@ -67,19 +68,23 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
         UnreadableImageError: names a file that cannot be read.
         FloatingPointError: a feature is not finite: training has diverged.
     """
-    model = unwrap(model)
+    reid: ReIDModel = unwrap(model)
     loader = own_batches(build_extraction_loader(cfg, images))
     parts: list[torch.Tensor] = []
     lengths: list[torch.Tensor] = []
-    with inference_context(model), torch.inference_mode():
+    extras: list[Any] = []
+    with inference_context(reid), torch.inference_mode():
         for batch in progress(loader, "features"):
-            features = model(batch)
+            features, extra = reid.extract_features(batch)
+            extras.append(extra)
             if cfg.UNSUP.EXTRACT_FLIP:
-                mirrored = model({**batch, "images": batch["images"].flip(3)})
+                flipped = {**batch, "images": batch["images"].flip(3)}
+                mirrored, extra = reid.extract_features(flipped)
                 features = (features + mirrored) / 2
+                extras.append(extra)
             lengths.append(features.float().norm(dim=1).cpu())
             parts.append(torch.nn.functional.normalize(features.float()).cpu())
-    _tell_extracted(model)
+    reid.on_extracted([extra for part in gather_all(extras) for extra in part])
     rows = rows_of_ranks(len(images), cfg.TEST.IMS_PER_BATCH, world_size())
     features = join_rows(torch.cat(parts) if parts else torch.zeros(0, 0), rows)
     finite = torch.isfinite(features).all(dim=1)
@@ -91,11 +96,3 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
         )
     norms = join_rows(torch.cat(lengths) if lengths else torch.zeros(0), rows)
     return FeatureBank(np.ascontiguousarray(features.numpy()), images.camids, norms.numpy())
-
-
-def _tell_extracted(model: nn.Module) -> None:
-    """A model that keeps something of what it saw in an extraction gets all of it: what each
-    process' ``extracted_part()`` gives comes to ``extracted_parts`` everywhere, by rank."""
-    give = getattr(model, "extracted_part", None)
-    if give is not None and world_size() > 1:
-        model.extracted_parts(gather_all(give()))  # type: ignore[operator]

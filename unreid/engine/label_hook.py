@@ -13,12 +13,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from fastreid.engine.hooks import HookBase
 
 from unreid.clustering.partition import centroids
+from unreid.contracts import Labeler
 from unreid.data.loader import SwappableLoader, build_train_loader
 from unreid.data.samplers import RankBatches
 from unreid.data.unlabelled import UnlabelledImages
@@ -29,6 +30,7 @@ from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
 from unreid.engine.neighbours import find_neighbours
 from unreid.engine.selection import Selection
+from unreid.evaluation.label_scorer import LabelScorer
 from unreid.graph.centering import center_cameras
 from unreid.graph.smoothing import smooth_mutual
 from unreid.graph.whitening import whiten_cameras
@@ -38,24 +40,6 @@ from unreid.structures import FeatureBank, PseudoLabels
 logger = logging.getLogger("fastreid.unreid.labels")
 
 T = TypeVar("T")
-
-#: labels (N,) -> {name: value}; made where the truth is, so that the loop never holds an id.
-Quality = Callable[[np.ndarray], Mapping[str, float]]
-
-
-class Labeler(Protocol):
-    """Today's labels from features.
-
-    What else it may have:
-
-    - ``state_dict`` and ``load_state_dict``, of tensors and plain values: saved with every
-      checkpoint.
-    - ``renews(epoch) -> bool``: False keeps the labels for another epoch.
-    - ``judge(bank, pseudo) -> float``: see :class:`unreid.engine.selection.Selection`.
-    - ``describe() -> str``: the settings that decide how many clusters there are, for an error.
-    """
-
-    def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels: ...
 
 
 @dataclass(frozen=True)
@@ -98,7 +82,7 @@ class PseudoLabelHook(HookBase):
         images: UnlabelledImages,
         labeler: Labeler,
         loader: SwappableLoader,
-        quality: Quality | None = None,
+        quality: LabelScorer | None = None,
         selection: Selection | None = None,
     ) -> None:
         self.cfg = cfg
@@ -141,17 +125,17 @@ class PseudoLabelHook(HookBase):
         self._publish(pseudo, epoch, seconds)
 
     def _label(self, bank: FeatureBank, epoch: int) -> tuple[PseudoLabels, dict[str, float]]:
-        """Judge the labels of the round that ends, then make new ones; on rank 0 alone."""
+        """Score the round that ends, then assign new labels; on rank 0 alone."""
         start = time.perf_counter()
         for_labelling = self.bank_for_labelling(bank)
         if self.selection is not None and self.labels is not None:
             model = unwrap(self.trainer.model)
             self.selection.consider(model, for_labelling, self._of_units(self.labels), epoch - 1)
-        judged = time.perf_counter()
+        scored = time.perf_counter()
         pseudo = self._of_images(self.labeler(for_labelling, epoch))
-        seconds = {"label": time.perf_counter() - judged}
+        seconds = {"label": time.perf_counter() - scored}
         if self.selection is not None:
-            seconds["judge"] = judged - start
+            seconds["judge"] = scored - start
         self._refuse_useless(pseudo)
         return pseudo, seconds
 
@@ -161,21 +145,21 @@ class PseudoLabelHook(HookBase):
         Args:
             bank: What every process has extracted.
         """
-        kept = [part for part in (self.labeler, self.selection) if hasattr(part, "state_dict")]
+        kept = [part for part in (self.labeler, self.selection) if part is not None]
 
         def done() -> tuple[T, list[Any]]:
             result = work()
-            states = [part.state_dict() for part in kept]  # type: ignore[union-attr]
+            states = [part.state_dict() for part in kept]
             return result, states if distributed.world_size() > 1 else []
 
         result, states = distributed.on_first(done, {"features": bank.features})
         if distributed.rank() > 0:
             for part, state in zip(kept, states):
-                part.load_state_dict(state)  # type: ignore[union-attr]
+                part.load_state_dict(state)
         return result
 
-    def judge_last_round(self) -> None:
-        """After the last epoch: the model as it is now stands for election too."""
+    def score_last_round(self) -> None:
+        """After the last epoch: score the model as it is now, too."""
         if self.selection is None or self.labels is None:
             return
         model, labels = unwrap(self.trainer.model), self._of_units(self.labels)
@@ -190,14 +174,13 @@ class PseudoLabelHook(HookBase):
         return self._led(lambda: self.labeler(self.bank_for_labelling(bank), epoch), bank)
 
     def _renews(self, epoch: int) -> bool:
-        renews = getattr(self.labeler, "renews", None)
-        return renews is None or distributed.on_first(lambda: bool(renews(epoch)))
+        return distributed.on_first(lambda: self.labeler.renews(epoch))
 
     def _tell_model(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
-        """The model takes the labels; what the optimiser knew of other classes goes."""
+        """Give the model the labels, and clear the optimiser's state of cluster parameters."""
         model = unwrap(self.trainer.model)
         model.on_new_labels(pseudo, bank, epoch)
-        for parameter in getattr(model, "relabelled_parameters", list)():
+        for parameter in model.label_parameters():
             self.trainer.optimizer.state.pop(parameter, None)
 
     def bank_for_labelling(self, bank: FeatureBank) -> FeatureBank:
@@ -252,7 +235,7 @@ class PseudoLabelHook(HookBase):
         raise RuntimeError(
             f"{found} in epoch {self.trainer.epoch}: {pseudo.num_noise} of {len(pseudo)} images"
             f" are noise ({100 * pseudo.num_noise / len(pseudo):.1f} %), by"
-            f" {getattr(self.labeler, 'describe', lambda: type(self.labeler).__name__)()}."
+            f" {self.labeler.describe()}."
             " Loosen the clustering (a larger DBSCAN eps, a lower minimal similarity, a smaller"
             " minimal cluster size), start from pre-trained weights, or lower SOLVER.BASE_LR if"
             " earlier epochs had clusters"
@@ -324,7 +307,7 @@ class PseudoLabelHook(HookBase):
         assert self.quality is not None
         scored = {name: self.quality(labels) for name, labels in pseudo.intermediate.items()}
         scored["final"] = self.quality(pseudo.labels)
-        if pseudo.pairs is not None and hasattr(self.quality, "pairs"):
+        if pseudo.pairs is not None:
             scored["pairs"] = self.quality.pairs(pseudo.pairs.indices)
         for name, values in scored.items():
             logger.info(f"  quality, {name}: "

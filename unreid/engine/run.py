@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastreid.utils.env import seed_all_rng
 from fastreid.utils.logger import setup_logger
 
 from unreid.config import flat_keys
+from unreid.contracts import Project
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.data.workers import close_workers
@@ -32,38 +33,11 @@ from unreid.engine.earlier_run import (
 from unreid.engine.interrupt import saying
 from unreid.engine.results import RunResults, record_settings
 from unreid.engine.trainer import UnsupervisedTrainer, settings_beside
-from unreid.evaluation.label_quality import label_quality, pair_quality
-from unreid.projects import Project
+from unreid.evaluation.label_scorer import LabelScorer
 from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY
 
 logger = logging.getLogger("fastreid.unreid.run")
-
-
-class LabelScorer:
-    """Scores labels against ids that it does not give away.
-
-    Args:
-        pids: (N,) int64 ids of the training list.
-        camids: (N,) int64 cameras.
-    """
-
-    def __init__(self, pids: np.ndarray, camids: np.ndarray) -> None:
-        self._pids = pids
-        self._camids = camids
-
-    def __call__(self, labels: np.ndarray) -> Mapping[str, float]:
-        """Pairwise precision, recall, F, ARI, NMI, purity by name, for (N,) labels."""
-        scores = label_quality(labels, self._pids, self._camids).as_dict()
-        return {k: float(v) for k, v in scores.items() if not k.startswith("num_")}
-
-    def pairs(self, indices: np.ndarray) -> Mapping[str, float]:
-        """Precision and recall of (M, 2) pairs, by name."""
-        return pair_quality(indices, self._pids, self._camids)
-
-    def subset(self, indices: np.ndarray) -> LabelScorer:
-        """A scorer of the images at ``indices``."""
-        return LabelScorer(self._pids[indices], self._camids[indices])
 
 
 #: Training images, and the ids of each where they are known.
@@ -105,9 +79,8 @@ def read_data(cfg: Any) -> TrainingData:
     )
     for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
         build_test_loader(cfg, name)
-    if hasattr(labeler_class, "check_images"):
-        cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
-        labeler_class.check_images(cfg, images)
+    cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
+    labeler_class.check_images(cfg, images)
     return images, pids
 
 
@@ -228,11 +201,10 @@ def train(
         results.put_scores("before", evaluate_only(cfg))
         results.add_seconds({"evaluate": time.perf_counter() - started})
     seed_all_rng(cfg.UNSUP.SEED)  # the same weights and order, whatever came before
-    if project.before_training is not None:
-        started = time.perf_counter()
-        project.before_training(cfg, images, quality)
-        results.add_seconds({"before_training": time.perf_counter() - started})
-        seed_all_rng(cfg.UNSUP.SEED)
+    started = time.perf_counter()
+    project.before_training(cfg, images, quality)
+    results.add_seconds({"before_training": time.perf_counter() - started})
+    seed_all_rng(cfg.UNSUP.SEED)
     labeler = labeler_class.from_config(cfg, images)
     trainer = UnsupervisedTrainer(cfg, images, labeler, quality=quality)
     trainer.resume_or_load(resume=resume)

@@ -48,6 +48,6 @@ def score(model: nn.Module, loader: DataLoader, evaluator: Any, *, flip: bool) -
     """
     if world_size() == 1:
         return inference_on_dataset(model, loader, evaluator, flip_test=flip)
-    if getattr(type(evaluator), "process", None) is not UnsupervisedEvaluator.process:
+    if type(evaluator).process is not UnsupervisedEvaluator.process:
         return on_first(lambda: inference_on_dataset(model, loader, evaluator, flip_test=flip))
     return inference_on_dataset(model, own_batches(loader), _Joining(evaluator), flip_test=flip)

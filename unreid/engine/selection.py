@@ -1,7 +1,8 @@
-"""Which round's model to keep, chosen without a label: the one whose clusters look best to it.
+"""Unsupervised model selection: keep the model of the round with the best selection score.
 
 A method that stops at another number of clusters every round needs a choice. BUC makes it by the
-accuracy on the test set; here the labeler judges (``judge``), and the test set is asked afterwards.
+accuracy on the test set; here it is ``Labeler.selection_score``, which sees no id, and the test set
+is scored afterwards.
 """
 
 from __future__ import annotations
@@ -24,20 +25,19 @@ SELECTED = "model_selected.pth"
 
 
 class Selection:
-    """Keeps the model after the round that the labeler judges best; the first of equals.
+    """Keeps the model of the round with the best selection score; the first of equals.
 
     Args:
-        judge: ``judge(bank, pseudo) -> float``: how good the labels that were just trained on look
-            on the features that came of it; larger is better.
+        selection_score: ``Labeler.selection_score``.
         folder: Where ``model_selected.pth`` goes.
 
     Attributes:
-        epoch: Last epoch of the best round, -1 before the first judgement.
+        epoch: Last epoch of the best round, -1 before the first score.
         score: Its score.
     """
 
-    def __init__(self, judge: Any, folder: str) -> None:
-        self.judge = judge
+    def __init__(self, selection_score: Any, folder: str) -> None:
+        self.selection_score = selection_score
         self.path = os.path.join(folder, SELECTED)
         self.epoch = -1
         self.score = -math.inf
@@ -45,8 +45,8 @@ class Selection:
     def consider(
         self, model: nn.Module, bank: FeatureBank, pseudo: PseudoLabels, epoch: int
     ) -> None:
-        """Judge the round that ended with ``epoch``; keep ``model`` when it is the best yet."""
-        score = float(self.judge(bank, pseudo))
+        """Score the round that ended with ``epoch``; keep ``model`` when it is the best yet."""
+        score = float(self.selection_score(bank, pseudo))
         best = score > self.score
         logger.info(f"Round to epoch {epoch}: label-free score {score:.4f}"
                     + (", the best so far" if best else f" (best: {self.score:.4f}, epoch"

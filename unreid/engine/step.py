@@ -30,10 +30,10 @@ _ADVICE = "a lower SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS helps most oft
 
 
 class UnsupervisedStep(SimpleTrainer):
-    """Losses, backward, optimiser, then the model's own ``on_step_end``.
+    """Losses, backward, optimiser, then the model's ``update_memory``.
 
     Args:
-        model: A method's model, or one wrapped for several processes.
+        model: A :class:`unreid.contracts.ReIDModel`, or one inside DistributedDataParallel.
         loader: Batches of B images.
         optimizer: Steps once per batch.
         param_wrapper: fast-reid's.
@@ -92,41 +92,40 @@ class UnsupervisedStep(SimpleTrainer):
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.optimizer.zero_grad()
-        total, left = self._backward(data)
+        total, updates = self._backward(data)
         self.losses = total
         self._write_metrics(total, data_time)
         self._optimize(total)
-        model = unwrap(self.model)
-        for of_part in left:
-            vars(model).update(of_part)
-            model.on_step_end()
+        for update in updates:
+            unwrap(self.model).update_memory(update)
 
-    def _backward(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-        """Gradients of the whole batch; its losses, and what each part left for ``on_step_end``."""
-        model = unwrap(self.model)
+    def _backward(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], list[Any]]:
+        """Gradients of the whole batch; its losses, and the memory update of each part."""
         total: dict[str, Tensor] = {}
-        left: list[dict[str, Any]] = []
+        updates: list[Any] = []
         parts = split_batch(data, self.accumulate)
         for number, part in enumerate(parts):
-            before = dict(vars(model))
             with self._gathering(number == len(parts) - 1):
                 with torch.autocast(self.device_type, self.amp_dtype,
                                     enabled=self.amp_dtype is not None):
-                    losses = self.model(part)
+                    losses, update = self.model(part)
                     loss = sum(losses.values())
                 self._refuse_losses(losses)
                 loss = loss / len(parts)
                 (self.grad_scaler.scale(loss) if self.grad_scaler is not None else loss).backward()
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value.detach() / len(parts)
-            left.append({k: v for k, v in vars(model).items() if before.get(k, self) is not v})
-        return total, left
+            if update is not None:
+                updates.append(update)
+        return total, updates
 
     @contextlib.contextmanager
     def _gathering(self, last: bool) -> Iterator[None]:
         """Processes exchange gradients once a step, after the last part."""
-        no_sync = getattr(self.model, "no_sync", None)
-        with contextlib.nullcontext() if last or no_sync is None else no_sync():
+        if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
+            yield
+            return
+        with self.model.no_sync():
             yield
 
     def _optimize(self, losses: dict[str, Tensor]) -> None:

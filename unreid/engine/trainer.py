@@ -24,6 +24,7 @@ from fastreid.utils import comm
 from torch import nn
 
 from unreid.checks import check_integer
+from unreid.contracts import Labeler, ReIDModel
 from unreid.data.loader import SwappableLoader, build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine import distributed
@@ -32,11 +33,12 @@ from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
 from unreid.engine.console import ConsoleHook
 from unreid.engine.epoch_log import EpochEndWriter, EpochLogHook, EvaluationHook
-from unreid.engine.label_hook import Labeler, PseudoLabelHook, Quality
+from unreid.engine.label_hook import PseudoLabelHook
 from unreid.engine.results import scores_of
 from unreid.engine.score import score
 from unreid.engine.selection import Selection
 from unreid.engine.step import UnsupervisedStep
+from unreid.evaluation.label_scorer import LabelScorer
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 from unreid.modeling.build import build_model
 from unreid.reading.tensors import load_tensors
@@ -70,8 +72,8 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     Attributes:
         seconds: Wall seconds by phase.
-        selected: After training, of a labeler that judges: ``epoch``, ``score`` and test scores
-            (percent) of the round that was chosen without labels; else None.
+        selected: After training with a labeler that selects a model: ``epoch``, ``score`` and test
+            scores (percent) of the round that was chosen without labels; else None.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         images: UnlabelledImages,
         labeler: Labeler,
         *,
-        quality: Quality | None = None,
+        quality: LabelScorer | None = None,
         evaluate: bool = True,
     ) -> None:
         # DefaultTrainer.__init__ builds fast-reid's own loader and hooks: not called.
@@ -91,6 +93,9 @@ class UnsupervisedTrainer(DefaultTrainer):
         os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)  # an earlier stage has a folder of its own
         loader = SwappableLoader()
         model = self.build_model(cfg)
+        if not isinstance(model, ReIDModel):
+            raise TypeError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} must be a"
+                            " subclass of unreid.contracts.ReIDModel to be trained")
         optimizer, wrapper = self.build_optimizer(cfg, model)
         several = parallel(model)
         self._trainer = UnsupervisedStep.from_config(cfg, several, loader, optimizer, wrapper)
@@ -107,15 +112,15 @@ class UnsupervisedTrainer(DefaultTrainer):
         )
         if self._trainer.grad_scaler is not None:
             self.checkpointer.checkpointables["grad_scaler"] = self._trainer.grad_scaler
-        if hasattr(labeler, "state_dict"):
-            self.checkpointer.checkpointables["labeler"] = labeler
+        self.checkpointer.checkpointables["labeler"] = labeler
         selection = None
-        if hasattr(labeler, "judge"):
-            selection = Selection(labeler.judge, cfg.OUTPUT_DIR)
+        if labeler.selects_model:
+            selection = Selection(labeler.selection_score, cfg.OUTPUT_DIR)
             self.checkpointer.checkpointables["selection"] = selection
         self.label_hook = PseudoLabelHook(cfg, images, labeler, loader, quality, selection)
         self.checkpoint_hook = CheckpointHook(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD)
         self.selected: dict[str, Any] | None = None
+        self._last_eval_results: OrderedDict[str, Any] | None = None
         self.seconds = self.label_hook.seconds
         self.register_hooks(self.build_hooks())
 
@@ -147,12 +152,12 @@ class UnsupervisedTrainer(DefaultTrainer):
         cls, cfg: Any, dataset_name: str, output_dir: str | None = None,
         model: nn.Module | None = None,
     ) -> Any:
-        """(loader, evaluator) of one test set; a model may bring an evaluator of its own."""
+        """(loader, evaluator) of one test set; the evaluator is the model's."""
         loader, num_query = cls.build_test_loader(cfg, dataset_name)
-        own = getattr(unwrap(model), "build_evaluator", None) if model is not None else None
-        if own is not None:
-            return loader, own(cfg, num_query)
-        return loader, UnsupervisedEvaluator(cfg, num_query, output_dir)
+        own = None if model is None else unwrap(model)
+        if isinstance(own, ReIDModel):
+            return loader, own.build_evaluator(cfg, num_query, output_dir)
+        return loader, UnsupervisedEvaluator(cfg, num_query, output_dir)  # a model of fast-reid
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
@@ -168,8 +173,9 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     def evaluate(self) -> OrderedDict[str, Any]:
         """Score the model as it is; kept as the run's latest result."""
-        self._last_eval_results = self.test(self.cfg, self.model)
-        return self._last_eval_results
+        results = self.test(self.cfg, self.model)
+        self._last_eval_results = results
+        return results
 
     def build_hooks(self) -> list[HookBase | None]:
         """Labels first; evaluation before the checkpoint; writers last."""
@@ -262,11 +268,11 @@ class UnsupervisedTrainer(DefaultTrainer):
         before = sum(self.seconds.values())
         with self.checkpoint_hook.kept():
             TrainerBase.train(self, self.start_epoch, self.max_epoch, self.iters_per_epoch)
-        self.label_hook.judge_last_round()
+        self.label_hook.score_last_round()
         others = sum(self.seconds.values()) - before
         self.seconds["train"] = time.perf_counter() - start - others
         self._evaluate_selected()
-        return getattr(self, "_last_eval_results", None)
+        return self._last_eval_results
 
     def _evaluate_selected(self) -> None:
         """Score the round that was chosen without labels; the model itself stays the last one."""
@@ -276,7 +282,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         self.selected = {"epoch": selection.epoch, "score": round(selection.score, 6)}
         if not self.evaluates:
             return
-        results = getattr(self, "_last_eval_results", None)
+        results = self._last_eval_results
         if selection.epoch != self.max_epoch - 1 or results is None:
             model = unwrap(self.model)
             last = {key: value.clone() for key, value in model.state_dict().items()}

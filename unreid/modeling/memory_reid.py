@@ -18,6 +18,7 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from torch import Tensor, nn
 
 from unreid.clustering.partition import centroids
+from unreid.contracts import ReIDModel, StepOutput
 from unreid.losses.cluster_nce import cluster_nce
 from unreid.memory.cluster_memory import ClusterMemory
 from unreid.modeling.ghost_norm import use_ghost_norm
@@ -25,10 +26,10 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 
 @META_ARCH_REGISTRY.register()
-class MemoryReID(nn.Module):
+class MemoryReID(ReIDModel):
     """Unit features in evaluation; InfoNCE against the cluster memory in training [0, Eq. 3].
 
-    A method subclasses it and overrides :meth:`losses` and :meth:`on_new_labels`.
+    A method subclasses it and overrides :meth:`losses` and, if needed, :meth:`on_new_labels`.
 
     Args:
         backbone: Images -> (B, D', H, W) map.
@@ -65,7 +66,6 @@ class MemoryReID(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(1, -1, 1, 1), False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
-        self._last: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -88,9 +88,9 @@ class MemoryReID(nn.Module):
         }
 
     @property
-    def idle_parameters(self) -> bool:
-        """Whether a step may leave trainable parameters without a gradient, as a loss that is off
-        for some epochs does. Several processes look for them then, which takes time."""
+    def find_unused_parameters(self) -> bool:
+        """False for this class, whose every step reaches every parameter; True for a subclass with
+        losses of its own, unless it overrides this: looking for such parameters takes time."""
         return type(self).losses is not MemoryReID.losses or type(self).forward is not (
             MemoryReID.forward)
 
@@ -100,7 +100,7 @@ class MemoryReID(nn.Module):
         return self.pixel_mean.device
 
     def forward(self, batch: dict[str, Any]) -> Any:
-        """Losses by name in training, (B, D) unit features in evaluation.
+        """Return a :class:`StepOutput` in training, (B, D) unit features in evaluation.
 
         Args:
             batch: ``images`` (B, 3, H, W) float in 0..255; in training also ``targets``,
@@ -111,8 +111,8 @@ class MemoryReID(nn.Module):
             return features
         batch = {k: v.to(self.device) if isinstance(v, Tensor) and k != "images" else v
                  for k, v in batch.items()}
-        self._last = (features.detach(), batch["targets"])
-        return self.losses(features, batch)
+        update = features.detach(), batch["targets"]
+        return StepOutput(self.losses(features, batch), update)
 
     def normalized(self, images: Tensor) -> Tensor:
         """Images with mean and deviation taken out, as a new tensor.
@@ -132,11 +132,8 @@ class MemoryReID(nn.Module):
         """Set the memory to the unit cluster means of ``bank``."""
         means = centroids(bank.features, pseudo.labels)
         self.memory.reset(torch.from_numpy(means).to(self.device))
-        self._last = None
 
     @torch.no_grad()
-    def on_step_end(self) -> None:
-        """After the optimiser's step: move the memory by this step's features."""
-        if self._last is not None:
-            self.memory.update(*self._last)
-            self._last = None
+    def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
+        """Move the centroids by the features and targets of a batch."""
+        self.memory.update(*update)

@@ -24,6 +24,7 @@ from fastreid.utils.env import seed_all_rng
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from unreid.contracts import ReIDModel
 from unreid.data.loader import build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import AtomicCheckpointer
@@ -177,7 +178,8 @@ def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
 def _left_out(cfg: Any, model: nn.Module) -> str:
     named = [name for name, on in (
         ("TEST.AQE", cfg.TEST.AQE.ENABLED), ("TEST.RERANK", cfg.TEST.RERANK.ENABLED),
-        ("the model's own evaluator", hasattr(model, "build_evaluator"))) if on]
+        ("the model's own evaluator", isinstance(model, ReIDModel)
+         and type(model.build_evaluator(cfg, 0)) is not UnsupervisedEvaluator)) if on]
     return f"Ranked by features alone, without {' and '.join(named)}." if named else ""
 
 

@@ -6,9 +6,31 @@
 
 from __future__ import annotations
 
-from calr.config import add_config, check_config
-from calr.inter import CALRLabeler
-from calr.intra import before_training
-from calr.meta_arch import CALR
+from typing import Any
 
-__all__ = ["CALR", "CALRLabeler", "add_config", "before_training", "check_config"]
+from calr import config, intra
+from calr.inter import CALRLabeler
+from calr.meta_arch import CALR
+from unreid.contracts import Project
+from unreid.data.unlabelled import UnlabelledImages
+from unreid.evaluation.label_scorer import LabelScorer
+
+__all__ = ["CALR", "CALRLabeler", "CALRProject"]
+
+
+class CALRProject(Project):
+    """Two stages: a network per camera for the local labels, then one for all cameras [0]."""
+
+    def add_config(self, cfg: Any) -> None:
+        """Declare ``cfg.CALR``."""
+        config.add_config(cfg)
+
+    def check_config(self, cfg: Any) -> None:
+        """Refuse values out of range."""
+        config.check_config(cfg)
+
+    def before_training(
+        self, cfg: Any, images: UnlabelledImages, quality: LabelScorer | None
+    ) -> None:
+        """Run stage 1."""
+        intra.before_training(cfg, images, quality)

@@ -21,6 +21,7 @@ from unreid.clustering.dbscan import dbscan
 from unreid.clustering.infomap import infomap
 from unreid.clustering.map_equation import map_equation
 from unreid.clustering.partition import compact
+from unreid.contracts import Labeler
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.agreement import check_share
 from unreid.engine.neighbours import find_jaccard, find_neighbours
@@ -29,7 +30,7 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 
 @LABELER_REGISTRY.register()
-class CALRLabeler:
+class CALRLabeler(Labeler):
     """Global clusters of all images, without what local clusters speak against.
 
     Args:
@@ -53,8 +54,8 @@ class CALRLabeler:
         local_labels = read_local_labels(local_labels_path(cfg), images)
         return cls(cfg, local_labels[images.unit_indices])
 
-    @staticmethod
-    def check_images(cfg: Any, images: UnlabelledImages) -> None:
+    @classmethod
+    def check_images(cls, cfg: Any, images: UnlabelledImages) -> None:
         """Refuse a training set that CALR cannot use, before any training.
 
         Raises:

@@ -20,6 +20,7 @@ from fastreid.utils.env import seed_all_rng
 from unreid.clustering.agglomerative import agglomerative
 from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.silhouette import silhouette, sphere_silhouette
+from unreid.contracts import Labeler
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
 from unreid.engine.distributed import on_first
@@ -34,7 +35,7 @@ logger = logging.getLogger("fastreid.unreid.calr")
 MIN_IMAGES = 4
 
 
-class IntraCameraLabeler:
+class IntraCameraLabeler(Labeler):
     """K_c local clusters of one camera; remembers those with the best silhouette.
 
     Every image gets a label. ``jaccard``: average linkage on the k-reciprocal Jaccard distance,

@@ -81,7 +81,7 @@ class CALR(MemoryReID):
         }
 
     @property
-    def idle_parameters(self) -> bool:
+    def find_unused_parameters(self) -> bool:
         """The discriminator rests in epochs without alignment."""
         return self.adversary is not None and self.adversary_epochs != (0, -1)
 

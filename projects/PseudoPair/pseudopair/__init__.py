@@ -6,13 +6,30 @@
 
 from __future__ import annotations
 
-from pseudopair.config import add_config, check_config
+from typing import Any
+
+from pseudopair import config, show
 from pseudopair.labeler import PseudoPairLabeler
 from pseudopair.meta_arch import PseudoPair
 from pseudopair.sampler import PairSampler
-from pseudopair.show import draw as draw_pictures
+from unreid.contracts import Project
 
-__all__ = [
-    "PairSampler", "PseudoPair", "PseudoPairLabeler", "add_config", "check_config",
-    "draw_pictures",
-]
+__all__ = ["PairSampler", "PseudoPair", "PseudoPairLabeler", "PseudoPairProject"]
+
+
+class PseudoPairProject(Project):
+    """Pairs of images as positives, compared as wholes, by parts and aligned to each other [0]."""
+
+    def add_config(self, cfg: Any) -> None:
+        """Declare ``cfg.PSEUDOPAIR``."""
+        config.add_config(cfg)
+
+    def check_config(self, cfg: Any) -> None:
+        """Refuse values out of range."""
+        config.check_config(cfg)
+
+    def draw_pictures(
+        self, cfg: Any, weights: str, output: str, *, num_pairs: int = 6, num_images: int = 2000
+    ) -> list[str]:
+        """Draw the heads over images, and pairs aligned to each other."""
+        return show.draw(cfg, weights, output, num_pairs=num_pairs, num_images=num_images)

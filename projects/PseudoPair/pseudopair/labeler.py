@@ -15,7 +15,7 @@ import numpy as np
 
 from pseudopair.config import first_pair_epoch
 from unreid.clustering.map_equation import map_equation
-from unreid.data.unlabelled import UnlabelledImages
+from unreid.contracts import Labeler
 from unreid.engine.neighbours import find_neighbours
 from unreid.graph.pairs import expected_threshold, mutual_pairs
 from unreid.registry import LABELER_REGISTRY
@@ -44,7 +44,7 @@ def pair_communities(pairs: PseudoPairs, num_images: int, seed: int) -> np.ndarr
 
 
 @LABELER_REGISTRY.register()
-class PseudoPairLabeler:
+class PseudoPairLabeler(Labeler):
     """Pairs of images that are among the k nearest of each other and more similar than beta.
 
     Renewed before every epoch, also while the surrogate classes train alone (for the log).
@@ -60,11 +60,6 @@ class PseudoPairLabeler:
         self.last = cfg.SOLVER.MAX_EPOCH - 1
         self.seed = cfg.UNSUP.SEED
         self.device = cfg.MODEL.DEVICE
-
-    @classmethod
-    def from_config(cls, cfg: Any, images: UnlabelledImages) -> PseudoPairLabeler:
-        """Nothing of the images is needed ahead."""
-        return cls(cfg)
 
     def describe(self) -> str:
         """The settings that decide which pairs there are, for an error."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -35,11 +36,27 @@ from pseudopair.pair_loss import (
 )
 from pseudopair.separation import refuse_collapse, separation_loss, similarity_quantile
 from pseudopair.surrogate import SurrogateClasses, row_nce
+from unreid.contracts import StepOutput
+from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 from unreid.modeling.ghost_norm import use_ghost_norm
 from unreid.modeling.memory_reid import MemoryReID
 from unreid.structures import FeatureBank, PseudoLabels
 
 logger = logging.getLogger("fastreid.unreid.pseudopair")
+
+
+class RowUpdate(NamedTuple):
+    """What the memories of a batch's images move by.
+
+    Attributes:
+        indices: (B,) int64.
+        groups: (B, G, D) unit rows.
+        patches: (B, P, d) unit rows, or None without surrogate classes.
+    """
+
+    indices: Tensor
+    groups: Tensor
+    patches: Tensor | None
 
 
 @META_ARCH_REGISTRY.register()
@@ -91,7 +108,7 @@ class PseudoPair(MemoryReID):
         self.on_pairs = False
         self.partners: Partners | None = None
         self._generator = torch.Generator()
-        self._step: tuple[Tensor, Tensor | None, Tensor] | None = None
+        self._extracted: list[tuple[Tensor, Tensor]] = []
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -121,24 +138,38 @@ class PseudoPair(MemoryReID):
         }
 
     def forward(self, batch: dict[str, Any]) -> Any:
-        """Losses by name in training, (B, G D) unit features in evaluation.
+        """Return a :class:`StepOutput` in training, (B, G D) unit features in evaluation.
 
         Args:
-            batch: As :meth:`MemoryReID.forward` takes it. In evaluation ``indices`` may be there
-                (the label step has them): the surrogate classes start from these patches.
+            batch: As :meth:`MemoryReID.forward` takes it.
         """
         maps = self.backbone(self.normalized(batch["images"]))
         groups, attention = self.group_features(maps)
         if not self.training:
-            if self.surrogate is not None and "indices" in batch and not self.surrogate.ready:
-                indices = batch["indices"].to(self.device)
-                self.surrogate.remember(indices, self.surrogate(maps, indices))
             return F.normalize(groups.flatten(1))
         indices = batch["indices"].to(self.device)
-        losses = self._surrogate_losses(maps, groups, indices)
+        patches = None if self.surrogate is None else self.surrogate(maps, indices)
+        losses = {} if patches is None else self._surrogate_losses(patches, groups, indices)
         if self.on_pairs:
             losses.update(self._pair_losses(maps, groups, attention, indices))
-        return losses
+        return StepOutput(losses, RowUpdate(
+            indices, groups.detach(), None if patches is None else patches.detach()))
+
+    def extract_features(
+        self, batch: dict[str, Any]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """Return the features and, before the first labels, ``indices`` (B,) and their patches
+        (B, P, d) on the CPU: the surrogate classes start from them."""
+        maps = self.backbone(self.normalized(batch["images"]))
+        features = F.normalize(self.group_features(maps)[0].flatten(1))
+        if self.surrogate is None or self.surrogate.ready:
+            return features, None
+        indices = batch["indices"].to(self.device)
+        return features, (indices.cpu(), self.surrogate(maps, indices).cpu())
+
+    def on_extracted(self, extras: Sequence[tuple[Tensor, Tensor] | None]) -> None:
+        """Keep the patches until :meth:`on_new_labels` makes the surrogate memory of them."""
+        self._extracted = [extra for extra in extras if extra is not None]
 
     def group_features(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, C, H, W) -> (B, G, D) unit rows of body and heads, and the attention (B, K, D)."""
@@ -149,16 +180,12 @@ class PseudoPair(MemoryReID):
         return torch.cat([body.unsqueeze(1), local], dim=1), attention
 
     def _surrogate_losses(
-        self, maps: Tensor, groups: Tensor, indices: Tensor
+        self, patches: Tensor, groups: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
         """L_sur of the patches, and of the whole picture while no pairs are trained on."""
-        self._step = indices, None, groups.detach()
-        if self.surrogate is None:
-            return {}
+        assert self.surrogate is not None
         key = self.settings.SURROGATE
         weight = key.LATER_WEIGHT if self.on_pairs else key.WEIGHT
-        patches = self.surrogate(maps, indices)
-        self._step = indices, patches.detach(), groups.detach()
         memory = self.surrogate.memory
         columns = memory.columns(key.NEGATIVES, self._generator) if len(memory) else None
         partners = self._partners(indices)[0] if self.on_pairs else None
@@ -255,35 +282,22 @@ class PseudoPair(MemoryReID):
             beta = key.BETA_MOMENTUM * old + (1 - key.BETA_MOMENTUM) * beta
         self.beta.fill_(beta)
         if self.surrogate is not None:
-            self.surrogate.fill(num)
+            self.surrogate.fill(num, self._extracted)
+            self._extracted = []
         by_confidence = self.settings.PAIR.BY_CONFIDENCE
         table = partner_table(pseudo.pairs, num, by_confidence=by_confidence)
         self.partners = table.to(self.device)
         self.on_pairs = self.has_pair_terms and epoch >= self.first_pair_epoch
         self._generator.manual_seed(self.seed * 100003 + epoch)
-        self._step = None
         logger.info(f"Epoch {epoch}: {'pairs' if self.on_pairs else 'surrogate classes alone'},"
                     f" mean similarity {mean:.3f}, beta {beta:.3f}")
 
     @torch.no_grad()
-    def on_step_end(self) -> None:
-        """After the optimiser's step: move the rows of this batch."""
-        if self._step is None:
-            return
-        indices, patches, groups = self._step
-        self.memory.update(indices, groups)
-        if self.surrogate is not None and patches is not None:
-            self.surrogate.memory.update(indices, patches)
-        self._step = None
-
-    def extracted_part(self) -> list[tuple[Tensor, Tensor]]:
-        """What this process' share of the label step leaves: images and their patches."""
-        return [] if self.surrogate is None else self.surrogate.seen
-
-    def extracted_parts(self, parts: list[list[tuple[Tensor, Tensor]]]) -> None:
-        """What it left in every process."""
-        if self.surrogate is not None:
-            self.surrogate.seen = [batch for part in parts for batch in part]
+    def update_memory(self, update: RowUpdate) -> None:  # type: ignore[override]
+        """Move the rows of a batch's images."""
+        self.memory.update(update.indices, update.groups)
+        if self.surrogate is not None and update.patches is not None:
+            self.surrogate.memory.update(update.indices, update.patches)
 
     @torch.no_grad()
     def pair_maps(self, images: Tensor) -> Tensor:
@@ -304,6 +318,8 @@ class PseudoPair(MemoryReID):
             raise RuntimeError("pairs of images are compared by PSEUDOPAIR.INTER, which is off")
         return self.inter
 
-    def build_evaluator(self, cfg: Any, num_query: int) -> Any:
-        """The plain evaluator, or the one that re-ranks by pairs (``PSEUDOPAIR.RERANK``)."""
+    def build_evaluator(
+        self, cfg: Any, num_query: int, output_dir: str | None = None
+    ) -> UnsupervisedEvaluator:
+        """Return the plain evaluator, or the one that re-ranks by pairs (``PSEUDOPAIR.RERANK``)."""
         return rerank.build_evaluator(cfg, num_query, self)

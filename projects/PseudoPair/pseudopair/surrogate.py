@@ -13,6 +13,8 @@ drawn, R partners; T(p)_i^k patch k of the deformed image i, w_i^k its memory, t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,8 +98,6 @@ class SurrogateClasses(nn.Module):
                                groups=num_patches, bias=False)
         self.norm = nn.BatchNorm1d(num_features * num_patches)
         self.memory = RowMemory(num_patches, num_features, momentum=momentum, saved=True)
-        #: What :meth:`remember` was given, on the CPU; :meth:`fill` uses it up.
-        self.seen: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, features: Tensor, indices: Tensor) -> Tensor:
         """(B, C, H, W) map of the images ``indices`` (B,) -> (B, P, d) unit rows."""
@@ -136,13 +136,13 @@ class SurrogateClasses(nn.Module):
         """Whether the memory has its rows."""
         return len(self.memory) > 0
 
-    def remember(self, indices: Tensor, patches: Tensor) -> None:
-        """Keep what the first label step shows: the rows start from it."""
-        if not self.ready:
-            self.seen.append((indices.cpu(), patches.cpu()))
+    def fill(self, num_images: int, extracted: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Make the memory, once.
 
-    def fill(self, num_images: int) -> None:
-        """Make the memory, once: of what :meth:`remember` was given, else of zeros.
+        Args:
+            num_images: N.
+            extracted: ``indices`` (B,) and patches (B, P, d) of :meth:`forward` on the CPU; an
+                image without any starts from zeros.
 
         Rows are the patches with mean and deviation over the images taken out, as the batch
         norm does in training: before the first step its running statistics are nobody's.
@@ -151,10 +151,9 @@ class SurrogateClasses(nn.Module):
             return
         width = self.memory.num_features
         rows = torch.zeros(num_images, self.num_patches, width)
-        for indices, patches in self.seen:
+        for indices, patches in extracted:
             # Mirror images come apart; the mean of both is kept.
             rows.index_add_(0, indices, patches)
-        self.seen = []
         known = rows.abs().sum(dim=(1, 2)) > 0
         if known.sum() > 1:
             seen = F.normalize(rows[known], dim=2)

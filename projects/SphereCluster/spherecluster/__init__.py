@@ -6,9 +6,24 @@
 
 from __future__ import annotations
 
-from spherecluster.config import add_config, check_config
+from typing import Any
+
+from spherecluster import config
 from spherecluster.labeler import SphereClusterLabeler
 from spherecluster.meta_arch import SphereCluster
 from spherecluster.sphere_head import SphereHead
+from unreid.contracts import Project
 
-__all__ = ["SphereCluster", "SphereClusterLabeler", "SphereHead", "add_config", "check_config"]
+__all__ = ["SphereCluster", "SphereClusterLabeler", "SphereClusterProject", "SphereHead"]
+
+
+class SphereClusterProject(Project):
+    """Bottom-up clusters on the sphere [0], and its predecessors by their switches."""
+
+    def add_config(self, cfg: Any) -> None:
+        """Declare ``cfg.SPHERECLUSTER``."""
+        config.add_config(cfg)
+
+    def check_config(self, cfg: Any) -> None:
+        """Refuse values out of range."""
+        config.check_config(cfg)

@@ -19,17 +19,18 @@ from spherecluster.schedule import Schedule, merges_per_pass, possible_merges
 from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.partition import compact
 from unreid.clustering.silhouette import sphere_silhouette
+from unreid.contracts import Labeler
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.registry import LABELER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
 
 @LABELER_REGISTRY.register()
-class SphereClusterLabeler:
+class SphereClusterLabeler(Labeler):
     """Bottom-up clusters of all images.
 
     The partition is kept (and saved with every checkpoint): a progressive run merges on from it,
-    and a round is judged by it.
+    and the stability of a round is that of it.
 
     Args:
         cfg: ``SPHERECLUSTER.*`` is read.
@@ -44,18 +45,10 @@ class SphereClusterLabeler:
         self.schedule = Schedule.from_config(cfg)
         self.partition: np.ndarray | None = None
         self.passes = 0
-        judges = {"silhouette": self._silhouette, "stability": self._stability}
-        if self.settings.CHOICE in judges:
-            # Without the attribute the run judges no round.
-            self.judge = judges[self.settings.CHOICE]
+        self.selects_model = self.settings.CHOICE != "none"
 
     @classmethod
-    def from_config(cls, cfg: Any, images: UnlabelledImages) -> SphereClusterLabeler:
-        """A labeler that has seen nothing yet."""
-        return cls(cfg)
-
-    @staticmethod
-    def check_images(cfg: Any, images: UnlabelledImages) -> None:
+    def check_images(cls, cfg: Any, images: UnlabelledImages) -> None:
         """Refuse a training set that cannot hold two clusters.
 
         Raises:
@@ -135,12 +128,10 @@ class SphereClusterLabeler:
             labels = bottom_up(features, num_merges=per_pass, passes=passes, labels=labels, **rule)
         return bottom_up(features, num_merges=rest, labels=labels, **rule)
 
-    def _silhouette(self, bank: FeatureBank, pseudo: PseudoLabels) -> float:
-        """How compact the clusters became, on the sphere."""
-        return sphere_silhouette(bank.features, pseudo.labels)
-
-    def _stability(self, bank: FeatureBank, pseudo: PseudoLabels) -> float:
-        """How much of the partition the features would find again."""
+    def selection_score(self, bank: FeatureBank, pseudo: PseudoLabels) -> float:
+        """Return how compact the clusters are on the sphere, or how stable the partition is."""
+        if self.settings.CHOICE == "silhouette":
+            return sphere_silhouette(bank.features, pseudo.labels)
         assert self.partition is not None
         return stability(self.features_of(bank), self.partition, self._merge)
 

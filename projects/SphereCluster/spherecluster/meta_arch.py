@@ -70,13 +70,12 @@ class SphereCluster(MemoryReID):
         }
 
     @property
-    def idle_parameters(self) -> bool:
+    def find_unused_parameters(self) -> bool:
         """Every loss that is on is on in every step."""
         return False
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
         """Empty the table, or fill it and the classes from today's features alone."""
-        self._last = None
         classes = self.heads.classes
         if self.repelled and self.table_start == "zero":
             self.memory.clear(pseudo.num_clusters)
@@ -88,8 +87,8 @@ class SphereCluster(MemoryReID):
         if classes is not None:
             classes.reset(means)
 
-    def relabelled_parameters(self) -> list[nn.Parameter]:
-        """The class directions: what the optimiser knows of them is of other clusters."""
+    def label_parameters(self) -> list[nn.Parameter]:
+        """Return the class directions."""
         return [] if self.heads.classes is None else [self.heads.classes.weight]
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -104,8 +103,7 @@ class SphereCluster(MemoryReID):
             losses["loss_repelled"] = cluster_nce(self.memory(features, targets), targets)
         return losses
 
-    @torch.no_grad()
-    def on_step_end(self) -> None:
-        """Write this step's features into the table, where it is in use."""
+    def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
+        """Write the features of a batch into the table, where it is in use."""
         if self.repelled:
-            super().on_step_end()
+            super().update_memory(update)
