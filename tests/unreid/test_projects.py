@@ -26,11 +26,20 @@ def project(folder: Path, name: str, text: str) -> None:
 
 def test_calr__is_found_beside_the_package() -> None:
     assert "CALR" in discover_projects()
-    assert load_project("CALR").before_training is not None
+    assert load_project("CALR").name == "CALR"
+
+
+#: What a package needs beside its parts; a class of another name for each test.
+PROJECT = """from unreid.contracts import Project
+
+class {name}(Project):
+    def add_config(self, cfg):
+        cfg["seen"] = True
+"""
 
 
 def test_fourth_method__needs_a_folder_and_add_config_alone(folder: Path) -> None:
-    project(folder, "FourthMethod", "def add_config(cfg):\n    cfg['seen'] = True\n")
+    project(folder, "FourthMethod", PROJECT.format(name="FourthMethod"))
     (folder / "README.md").write_text("no project")
     (folder / "NoPackage").mkdir()
     assert list(discover_projects()) == ["FourthMethod"]
@@ -38,20 +47,39 @@ def test_fourth_method__needs_a_folder_and_add_config_alone(folder: Path) -> Non
     cfg: dict[str, bool] = {}
     loaded.add_config(cfg)
     loaded.check_config(cfg)
-    assert cfg == {"seen": True} and loaded.before_training is None
+    loaded.before_training(cfg, None, None)  # type: ignore[arg-type]
+    assert cfg == {"seen": True}
+    with pytest.raises(ValueError, match="PROJECT FourthMethod has nothing to draw"):
+        loaded.draw_pictures(cfg, "weights", "output")
     assert loaded.folder == folder / "FourthMethod"
 
 
-def test_package_without_add_config__is_named(folder: Path) -> None:
-    project(folder, "HalfMethod", "")
-    with pytest.raises(TypeError, match=r"halfmethod must offer add_config\(cfg\)"):
-        load_project("HalfMethod")
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("HalfMethod", "", "found none"),
+        ("TwinMethod", PROJECT.format(name="A") + PROJECT.format(name="B"), "found A, B"),
+    ],
+)
+def test_package_without_one_project__is_named(
+    folder: Path, name: str, text: str, found: str
+) -> None:
+    project(folder, name, text)
+    with pytest.raises(TypeError, match=rf"{name.lower()} must define one subclass of.*{found}"):
+        load_project(name)
+
+
+def test_project_without_add_config__cannot_be_loaded(folder: Path) -> None:
+    project(folder, "BareMethod", "from unreid.contracts import Project\n"
+            "class BareMethod(Project):\n    pass\n")
+    with pytest.raises(TypeError, match="add_config"):
+        load_project("BareMethod")
 
 
 def test_unknown_project__lists_what_exists(folder: Path) -> None:
     with pytest.raises(KeyError, match="PROJECT must be one of none in "):
         load_project("CALR")
-    project(folder, "OnlyMethod", "def add_config(cfg): pass\n")
+    project(folder, "OnlyMethod", PROJECT.format(name="OnlyMethod"))
     with pytest.raises(KeyError, match=r"one of OnlyMethod, got 'OnlyMethd'; did you mean"):
         load_project("OnlyMethd")
 

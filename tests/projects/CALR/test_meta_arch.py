@@ -50,7 +50,7 @@ def test_alignment__is_on_only_in_its_epochs(start: int, end: int, on: list[int]
     model.train()
     for epoch in range(4):
         tell(model, epoch)
-        losses = model(batch([0, 0, 1, 1], [0, 1, 0, 0]))
+        losses = model(batch([0, 0, 1, 1], [0, 1, 0, 0])).losses
         assert ("loss_camera" in losses) == (epoch in on)
 
 
@@ -107,8 +107,8 @@ def test_loss__is_the_weighted_cross_entropy_against_the_memory() -> None:
     model = network(CALR__ADVERSARY__ENABLED=False).train()
     tell(model, 0)
     given = batch([0, 0, 2, 1], [0, 1, 1, 0])
-    loss = model(given)["loss_inter"]
-    features = model._last[0]
+    losses, (features, _) = model(given)
+    loss = losses["loss_inter"]
     logits = features @ model.memory.centroids.t() / 0.05
     each = torch.nn.functional.cross_entropy(logits, given["targets"], reduction="none")
     weights = torch.from_numpy(cluster_weights(LABELS, CAMIDS))[given["targets"]]
@@ -118,7 +118,7 @@ def test_loss__is_the_weighted_cross_entropy_against_the_memory() -> None:
 def test_batch_of_single_camera_clusters__costs_zero_and_can_be_stepped() -> None:
     model = network(CALR__ADVERSARY__ENABLED=False).train()
     tell(model, 0)
-    losses = model(batch([1, 1, 1, 1], [0, 0, 0, 0]))
+    losses = model(batch([1, 1, 1, 1], [0, 0, 0, 0])).losses
     assert losses["loss_inter"].item() == 0.0
     losses["loss_inter"].backward()
     gradients = [p.grad for p in model.parameters() if p.requires_grad]
@@ -132,7 +132,7 @@ def test_gradient__of_the_alignment_is_reversed_for_features_only() -> None:
         model = network(CALR__ADVERSARY__FACTOR=factor).train()
         tell(model, 0)
         torch.manual_seed(1)
-        model(batch([0, 0, 1, 1], [0, 1, 0, 2]))["loss_camera"].backward()
+        model(batch([0, 0, 1, 1], [0, 1, 0, 2])).losses["loss_camera"].backward()
         grads.append((model.adversary.discriminator[0].weight.grad.clone(),
                       next(model.backbone.parameters()).grad.clone()))
     torch.testing.assert_close(grads[0][0], grads[1][0])

@@ -21,7 +21,7 @@ def losses(model: Any, epoch: int = 1, indices: list[int] | None = None) -> dict
     model.train()
     model.on_new_labels(labels(), bank(model), epoch)
     model.surrogate and model.surrogate.memory.reset(torch.randn_like(model.surrogate.memory.rows))
-    return model(batch(indices or SIDE_BY_SIDE))
+    return model(batch(indices or SIDE_BY_SIDE)).losses
 
 
 def test_schedule__is_surrogate_classes_alone_before_epoch_e0() -> None:
@@ -87,7 +87,7 @@ def test_losses__of_a_batch_of_one_person_are_finite() -> None:
     every = np.array([(i, j) for i in range(8) for j in range(i + 1, 8)])
     model.train()
     model.on_new_labels(labels(PseudoPairs(every, np.full(28, 0.1, np.float32))), bank(model), 1)
-    found = model(batch(SIDE_BY_SIDE))
+    found = model(batch(SIDE_BY_SIDE)).losses
     assert all(torch.isfinite(v) for v in found.values())
     assert float(found["loss_pair"].detach()) == 0.0
 
@@ -97,7 +97,7 @@ def test_losses__without_pairs_at_all_are_finite() -> None:
     none = PseudoPairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))
     model.train()
     model.on_new_labels(labels(none), bank(model), 1)
-    found = model(batch([0, 0, 3, 3]))
+    found = model(batch([0, 0, 3, 3])).losses
     assert set(found) == ALL and all(torch.isfinite(v) for v in found.values())
 
 
@@ -123,14 +123,19 @@ def test_features__without_heads_are_those_of_the_body() -> None:
 def test_label_step__fills_the_surrogate_rows_from_what_was_extracted() -> None:
     model = network().eval()
     with torch.inference_mode():
-        for indices in ([0, 1, 2, 3, 4], [5, 6, 7]):
-            model(batch(indices))
+        found = [model.extract_features(batch(indices))
+                 for indices in ([0, 1, 2, 3, 4], [5, 6, 7])]
+        for indices, (features, _) in zip(([0, 1, 2, 3, 4], [5, 6, 7]), found):
+            torch.testing.assert_close(features, model(batch(indices)))
+    model.on_extracted([extra for _, extra in found])
     model.on_new_labels(labels(), bank(model), 0)
     rows = model.surrogate.memory.rows
     torch.testing.assert_close(rows.norm(dim=2), torch.ones(rows.shape[:2]))
     before = rows.clone()
     with torch.inference_mode():
-        model(batch([0, 1]))
+        _, extra = model.extract_features(batch([0, 1]))
+    assert extra is None
+    model.on_extracted([extra])
     model.on_new_labels(labels(), bank(model), 1)
     assert torch.equal(model.surrogate.memory.rows, before)
 
@@ -145,17 +150,18 @@ def test_label_step__makes_the_rows_of_body_and_heads_from_the_bank() -> None:
         torch.testing.assert_close(model.memory.rows[group], F.normalize(part))
 
 
-def test_step_end__moves_the_rows_of_the_batch_only() -> None:
+def test_update_memory__moves_the_rows_of_the_batch_only() -> None:
     model = network()
     losses(model)
+    attributes = {k: v for k, v in vars(model).items() if k != "_generator"}
     before = model.memory.rows.clone(), model.surrogate.memory.rows.clone()
-    model.on_step_end()
+    update = model(batch(SIDE_BY_SIDE)).memory_update
+    assert {k: v for k, v in vars(model).items() if k != "_generator"} == attributes
+    assert torch.equal(model.memory.rows, before[0])
+    model.update_memory(update)
     for old, new in zip(before, (model.memory.rows, model.surrogate.memory.rows)):
         moved = (old != new).any(dim=2).any(dim=0)
         assert moved.nonzero().flatten().tolist() == sorted(set(SIDE_BY_SIDE))
-    after = model.memory.rows.clone()
-    model.on_step_end()
-    assert torch.equal(model.memory.rows, after)
 
 
 def test_beta__is_todays_percentile_or_its_moving_average() -> None:

@@ -122,7 +122,7 @@ def test_command__draws_heads_and_alignments(
         (["--pairs", "0"], "--pairs must be an integer >= 1, got 0"),
         (["--images", "1"], "--images must be an integer >= 2, got 1"),
         (["--config-file", str(ROOT / "projects/CALR/configs/market.yml")],
-         "PROJECT must be PseudoPair to show pairs, got 'CALR'"),
+         "PROJECT CALR has nothing to draw; PseudoPair has"),
         (["--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["PSEUDOPAIR.INTRA.ENABLED", "False", "PSEUDOPAIR.INTER.ENABLED", "False"],
          "must be True for pictures, got neither"),

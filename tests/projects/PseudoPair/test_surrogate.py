@@ -137,9 +137,8 @@ def test_crops__give_patches() -> None:
 def test_fill__starts_from_what_was_seen_standardised_over_the_images() -> None:
     made = classes(0)
     seen = F.normalize(torch.randn(5, 3, 4) + 3, dim=2)
-    made.remember(torch.tensor([3, 1]), seen[[3, 1]])
-    made.remember(torch.tensor([0, 2, 4]), seen[[0, 2, 4]])
-    made.fill(5)
+    parts = [torch.tensor([3, 1]), torch.tensor([0, 2, 4])]
+    made.fill(5, [(part, seen[part]) for part in parts])
     expected = F.normalize((seen - seen.mean(0)) / seen.std(0), dim=2)
     torch.testing.assert_close(made.memory.rows, expected.transpose(0, 1))
 
@@ -147,15 +146,13 @@ def test_fill__starts_from_what_was_seen_standardised_over_the_images() -> None:
 def test_fill__happens_once() -> None:
     made = classes(4)
     before = made.memory.rows.clone()
-    made.remember(torch.tensor([0]), patches_of(made, 1))
-    made.fill(4)
-    assert torch.equal(made.memory.rows, before) and made.seen == []
+    made.fill(4, [(torch.tensor([0]), patches_of(made, 1))])
+    assert torch.equal(made.memory.rows, before)
 
 
 def test_fill__leaves_rows_of_images_that_were_not_seen_empty() -> None:
     made = classes(0)
-    made.remember(torch.tensor([0, 2]), patches_of(made, 2))
-    made.fill(4)
+    made.fill(4, [(torch.tensor([0, 2]), patches_of(made, 2))])
     empty = made.memory.rows.abs().sum(dim=(0, 2)) == 0
     assert empty.tolist() == [False, True, False, True]
 

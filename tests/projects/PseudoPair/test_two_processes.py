@@ -9,7 +9,6 @@ import torch.nn.functional as F
 
 from pseudopair.memory import RowMemory
 from pseudopair.surrogate import SurrogateClasses
-from tests.projects.PseudoPair.networks import network
 from tests.unreid.engine.ranks import run_on_ranks
 from unreid.engine.distributed import gather_all
 
@@ -20,14 +19,12 @@ def started(batches: list[list[int]]) -> torch.Tensor:
     """The surrogate rows after a label step over these images."""
     torch.manual_seed(0)
     classes = SurrogateClasses(5, num_patches=2, num_features=4).eval()
+    found = []
     with torch.no_grad():
         for batch in batches:
             indices = torch.tensor(batch)
-            classes.remember(indices, classes(MAPS[indices], indices))
-    model = network()
-    model.surrogate = classes
-    model.extracted_parts(gather_all(model.extracted_part()))
-    classes.fill(8)
+            found.append((indices, classes(MAPS[indices], indices)))
+    classes.fill(8, [extra for part in gather_all(found) for extra in part])
     return classes.memory.rows
 
 

@@ -31,7 +31,7 @@ def features(channels: int, seed: int = 0) -> np.ndarray:
 def test_losses__are_those_that_are_on(settings: dict[str, object], names: set[str]) -> None:
     model = network(**settings).train()
     model.on_new_labels(PseudoLabels(LABELS), bank(features(1280)), 0)
-    losses = model(batch([0, 0, 1, 1]))
+    losses = model(batch([0, 0, 1, 1])).losses
     assert set(losses) == names
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.requires_grad)
@@ -41,8 +41,8 @@ def test_triplet__is_that_of_the_sphere_features() -> None:
     model = network(SPHERECLUSTER__TRIPLET__MARGIN=0.7).train()
     model.on_new_labels(PseudoLabels(LABELS), bank(features(1280)), 0)
     given = batch([0, 0, 1, 1])
-    loss = model(given)["loss_triplet"]
-    rows = model._last[0]
+    losses, (rows, _) = model(given)
+    loss = losses["loss_triplet"]
     torch.testing.assert_close(rows.norm(dim=1), torch.ones(4))
     torch.testing.assert_close(loss, hard_triplet(rows, given["targets"], 0.7))
 
@@ -50,11 +50,11 @@ def test_triplet__is_that_of_the_sphere_features() -> None:
 def test_repelled_loss__is_the_cross_entropy_against_the_table() -> None:
     model = network(BUC, DROPOUT=0.0).train()
     model.on_new_labels(PseudoLabels(LABELS), bank(features(1280)), 0)
-    model(batch([0, 1, 2, 2]))
-    model.on_step_end()
+    model.update_memory(model(batch([0, 1, 2, 2])).memory_update)
     given = batch([2, 1, 0, 0], seed=1)
-    loss = model(given)["loss_repelled"]
-    logits = model._last[0] @ model.memory.centroids.t() / 0.1
+    losses, (rows, _) = model(given)
+    loss = losses["loss_repelled"]
+    logits = rows @ model.memory.centroids.t() / 0.1
     torch.testing.assert_close(loss, cluster_nce(logits, given["targets"]))
     assert loss.item() != pytest.approx(np.log(3), abs=1e-3)
 
@@ -66,8 +66,7 @@ def test_new_labels__empty_the_table_whatever_was_in_it() -> None:
         model.on_new_labels(pseudo, bank(features(1280)), 0)
         assert model.memory.centroids.shape == (pseudo.num_clusters, 2048)
         assert not model.memory.centroids.any()
-        model(batch([0, 1, 1, 0]))
-        model.on_step_end()
+        model.update_memory(model(batch([0, 1, 1, 0])).memory_update)
         assert model.memory.centroids[:2].abs().sum() > 0
 
 
@@ -82,18 +81,17 @@ def test_new_labels__set_prefix_and_table_from_todays_features_alone() -> None:
         assert not classes.weight[len(means):].any()
         torch.testing.assert_close(model.memory.centroids, means)
     assert classes.weight is parameter
-    assert model.relabelled_parameters() == [parameter]
+    assert model.label_parameters() == [parameter]
 
 
-def test_relabelled_parameters__are_none_without_classes() -> None:
-    assert network().relabelled_parameters() == []
+def test_label_parameters__are_none_without_classes() -> None:
+    assert network().label_parameters() == []
 
 
 def test_table__is_left_alone_where_it_is_off() -> None:
     model = network().train()
     model.on_new_labels(PseudoLabels(LABELS), bank(features(1280)), 0)
-    model(batch([0, 0, 1, 1]))
-    model.on_step_end()
+    model.update_memory(model(batch([0, 0, 1, 1])).memory_update)
     assert model.memory.num_clusters == 0
 
 
@@ -107,9 +105,10 @@ def test_file_order__changes_no_loss() -> None:
         model.on_new_labels(PseudoLabels(labels), bank(features(1280)), 0)
         losses = []
         for step, targets in enumerate(([0, 1, 2, 2], [1, 1, 0, 2], [2, 0, 0, 1])):
-            loss = model(batch(names[targets].tolist(), seed=step))["loss_repelled"]
+            output = model(batch(names[targets].tolist(), seed=step))
+            loss = output.losses["loss_repelled"]
             loss.backward()
-            model.on_step_end()
+            model.update_memory(output.memory_update)
             losses.append(loss.item())
         found.append((losses, model.memory.centroids[torch.from_numpy(names)]))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)

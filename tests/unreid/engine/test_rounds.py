@@ -32,7 +32,7 @@ ROUNDS = {"SOLVER__MAX_EPOCH": 4}
 
 @pytest.fixture
 def two_epochs_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: epoch % 2 == 0, raising=False)
+    monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: epoch % 2 == 0)
 
 
 @pytest.mark.usefixtures("two_epochs_a_round")
@@ -70,7 +70,7 @@ def test_resume_inside_a_round__goes_on_with_its_labels(
 
 def test_batches_of_a_kept_epoch__are_others(synthetic_root: Path, tmp_path: Path,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: False, raising=False)
+    monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: False)
     seen: list[list[list[int]]] = []
     build = PseudoLabelHook._train_loader
 
@@ -84,18 +84,18 @@ def test_batches_of_a_kept_epoch__are_others(synthetic_root: Path, tmp_path: Pat
     assert seen[0] != seen[1]
 
 
-def test_relabelled_parameters__lose_their_moments_and_no_others(
+def test_label_parameters__lose_their_moments_and_no_others(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A moment gathered for class 7 must not push what class 7 is after a merge."""
     steps: dict[str, list[float]] = {"neck": [], "others": []}
-    step_end = MemoryReID.on_step_end
+    update_memory = MemoryReID.update_memory
 
     def neck(self: Any) -> list[torch.nn.Parameter]:
         return [self.heads.bottleneck[-1].weight]
 
-    def on_step_end(self: Any) -> None:
-        step_end(self)
+    def update(self: Any, batch: Any) -> None:
+        update_memory(self, batch)
         state = optimizers[-1].state
         steps["neck"].append(float(state[neck(self)[0]]["step"]))
         steps["others"].append(float(state[next(self.backbone.parameters())]["step"]))
@@ -108,37 +108,43 @@ def test_relabelled_parameters__lose_their_moments_and_no_others(
         optimizers.append(self)
 
     monkeypatch.setattr(torch.optim.Adam, "__init__", keep)
-    monkeypatch.setattr(MemoryReID, "relabelled_parameters", neck, raising=False)
-    monkeypatch.setattr(MemoryReID, "on_step_end", on_step_end)
+    monkeypatch.setattr(MemoryReID, "label_parameters", neck)
+    monkeypatch.setattr(MemoryReID, "update_memory", update)
     train_tiny(BASELINE, synthetic_root, tmp_path)
     assert steps["others"] == [1, 2, 3, 4]
     assert steps["neck"] == [1, 2, 1, 2]
 
 
-def judged(scores: list[float], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Labels judged, in order; the judge answers from a list."""
+def select_by(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let CALR's labeler select a model by this score."""
+    monkeypatch.setattr(CALRLabeler, "selects_model", True)
+    monkeypatch.setattr(CALRLabeler, "selection_score", score)
+
+
+def scored(scores: list[float], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """Labels scored, in order; the scores come from a list."""
     asked: list[np.ndarray] = []
 
-    def judge(self: Any, bank: FeatureBank, pseudo: PseudoLabels) -> float:
+    def score(self: Any, bank: FeatureBank, pseudo: PseudoLabels) -> float:
         asked.append(pseudo.labels)
         return scores[len(asked) - 1]
 
-    monkeypatch.setattr(CALRLabeler, "judge", judge, raising=False)
+    select_by(score, monkeypatch)
     return asked
 
 
 @pytest.mark.parametrize(
     ("scores", "chosen"), [([0.1, 0.3, 0.2], 1), ([0.3, 0.3, 0.3], 0), ([0.1, 0.2, 0.3], 2)]
 )
-def test_selected_round__is_the_best_judged_and_the_first_of_equals(
+def test_selected_round__is_the_best_scored_and_the_first_of_equals(
     scores: list[float], chosen: int, synthetic_root: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked = judged(scores, monkeypatch)
+    asked = scored(scores, monkeypatch)
     results = train_tiny(BASELINE, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3)
     assert results["selected"]["epoch"] == chosen
     assert results["selected"]["score"] == scores[chosen]
-    # Judged on the labels that were trained, not on the next ones.
+    # Scored on the labels that were trained, not on the next ones.
     for epoch, labels in enumerate(asked):
         stored = label_files(tmp_path)[f"labels/epoch_{epoch:03d}.npz"]["labels"]
         np.testing.assert_array_equal(labels, stored)
@@ -154,9 +160,9 @@ def test_selected_round__is_the_best_judged_and_the_first_of_equals(
 def test_selected_scores__are_those_of_its_own_weights(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged([0.2, 0.1, 0.0], monkeypatch)
+    scored([0.2, 0.1, 0.0], monkeypatch)
     longer = train_tiny(BASELINE, synthetic_root, tmp_path / "longer", SOLVER__MAX_EPOCH=3)
-    monkeypatch.delattr(CALRLabeler, "judge")
+    monkeypatch.setattr(CALRLabeler, "selects_model", False)
     shorter = train_tiny(BASELINE, synthetic_root, tmp_path / "shorter", SOLVER__MAX_EPOCH=1)
     assert longer["selected"]["mAP"] == shorter["after"]["mAP"]
     assert longer["selected"]["mAP"] != longer["after"]["mAP"]
@@ -165,8 +171,7 @@ def test_selected_scores__are_those_of_its_own_weights(
 def test_selection__survives_a_kill(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(CALRLabeler, "judge", lambda self, bank, pseudo: -float(
-        np.abs(bank.features[:5]).sum()), raising=False)
+    select_by(lambda self, bank, pseudo: -float(np.abs(bank.features[:5]).sum()), monkeypatch)
     whole = train_tiny(BASELINE, synthetic_root, tmp_path / "whole", SOLVER__MAX_EPOCH=3)
     with pytest.raises(Interrupted), interrupted_at_step(5):
         train_tiny(BASELINE, synthetic_root, tmp_path / "stopped", SOLVER__MAX_EPOCH=3)

@@ -24,6 +24,7 @@ from tests.projects.tiny_run import (
     load_tiny,
     train_tiny,
 )
+from unreid.contracts import ReIDModel, StepOutput
 from unreid.data.loader import SwappableLoader
 from unreid.engine import step as module
 from unreid.engine.step import (
@@ -42,7 +43,7 @@ CLUSTERS, WIDTH, SIDE = 6, 8, 4
 SHORT = {"SOLVER__MAX_EPOCH": 1, "UNSUP__ITERS_PER_EPOCH": 1}
 
 
-class Model(nn.Module):
+class Model(ReIDModel):
     """A network with batch norm over pairs of images, and a memory that its features move."""
 
     def __init__(self, update: str = "plain") -> None:
@@ -52,21 +53,18 @@ class Model(nn.Module):
         self.memory = ClusterMemory(WIDTH, update=update)
         self.memory.reset(F.normalize(torch.randn(CLUSTERS, WIDTH)))
         self.spoil: Any = lambda losses: losses
-        self._last: tuple[Tensor, Tensor] | None = None
         self.seen: list[list[int]] = []
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any]) -> StepOutput:
         features = F.normalize(self.backbone(batch["images"]).mean((2, 3)))
-        self._last = features.detach(), batch["targets"]
         loss = cluster_nce(self.memory(features, batch["targets"]), batch["targets"])
-        return self.spoil({"loss_memory": loss, "loss_other": 0.1 * features.square().sum(1).mean()
-                           + 0.1 * features[:, 0].mean()})
+        losses = {"loss_memory": loss, "loss_other": 0.1 * features.square().sum(1).mean()
+                  + 0.1 * features[:, 0].mean()}
+        return StepOutput(self.spoil(losses), (features.detach(), batch["targets"]))
 
-    def on_step_end(self) -> None:
-        assert self._last is not None
-        self.seen.append(self._last[1].tolist())
-        self.memory.update(*self._last)
-        self._last = None
+    def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
+        self.seen.append(update[1].tolist())
+        self.memory.update(*update)
 
 
 def batch(size: int = 16) -> dict[str, Any]:
@@ -138,18 +136,19 @@ def test_memory__moves_after_the_optimiser_and_by_every_part_once() -> None:
     model = Model()
     made = step_of(model, accumulate=4)
     order: list[str] = []
-    step, end = made.optimizer.step, model.on_step_end
+    step, end = made.optimizer.step, model.update_memory
     made.optimizer.step = lambda: (order.append("optimiser"), step())  # type: ignore[assignment]
-    model.on_step_end = lambda: (order.append("memory"), end())  # type: ignore[assignment]
+    model.update_memory = lambda update: (  # type: ignore[assignment]
+        order.append("memory"), end(update))
     made.run_step()
     assert order == ["optimiser", *["memory"] * 4]
     assert [t for part in model.seen for t in part] == batch()["targets"].tolist()
 
 
 def test_processes__exchange_gradients_after_the_last_part_alone() -> None:
-    class Wrapped(nn.Module):
+    class Wrapped(nn.parallel.DistributedDataParallel):
         def __init__(self) -> None:
-            super().__init__()
+            nn.Module.__init__(self)  # without other processes
             self.module, self.quiet, self.log = Model(), False, []
 
         def forward(self, data: dict[str, Any]) -> Any:

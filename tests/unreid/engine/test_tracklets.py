@@ -147,16 +147,17 @@ def test_pairs_of_tracklets__are_refused_with_what_to_do(
         train_tiny(BASELINE, synthetic_root, tmp_path, **VIDEO)
 
 
-def test_judge__sees_tracklets_too(
+def test_selection_score__sees_tracklets_too(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[tuple[int, int]] = []
 
-    def judge(self: Any, bank: FeatureBank, pseudo: PseudoLabels) -> float:
+    def score(self: Any, bank: FeatureBank, pseudo: PseudoLabels) -> float:
         lengths.append((len(bank), len(pseudo)))
         return 0.0
 
-    monkeypatch.setattr(CALRLabeler, "judge", judge, raising=False)
+    monkeypatch.setattr(CALRLabeler, "selects_model", True)
+    monkeypatch.setattr(CALRLabeler, "selection_score", score)
     train_tiny(BASELINE, synthetic_root, tmp_path, **VIDEO)
     images, _ = load_training_images(["DrawnVideo"])
     assert lengths == [(len(images.unit_indices),) * 2] * 2

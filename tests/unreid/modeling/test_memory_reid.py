@@ -10,6 +10,7 @@ import torch
 from fastreid.modeling.meta_arch import build_model
 
 from tests.projects.tiny_run import BASELINE, load_tiny
+from unreid.memory.cluster_memory import ClusterMemory
 from unreid.modeling.ghost_norm import GhostBatchNorm2d
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -74,32 +75,28 @@ def test_loss__is_the_cross_entropy_against_the_cluster_means() -> None:
     means /= np.linalg.norm(means, axis=1, keepdims=True)
     np.testing.assert_allclose(model.memory.centroids.numpy(), means, atol=1e-6)
     given = batch()
-    loss = model(given)["loss_memory"]
-    logits = model._last[0] @ torch.from_numpy(means).t() / 0.05
+    losses, (features, targets) = model(given)
+    assert torch.equal(targets, given["targets"]) and not features.requires_grad
+    loss = losses["loss_memory"]
+    logits = features @ torch.from_numpy(means).t() / 0.05
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, given["targets"]))
 
 
-def test_memory__moves_at_the_end_of_a_step_only_and_once() -> None:
+def test_forward__keeps_nothing_of_the_batch_and_leaves_the_memory() -> None:
     model = network().train()
     tell(model)
+    attributes = dict(vars(model))
     before = model.memory.centroids.clone()
-    model(batch())
+    output = model(batch())
+    assert vars(model) == attributes
     assert torch.equal(model.memory.centroids, before)
-    model.on_step_end()
+    model.update_memory(output.memory_update)
     moved = model.memory.centroids.clone()
     assert not torch.equal(moved, before)
-    model.on_step_end()
-    assert torch.equal(model.memory.centroids, moved)
-
-
-def test_memory__forgets_a_batch_of_the_labels_before() -> None:
-    model = network().train()
-    tell(model)
-    model(batch())
-    tell(model)
-    fresh = model.memory.centroids.clone()
-    model.on_step_end()
-    assert torch.equal(model.memory.centroids, fresh)
+    expected = ClusterMemory(model.memory.num_features, momentum=model.memory.momentum)
+    expected.reset(before)
+    expected.update(*output.memory_update)
+    assert torch.equal(expected.centroids, moved)
 
 
 def test_new_labels__of_another_number_of_clusters_replace_the_memory() -> None:
@@ -125,5 +122,5 @@ def test_features__are_unit_rows_in_both_modes() -> None:
     model = network()
     tell(model)
     torch.testing.assert_close(model.eval()(batch()).norm(dim=1), torch.ones(4))
-    model.train()(batch())
-    torch.testing.assert_close(model._last[0].norm(dim=1), torch.ones(4))
+    features, _ = model.train()(batch()).memory_update
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(4))
