@@ -105,9 +105,9 @@ class Parts:
 
     def knn(self) -> None:
         """Exact: all by all."""
-        from unreid.engine.neighbours import find_neighbours
+        from unreid.labels.neighbours import Search
 
-        self.neighbours = find_neighbours(self.bank, 30, "cpu")
+        self.neighbours = Search()(self.bank.features).knn(30)
 
     def jaccard(self) -> None:
         from unreid.graph.jaccard import jaccard_distance

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,11 +22,13 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 
 # Imported for what they register.
 import unreid.data.samplers
+import unreid.labels.labeler
 import unreid.modeling.memory_reid  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
 from unreid.contracts import Project
 from unreid.data.augment import check_input
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
+from unreid.labels.config import add_label_config, check_label_config
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import load_project, resolve_config
 from unreid.reading.tensors import load_tensors
@@ -46,7 +49,7 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.PROJECT = ""
 
     cfg.UNSUP = CfgNode()
-    # Who turns features into labels: a name of LABELER_REGISTRY.
+    # What assigns the labels: a name of LABELER_REGISTRY; ClusterLabeler clusters by UNSUP.CLUSTER.
     cfg.UNSUP.LABELER = ""
     # Iterations between two label refreshes: unsupervised papers' "iters".
     cfg.UNSUP.ITERS_PER_EPOCH = 200
@@ -56,9 +59,9 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.CENTER_CAMERAS = False
     # Images whose weight equals one global mean when a camera's mean is estimated.
     cfg.UNSUP.CENTER_SHRINKAGE = 16.0
-    # Beyond its mean, even out each camera's covariance: the power, 0 (off) to 0.5 (whitening).
+    # Per-camera whitening beyond the mean: the power, 0 (off) to 0.5 (full whitening).
     cfg.UNSUP.WHITEN_CAMERAS = 0.0
-    # Draw each feature towards its k nearest mutual neighbours before labelling; 0 does not.
+    # Average each feature with its k mutual nearest neighbours before labelling; 0 does not.
     cfg.UNSUP.SMOOTH_NEIGHBOURS = 0
     # Extract with the flipped image too, and average: twice the time, steadier labels.
     cfg.UNSUP.EXTRACT_FLIP = False
@@ -79,10 +82,7 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.EVAL_BEFORE = True
     # Write report.html into OUTPUT_DIR at the end; a report that fails never fails a training.
     cfg.UNSUP.REPORT = True
-    # k-reciprocal Jaccard distance: neighbours, and neighbours of the query expansion.
-    cfg.UNSUP.JACCARD = CfgNode()
-    cfg.UNSUP.JACCARD.K1 = 30
-    cfg.UNSUP.JACCARD.K2 = 6
+    add_label_config(cfg)
     # Cluster memory: tau, m, and "plain" (every sample) or "hard" (the least similar one).
     cfg.UNSUP.MEMORY = CfgNode()
     cfg.UNSUP.MEMORY.TEMPERATURE = 0.05
@@ -189,9 +189,10 @@ def load_config(
         raise ValueError(f"options must come as KEY VALUE pairs, got an odd number: {opts}")
     loaded = _read_yaml(config_file)
     given = dict(zip(opts[::2], opts[1::2]))
+    project = load_project(given.get("PROJECT", loaded.get("PROJECT", "")))
+    loaded, opts = _renamed(loaded, opts, project, config_file)
     cfg = get_cfg()
     add_unreid_config(cfg)
-    project = load_project(given.get("PROJECT", loaded.get("PROJECT", "")))
     project.add_config(cfg)
     _check_keys([k for k, _ in flat_keys(loaded)], cfg, config_file)
     _check_keys(opts[::2], cfg, "command line")
@@ -210,6 +211,34 @@ def load_config(
     if freeze:
         cfg.freeze()
     return cfg, project
+
+
+def _renamed(
+    loaded: CfgNode, opts: list[str], project: Project, config_file: str
+) -> tuple[CfgNode, list[str]]:
+    """The file's keys and the options under their present names, with a warning for an old one."""
+    renamed = CfgNode()
+    for key, value in flat_keys(loaded):
+        *nodes, leaf = _present_name(project, key, value, config_file)[0].split(".")
+        node = renamed
+        for name in nodes:
+            node = node.setdefault(name, CfgNode())
+            if not isinstance(node, CfgNode):
+                raise KeyError(f"{config_file}: config key {name!r} must have keys below it")
+        node[leaf] = project.rename_key(key, value)[1]
+    pairs = [_present_name(project, key, value, "command line")
+             for key, value in zip(opts[::2], opts[1::2])]
+    return renamed, [word for pair in pairs for word in pair]
+
+
+def _present_name(project: Project, key: str, value: Any, source: str) -> tuple[str, Any]:
+    found = project.rename_key(key, value)
+    if found[0] != key:
+        warnings.warn(f"{source}: config key {key} is called {found[0]} now"
+                      + (f", and its value {value} {found[1]}" if found[1] != value else "")
+                      + "; the old name will be removed in the next version", FutureWarning,
+                      stacklevel=4)
+    return found
 
 
 def _whole_to_fraction(loaded: CfgNode, fractions: set[str], prefix: str = "") -> None:
@@ -269,8 +298,6 @@ def check_unreid_config(cfg: CfgNode) -> None:
         ("UNSUP.ITERS_PER_EPOCH", unsup.ITERS_PER_EPOCH, 1),
         ("UNSUP.SEED", unsup.SEED, 0),
         ("UNSUP.SMOOTH_NEIGHBOURS", unsup.SMOOTH_NEIGHBOURS, 0),
-        ("UNSUP.JACCARD.K1", unsup.JACCARD.K1, 2),
-        ("UNSUP.JACCARD.K2", unsup.JACCARD.K2, 1),
         ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 1),
         ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 2),
         ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
@@ -284,6 +311,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
         check_integer(key, value, low)
     if cfg.MODEL.GHOST_BN == 1:
         raise ValueError("MODEL.GHOST_BN must be 0 or an integer >= 2, got 1")
+    check_label_config(cfg)
     check_number("UNSUP.CENTER_SHRINKAGE", unsup.CENTER_SHRINKAGE, 0)
     check_number("UNSUP.WHITEN_CAMERAS", unsup.WHITEN_CAMERAS, 0, 0.5)
     if unsup.WHITEN_CAMERAS and not unsup.CENTER_CAMERAS:

@@ -162,6 +162,15 @@ class Project(ABC):
     def add_config(self, cfg: Any) -> None:
         """Declare the method's keys, ``cfg.MYMETHOD.*``, with their defaults."""
 
+    def rename_key(self, key: str, value: Any) -> tuple[str, Any]:
+        """Return the present name and value of a config key that was given under an old name.
+
+        Args:
+            key: Dotted, of a file or of the command line.
+            value: As given there, on the command line as a string.
+        """
+        return key, value
+
     def check_config(self, cfg: Any) -> None:
         """Raise ValueError for a value out of range."""
 

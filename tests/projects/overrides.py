@@ -37,8 +37,8 @@ OF_PROJECT: dict[str, dict[str, str]] = {
         "CALR.INTRA.IMS_PER_BATCH": "4",
         "CALR.INTRA.NUM_INSTANCE": "2",
         "CALR.INTRA.WITH_IBN": "False",  # MobileNetV2 has no IBN layers
-        "CALR.KNN.K": "2",  # nearest neighbours alone never hang together as one
-        "CALR.MIN_CLUSTER_SIZE": "2",
+        "UNSUP.KNN.K": "2",  # nearest neighbours alone never hang together as one
+        "UNSUP.CLUSTER.MIN_SIZE": "2",
     },
     "PseudoPair": {
         "PSEUDOPAIR.EXPECTED_POSITIVES": "3.0",

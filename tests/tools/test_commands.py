@@ -145,10 +145,13 @@ def test_same_thing__has_the_same_name_in_every_command() -> None:
 
 
 def test_label_methods__are_those_of_the_library() -> None:
-    from unreid.inference.labelling import CLUSTERERS, DEFAULT
+    from unreid.inference.labelling import DEFAULT
+    from unreid.labels.clusterers import CLUSTERER_REGISTRY, parameters
 
     assert label.DEFAULT == DEFAULT
-    assert {n: (c.idea, dict(c.defaults)) for n, c in CLUSTERERS.items()} == label.METHODS
+    found = {name: (CLUSTERER_REGISTRY.get(name).summary, dict(parameters(name)))
+             for name in CLUSTERER_REGISTRY}
+    assert found == label.METHODS
 
 
 def test_export_kinds__are_those_of_the_library() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 from tests.tools.using import load_tool
 from tests.unreid.inference.making import fill, make_run, truncate
+from unreid.config import CfgNode
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,29 @@ def test_folder_becomes_a_csv_and_sheets(
     assert len(list((tmp_path / "sheets").iterdir())) == 3
 
 
+@pytest.mark.parametrize("setting", ["UNSUP.WHITEN_CAMERAS 0.5", "UNSUP.SMOOTH_NEIGHBOURS 3"])
+def test_transforms_of_the_run__are_those_of_its_training(
+    setting: str, tool: ModuleType, run_folder: Path, tmp_path: Path
+) -> None:
+    """Whitening and smoothing were left out: the CSV was the same with and without them."""
+    fill(tmp_path / "crops", [f"cam{camera}/{i}.png" for camera in range(2) for i in range(12)])
+    key, value = setting.split()
+    tables = []
+    for name, change in (("plain", {}), ("changed", {key: value})):
+        folder = tmp_path / name
+        shutil.copytree(run_folder, folder)
+        cfg = CfgNode(yaml.safe_load((folder / "config.yaml").read_text()))
+        cfg.UNSUP.CENTER_CAMERAS = True
+        cfg.merge_from_list([word for pair in change.items() for word in pair])
+        (folder / "config.yaml").write_text(cfg.dump())
+        output = tmp_path / f"{name}.csv"
+        assert tool.main(["--run", str(folder), "--images", str(tmp_path / "crops"),
+                          "--camera", "subfolder", "--output", str(output), "--method",
+                          "bottom_up", "--num-clusters", "6", "--min-size", "1"]) == 0
+        tables.append(output.read_text())
+    assert tables[0] != tables[1]
+
+
 def test_one_picture__is_nobody(tool: ModuleType, run_folder: Path, tmp_path: Path) -> None:
     fill(tmp_path / "crops", ["a.png"])
     output = tmp_path / "labels.csv"
@@ -75,7 +101,7 @@ def test_config_and_weights__do_as_a_run(
     ("arguments", "words"),
     [
         (["--eps", "0.5"], "--eps is a setting of dbscan, not of --method map_equation"),
-        (["--clusters", "5"], "--clusters is a setting of bottom_up, agglomerative, not of"),
+        (["--clusters", "5"], "--num-clusters is a setting of agglomerative, bottom_up, not of"),
         (["--neighbors", "5"], "unknown option --neighbors; did you mean '--neighbours'?"),
         (["--weights", "w"], ""),
     ],
@@ -106,4 +132,4 @@ def test_help__has_an_example_and_every_clusterer(
         tool.parse(["--help"])
     text = capsys.readouterr().out
     assert "example:\n  unreid label --run" in text
-    assert all(name in text for name in ("dbscan:", "agglomerative:", "--eps 0.5", "--k1 30"))
+    assert all(name in text for name in ("dbscan:", "agglomerative:", "--eps 0.6", "--k1 30"))

@@ -86,7 +86,7 @@ def test_infomap_without_the_package__is_one_line_that_names_the_extra(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec",
                         lambda name, *a: None if name == "infomap" else find(name, *a))
-    opts = ["MODEL.BACKBONE.PRETRAIN", "False", "CALR.CLUSTER", "infomap"]
+    opts = ["MODEL.BACKBONE.PRETRAIN", "False", "UNSUP.CLUSTER.NAME", "infomap"]
     assert tool.main([*CONFIG, *opts]) == 2
     assert 'pip install "unreid[infomap]"' in capsys.readouterr().err
 

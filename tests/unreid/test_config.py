@@ -34,20 +34,27 @@ OUT_OF_RANGE = [
     ("TEST.METRIC", "cosin", "one of 'cosine', 'euclidean'"),
     ("MODEL.GHOST_BN", 1, "0 or an integer >= 2"),
     ("MODEL.GHOST_BN", -4, "an integer >= 0"),
-    ("CALR.CLUSTER", "dbscam", "one of 'map_equation', 'infomap', 'dbscan', 'agglomerative'"),
+    ("UNSUP.KNN.METHOD", "faiss", "one of 'exact', 'ivf', 'hnsw'"),
+    ("UNSUP.KNN.NUM_PROBES", 0, "an integer >= 1"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.UPDATE", "passes", "one of 'exact', 'pass'"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.LINKAGE", "ward", "one of 'average'"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.REGULARIZER", "none", "one of "),
+    ("UNSUP.CLUSTER.AGGLOMERATIVE.NUM_CLUSTERS", -1, "an integer >= 0"),
+    ("UNSUP.CLUSTER.AGGLOMERATIVE.IMAGES_PER_CLUSTER", 0, "an integer >= 1"),
+    ("UNSUP.CLUSTER.AGGLOMERATIVE.LINKAGE", "ward", "one of 'average'"),
     ("CALR.INTRA.CLUSTER", "ward", "one of 'jaccard', 'sse'"),
     ("CALR.INTRA.EPOCHS", 0, "an integer >= 1"),
     ("CALR.INTRA.ITERS_PER_EPOCH", 0, "an integer >= 1"),
     ("CALR.INTRA.NUM_CLUSTERS", -1, "an integer >= 0"),
     ("CALR.INTRA.IMAGES_PER_CLUSTER", 0, "an integer >= 1"),
-    ("CALR.KNN.K", 1, "an integer >= 2"),
-    ("CALR.KNN.MIN_SIMILARITY", 1.5, "a number >= 0 and <= 1"),
-    ("CALR.MIN_CLUSTER_SIZE", 0, "an integer >= 1"),
-    ("CALR.DBSCAN.EPS", 0.0, "a number > 0 and <= 1"),
-    ("CALR.DBSCAN.MIN_SAMPLES", 0, "an integer >= 1"),
-    ("CALR.AGGLOMERATIVE.NUM_CLUSTERS", -2, "an integer >= -1"),
-    ("CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER", 0, "an integer >= 1"),
-    ("CALR.AGGLOMERATIVE.WEIGHT", -1.0, "a number >= 0"),
+    ("UNSUP.KNN.K", 1, "an integer >= 2"),
+    ("UNSUP.KNN.MIN_SIMILARITY", 1.5, "a number >= 0 and <= 1"),
+    ("UNSUP.CLUSTER.MIN_SIZE", 0, "an integer >= 1"),
+    ("UNSUP.CLUSTER.DBSCAN.EPS", 0.0, "a number > 0 and <= 1"),
+    ("UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES", 0, "an integer >= 1"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.NUM_CLUSTERS", -2, "an integer >= -1"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.IMAGES_PER_CLUSTER", 0, "an integer >= 1"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.WEIGHT", -1.0, "a number >= 0"),
     ("CALR.REFINE.PIVOT", "first", "one of 'max', 'last'"),
     ("CALR.WEIGHTS.START_EPOCH", -1, "an integer >= 0"),
     ("CALR.ADVERSARY.START_EPOCH", -1, "an integer >= 0"),
@@ -95,6 +102,33 @@ def test_unknown_name__lists_what_exists_and_suggests_the_nearest(
     assert f"got {value!r}; did you mean {hint!r}?" in message
 
 
+def test_unknown_clusterer__lists_those_that_exist() -> None:
+    with pytest.raises(KeyError, match=r"UNSUP.CLUSTER.NAME must be a registered clusterer"
+                       r" \(agglomerative, bottom_up, dbscan, infomap, map_equation\), got"
+                       r" 'dbscam'; did you mean 'dbscan'"):
+        load("UNSUP.CLUSTER.NAME", "dbscam")
+
+
+def test_old_names_of_cluster_keys__are_read_with_a_warning(tmp_path: Path) -> None:
+    """The keys that CALR had alone: on the command line and in files, which runs have written."""
+    file = tmp_path / "mine.yml"
+    file.write_text(f"_BASE_: {ROOT / MARKET}\nCALR:\n  CLUSTER: agglomerative\n"
+                    "  KNN: {K: 7}\n  AGGLOMERATIVE: {WEIGHT: 0}\n")
+    with pytest.warns(FutureWarning) as record:
+        cfg, _ = load_config(str(file), ["CALR.DBSCAN.EPS", "0.3", "CALR.MIN_CLUSTER_SIZE", "2",
+                                         "MODEL.BACKBONE.PRETRAIN", "False"])
+    cluster = cfg.UNSUP.CLUSTER
+    assert (cluster.NAME, cfg.UNSUP.KNN.K, cluster.BOTTOM_UP.WEIGHT) == ("bottom_up", 7, 0.0)
+    assert (cluster.DBSCAN.EPS, cluster.MIN_SIZE) == (0.3, 2)
+    said = [str(warning.message) for warning in record]
+    assert len(said) == 5
+    assert any(f"{file}: config key CALR.CLUSTER is called UNSUP.CLUSTER.NAME now, and its value"
+               " agglomerative bottom_up" in line for line in said)
+    assert any(line.startswith("command line: config key CALR.DBSCAN.EPS is called"
+                               " UNSUP.CLUSTER.DBSCAN.EPS now;") for line in said)
+    assert "CLUSTER" not in cfg.CALR and "KNN" not in cfg.CALR
+
+
 def test_unknown_pooling__is_refused_before_any_image_is_read() -> None:
     with pytest.raises(KeyError, match=r"MODEL.HEADS.POOL_LAYER must be one of .*did you mean"):
         load("MODEL.HEADS.POOL_LAYER", "GlobalAveragePool")
@@ -105,7 +139,7 @@ def test_unknown_pooling__is_refused_before_any_image_is_read() -> None:
     [
         ("SOLVER.MAX_EPOCHS", "SOLVER.MAX_EPOCH"),
         ("UNSUP.CENTRE_CAMERAS", "UNSUP.CENTER_CAMERAS"),
-        ("CALR.KNN.MIN_SIMILARTY", "CALR.KNN.MIN_SIMILARITY"),
+        ("UNSUP.KNN.MIN_SIMILARTY", "UNSUP.KNN.MIN_SIMILARITY"),
         ("ITERS_PER_EPOCH", "UNSUP.ITERS_PER_EPOCH"),
     ],
 )
@@ -126,7 +160,7 @@ def test_unknown_key__names_the_nearest(key: str, hint: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("SOLVER.MAX_EPOCH", "many"), ("UNSUP.CENTER_CAMERAS", "3"), ("CALR.KNN.K", "1.5"),
+    [("SOLVER.MAX_EPOCH", "many"), ("UNSUP.CENTER_CAMERAS", "3"), ("UNSUP.KNN.K", "1.5"),
      ("DATASETS.NAMES", "Market1501"), ("MODEL.DEVICE", "3")],
 )
 def test_value_of_the_wrong_type__names_source_and_key(
@@ -208,8 +242,8 @@ def test_infomap__without_the_package_names_the_extra(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.util, "find_spec",
                         lambda name, *a: None if name == "infomap" else find(name, *a))
     with pytest.raises(ImportError, match=r'pip install "unreid\[infomap\]"'):
-        load("CALR.CLUSTER", "infomap")
-    assert load("CALR.CLUSTER", "map_equation").CALR.CLUSTER == "map_equation"
+        load("UNSUP.CLUSTER.NAME", "infomap")
+    assert load("UNSUP.CLUSTER.NAME", "map_equation").UNSUP.CLUSTER.NAME == "map_equation"
 
 
 def test_device__falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

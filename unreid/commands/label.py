@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from unreid.cli import Parser, guarded, warn
@@ -34,21 +35,24 @@ from unreid.commands.options import (
     reading_of,
 )
 
-#: The clusterers of :mod:`unreid.inference.labelling`, which is slow to import: name -> (idea,
-#: settings). A test compares the two.
-_GRAPH = {"neighbours": 15, "min_similarity": 0.5, "seed": 0}
+#: The clusterers of :mod:`unreid.labels.clusterers`, which is slow to import: name -> (summary,
+#: parameters). A test compares the two.
+_GRAPH = {"k": 15, "min_similarity": 0.5, "seed": 0}
 _JACCARD = {"k1": 30, "k2": 6}
-_SIZE = {"clusters": 0, "images_per_cluster": 12}
+_SIZE = {"num_clusters": 0, "images_per_cluster": 12}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "dbscan": ("density on the k-reciprocal Jaccard distance; finds the number, leaves noise",
-               {"eps": 0.5, "min_samples": 4, **_JACCARD}),
+               {"eps": 0.6, "min_samples": 4, **_JACCARD}),
     "map_equation": ("communities of the graph of neighbours; finds the number", _GRAPH),
-    "bottom_up": ("exact average linkage of features with SSE, to a given number; for many images",
-                  _SIZE),
+    "bottom_up": ("merging of features by average linkage with SSE, to a given number",
+                  {**_SIZE, "linkage": "average", "regularizer": "sse", "weight": 0.01,
+                   "update": "exact", "pass_rule": "union"}),
     "agglomerative": ("average linkage on the Jaccard distance, to a given number; to 20,000"
-                      " images", {**_SIZE, **_JACCARD}),
+                      " images", {**_SIZE, "linkage": "average", **_JACCARD}),
     "infomap": ("map_equation by the GPL package infomap (an extra)", _GRAPH),
 }
+#: Earlier names of options, accepted too.
+OLD_NAMES = {"num_clusters": "--clusters", "k": "--neighbours"}
 DEFAULT = "dbscan"
 
 
@@ -69,7 +73,8 @@ def build_parser() -> Parser:
         for name, (idea, defaults) in METHODS.items()))
     group.add_argument("--method", default=DEFAULT, choices=tuple(METHODS), help=f"({DEFAULT})")
     for name, value in {k: v for _, d in METHODS.values() for k, v in d.items()}.items():
-        group.add_argument(f"--{name.replace('_', '-')}", type=type(value), help=argparse.SUPPRESS)
+        names = [f"--{name.replace('_', '-')}", *([OLD_NAMES[name]] if name in OLD_NAMES else [])]
+        group.add_argument(*names, dest=name, type=type(value), help=argparse.SUPPRESS)
     group.add_argument("--min-size", type=int, default=2, metavar="N",
                        help="smaller clusters become -1 (2)")
     before = parser.add_argument_group("before clustering, as the training did")
@@ -113,20 +118,34 @@ def main(arguments: list[str] | None = None) -> int:
     return guarded(lambda: run(args))
 
 
-def transforms(args: Any, unsup: Any, cameras: int) -> dict[str, Any]:
-    """Return the transforms before clustering: of the command line, else of the run's config."""
-    centre = unsup.CENTER_CAMERAS if args.center_cameras is None else args.center_cameras
-    whiten = args.whiten_cameras
-    if whiten is None:
-        whiten = unsup.WHITEN_CAMERAS if centre else 0.0
-    elif whiten and not centre:
+def transforms(args: Any, cfg: Any, search: Any, cameras: int) -> Sequence[Any]:
+    """Return the transforms before clustering: of the command line, else of the run's config.
+
+    Args:
+        args: The command line.
+        cfg: The config of the model.
+        search: Finds the neighbours of smoothing.
+        cameras: Number of cameras of the images.
+
+    Raises:
+        ValueError: whitening without camera centring.
+    """
+    from unreid.labels.transforms import transforms_from_config
+
+    unsup = cfg.UNSUP
+    center = unsup.CENTER_CAMERAS if args.center_cameras is None else args.center_cameras
+    if args.whiten_cameras and not center:
         raise ValueError("--whiten-cameras goes beyond --center-cameras: give both")
-    if centre and cameras < 2:
+    if center and cameras < 2:
         warn("all images count as one camera, so cameras are not centred as in training; say where"
              " cameras are written: --camera-pattern, --csv or --camera subfolder")
-    smooth = unsup.SMOOTH_NEIGHBOURS if args.smooth_neighbours is None else args.smooth_neighbours
-    return {"shrinkage": unsup.CENTER_SHRINKAGE if centre else None, "whitening": whiten,
-            "smoothing": smooth}
+    wanted = cfg.clone()
+    wanted.defrost()
+    if args.whiten_cameras is not None:
+        wanted.UNSUP.WHITEN_CAMERAS = args.whiten_cameras
+    if args.smooth_neighbours is not None:
+        wanted.UNSUP.SMOOTH_NEIGHBOURS = args.smooth_neighbours
+    return transforms_from_config(wanted, search, center=center)
 
 
 def run(args: Any) -> int:
@@ -135,15 +154,17 @@ def run(args: Any) -> int:
     items = read_images(args.images, reading_of(args))
 
     from unreid.inference.labelling import label_pictures, summary
+    from unreid.labels.neighbours import Search
 
     predictor = build_predictor(args)
     embedded = predictor.embed_files([item.path for item in items], skip_bad=args.skip_bad)
     for path, reason in embedded.bad.items():
         sys.stderr.write(f"left out: {path} ({reason})\n")
     items = tuple(items[i] for i in embedded.kept)
-    before = transforms(args, predictor.cfg.UNSUP, len({item.camera for item in items}))
+    search = Search.from_config(predictor.cfg)
+    before = transforms(args, predictor.cfg, search, len({item.camera for item in items}))
     labelled = label_pictures(items, embedded.features, args.method, min_size=args.min_size,
-                              settings=args.settings, **before)
+                              settings=args.settings, transforms=before, search=search)
     labelled.write(args.output, args.images)
     said = summary(labelled)
     print(f"{said}\nlabels: {os.path.abspath(args.output)}")

@@ -49,8 +49,6 @@ def draw(args: argparse.Namespace) -> None:
     from unreid.config import load_config
 
     cfg, project = load_config(args.config_file, args.opts)
-    if project.draw_pictures is None:
-        raise ValueError(f"PROJECT must be PseudoPair to show pairs, got {project.name!r}")
     for path in project.draw_pictures(
         cfg, args.weights, args.output, num_pairs=args.pairs, num_images=args.max_images
     ):

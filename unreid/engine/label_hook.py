@@ -28,12 +28,10 @@ from unreid.engine.agreement import seed_alike, seed_apart
 from unreid.engine.atomic import save_arrays
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
-from unreid.engine.neighbours import find_neighbours
 from unreid.engine.selection import Selection
 from unreid.evaluation.label_scorer import LabelScorer
-from unreid.graph.centering import center_cameras
-from unreid.graph.smoothing import smooth_mutual
-from unreid.graph.whitening import whiten_cameras
+from unreid.labels.neighbours import Search
+from unreid.labels.transforms import apply_transforms, transforms_from_config
 from unreid.registry import SAMPLER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -88,6 +86,7 @@ class PseudoLabelHook(HookBase):
         self.cfg = cfg
         self.images = images
         self.labeler = labeler
+        self.transforms = transforms_from_config(cfg, Search.from_config(cfg))
         self.loader = loader
         self.quality = quality
         self.selection = selection
@@ -184,26 +183,13 @@ class PseudoLabelHook(HookBase):
             self.trainer.optimizer.state.pop(parameter, None)
 
     def bank_for_labelling(self, bank: FeatureBank) -> FeatureBank:
-        """The bank that the labeler sees: of tracklets, each the mean of its frames [0]; with the
-        cameras centred or evened out, and neighbours drawn together. The memory is always made of
-        features as extracted."""
+        """Return the bank that the labeler sees: of tracklets, each the mean of its frames [0];
+        after the transforms of ``UNSUP``. The memory is always made of features as extracted."""
         tracklets = self.images.tracklets
         if tracklets is not None:
             camids = bank.camids[self.images.unit_indices]
             bank = FeatureBank(centroids(bank.features, tracklets), camids)
-        unsup = self.cfg.UNSUP
-        if unsup.CENTER_CAMERAS and unsup.WHITEN_CAMERAS:
-            evened = whiten_cameras(bank.features, bank.camids, power=unsup.WHITEN_CAMERAS,
-                                    mean_shrinkage=unsup.CENTER_SHRINKAGE)
-            bank = FeatureBank(evened, bank.camids)
-        elif unsup.CENTER_CAMERAS:
-            centred = center_cameras(bank.features, bank.camids, unsup.CENTER_SHRINKAGE)
-            bank = FeatureBank(centred, bank.camids)
-        if unsup.SMOOTH_NEIGHBOURS:
-            neighbours = find_neighbours(bank, unsup.SMOOTH_NEIGHBOURS + 1, self.cfg.MODEL.DEVICE)
-            smoothed = smooth_mutual(bank.features, unsup.SMOOTH_NEIGHBOURS, neighbours=neighbours)
-            bank = FeatureBank(smoothed, bank.camids)
-        return bank
+        return apply_transforms(bank, self.transforms)
 
     def _of_images(self, pseudo: PseudoLabels) -> PseudoLabels:
         """Every frame has the label of its tracklet."""

@@ -1,151 +1,53 @@
-"""Pseudo identities of any features, by each clusterer of :mod:`unreid.clustering` by its name.
+"""Pseudo identities of the images of a folder, by the label step of training.
 
-Notation: N images, D channels, C clusters, k neighbours.
+Notation: N images, D channels, C clusters.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from unreid.checks import check_choice, check_features, check_integer, nearest
-from unreid.clustering import agglomerative, bottom_up, compact, dbscan, infomap, map_equation
+from unreid.checks import check_integer
+from unreid.clustering.partition import compact
 from unreid.data.folder import FolderItem
 from unreid.evaluation.label_quality import label_quality
-from unreid.graph import jaccard_distance, knn
-from unreid.graph.centering import center_cameras
-from unreid.graph.smoothing import smooth_mutual
-from unreid.graph.whitening import whiten_cameras
 from unreid.inference.confidence import confidence
 from unreid.inference.pictures import Cell, draw_grid, remove_sheets, save_picture
 from unreid.inference.tables import write_csv
+from unreid.labels.clusterers import build_clusterer
+from unreid.labels.neighbours import Neighbours, Search
+from unreid.labels.transforms import CenterCameras, Transform, WhitenCameras, apply_transforms
+from unreid.structures import FeatureBank
 
 #: The clusterer when none is asked for.
 DEFAULT = "dbscan"
-#: ``agglomerative`` holds N (N - 1) / 2 doubles: 1.6 GB here.
-MOST_IMAGES_IN_TREE = 20_000
-
-
-@dataclass(frozen=True)
-class Clusterer:
-    """A way to labels.
-
-    Attributes:
-        run: (features (N, D), settings) -> (N,) labels.
-        defaults: Its settings by name. 0 for ``clusters``: N // ``images_per_cluster``.
-        idea: One line for a help text.
-    """
-
-    run: Callable[..., np.ndarray]
-    defaults: Mapping[str, Any]
-    idea: str
-
-
-def _number(num: int, clusters: int, images_per_cluster: int) -> int:
-    """C, from one setting or the other: at least 1, at most N."""
-    wanted = clusters or num // check_integer("images_per_cluster", images_per_cluster, 1)
-    return min(max(check_integer("clusters", wanted, 0), 1), num)
-
-
-def _by_map_equation(
-    features: np.ndarray, *, neighbours: int, min_similarity: float, seed: int
-) -> np.ndarray:
-    indices, similarities = knn(features, neighbours)
-    return map_equation(indices, similarities, min_similarity=min_similarity, seed=seed)
-
-
-def _by_infomap(
-    features: np.ndarray, *, neighbours: int, min_similarity: float, seed: int
-) -> np.ndarray:
-    indices, similarities = knn(features, neighbours)
-    return infomap(indices, similarities, min_similarity=min_similarity, seed=seed)
-
-
-def _by_dbscan(
-    features: np.ndarray, *, eps: float, min_samples: int, k1: int, k2: int
-) -> np.ndarray:
-    return dbscan(jaccard_distance(features, k1, k2, max_distance=eps), eps, min_samples)
-
-
-def _by_agglomerative(
-    features: np.ndarray, *, clusters: int, images_per_cluster: int, k1: int, k2: int
-) -> np.ndarray:
-    if len(features) > MOST_IMAGES_IN_TREE:
-        raise ValueError(
-            f"agglomerative holds all distances of {len(features)} images; it is for"
-            f" {MOST_IMAGES_IN_TREE} at most: take bottom_up, which needs no such matrix"
-        )
-    number = _number(len(features), clusters, images_per_cluster)
-    return agglomerative(jaccard_distance(features, k1, k2), number, "average")
-
-
-def _by_bottom_up(
-    features: np.ndarray, *, clusters: int, images_per_cluster: int
-) -> np.ndarray:
-    number = _number(len(features), clusters, images_per_cluster)
-    return bottom_up(features, num_merges=len(features) - number)
-
-
-_GRAPH = {"neighbours": 15, "min_similarity": 0.5, "seed": 0}
-_JACCARD = {"k1": 30, "k2": 6}
-_SIZE = {"clusters": 0, "images_per_cluster": 12}
-
-CLUSTERERS: dict[str, Clusterer] = {
-    "dbscan": Clusterer(
-        _by_dbscan, {"eps": 0.5, "min_samples": 4, **_JACCARD},
-        "density on the k-reciprocal Jaccard distance; finds the number, leaves noise",
-    ),
-    "map_equation": Clusterer(
-        _by_map_equation, _GRAPH,
-        "communities of the graph of neighbours; finds the number",
-    ),
-    "bottom_up": Clusterer(
-        _by_bottom_up, _SIZE,
-        "exact average linkage of features with SSE, to a given number; for many images",
-    ),
-    "agglomerative": Clusterer(
-        _by_agglomerative, {**_SIZE, **_JACCARD},
-        "average linkage on the Jaccard distance, to a given number; to 20,000 images",
-    ),
-    "infomap": Clusterer(
-        _by_infomap, _GRAPH,
-        "map_equation by the GPL package infomap (an extra)",
-    ),
-}
-
-
 def cluster(
-    features: np.ndarray, method: str, *, min_size: int = 2, **settings: Any
+    neighbours: Neighbours, method: str, *, min_size: int = 2, **settings: Any
 ) -> np.ndarray:
-    """Labels of images by one of :data:`CLUSTERERS`.
+    """Labels of images by a clusterer.
 
     Args:
-        features: (N, D) float32, unit rows, N >= 1.
-        method: Its name.
+        neighbours: Of (N, D) features, N >= 1.
+        method: A name of :data:`unreid.labels.clusterers.CLUSTERER_REGISTRY`.
         min_size: Clusters of fewer images become noise, >= 1.
-        settings: Some of the method's settings; its defaults stand for the others.
+        settings: Some of its parameters; the defaults stand for the others.
 
     Returns:
         (N,) int64, -1 for noise, else 0..C-1, the largest cluster first (of two as large, that
         whose first image comes first).
 
     Raises:
-        ValueError: no such method, a setting that it does not have, or one out of range.
+        KeyError: no such method; the message lists those that exist.
+        ValueError: a parameter that it does not have, or one out of range.
         ImportError: ``infomap`` is not installed.
     """
-    check_features("features", features)
-    check_choice("method", method, tuple(CLUSTERERS))
-    defaults = CLUSTERERS[method].defaults
-    for name in settings:
-        if name not in defaults:
-            raise ValueError(f"{method} has no setting {name!r}{nearest(name, defaults)};"
-                             f" it has {', '.join(defaults)}")
-    labels = CLUSTERERS[method].run(features, **{**defaults, **settings})
-    return by_size(compact(labels, min_size))
+    clusterer = build_clusterer(method, **settings)
+    return by_size(compact(clusterer(neighbours), min_size))
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:
@@ -207,35 +109,32 @@ class Labelled:
 
 def label_pictures(
     items: Sequence[FolderItem], features: np.ndarray, method: str, *, min_size: int = 2,
-    settings: Mapping[str, Any] | None = None, shrinkage: float | None = None,
-    whitening: float = 0.0, smoothing: int = 0,
+    settings: Mapping[str, Any] | None = None, transforms: Sequence[Transform] = (),
+    search: Search | None = None,
 ) -> Labelled:
-    """Cluster images after the transforms that a training's label step has.
+    """Cluster images and compute the confidence of each.
 
     Args:
-        items: N pictures.
+        items: N images.
         features: (N, D) float32 unit rows.
         method, min_size, settings: see :func:`cluster`.
-        shrinkage: Camera centring (:mod:`unreid.graph.centering`), ``UNSUP.CENTER_SHRINKAGE``;
-            None does not centre. Images of a single camera are not centred.
-        whitening: Power of per-camera whitening (:mod:`unreid.graph.whitening`) after centring,
-            ``UNSUP.WHITEN_CAMERAS``; 0 does not whiten.
-        smoothing: Neighbours of neighbour smoothing (:mod:`unreid.graph.smoothing`),
-            ``UNSUP.SMOOTH_NEIGHBOURS``; 0 does not smooth.
+        transforms: Of the features before they are clustered, as
+            :func:`unreid.labels.transforms.transforms_from_config` returns them. Those of cameras
+            are left out where all images are of one.
+        search: How neighbours are found; exact on the CPU where None.
 
     Raises:
-        ValueError: no picture; and see :func:`cluster`.
+        KeyError, ValueError: no image; and see :func:`cluster`.
     """
     if not items:
         raise ValueError("no picture is left to label: none could be read")
     cameras = np.unique([item.camera for item in items], return_inverse=True)[1]
-    if shrinkage is not None and cameras.max() > 0:
-        features = whiten_cameras(features, cameras, power=whitening, mean_shrinkage=shrinkage) \
-            if whitening else center_cameras(features, cameras, shrinkage)
-    if smoothing and len(features) > 1:
-        features = smooth_mutual(features, smoothing)
-    labels = cluster(features, method, min_size=min_size, **(settings or {}))
-    return Labelled(tuple(items), labels, confidence(features, labels))
+    if cameras.max() == 0:
+        transforms = [t for t in transforms if not isinstance(t, (CenterCameras, WhitenCameras))]
+    bank = apply_transforms(FeatureBank(features, cameras.astype(np.int64)), transforms)
+    neighbours = (search or Search())(bank.features)
+    labels = cluster(neighbours, method, min_size=min_size, **(settings or {}))
+    return Labelled(tuple(items), labels, confidence(bank.features, labels))
 
 
 def summary(labelled: Labelled) -> str:

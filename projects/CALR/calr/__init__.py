@@ -25,6 +25,10 @@ class CALRProject(Project):
         """Declare ``cfg.CALR``."""
         config.add_config(cfg)
 
+    def rename_key(self, key: str, value: Any) -> tuple[str, Any]:
+        """Return the shared key that stands for an old one of CALR."""
+        return config.rename_key(key, value)
+
     def check_config(self, cfg: Any) -> None:
         """Refuse values out of range."""
         config.check_config(cfg)

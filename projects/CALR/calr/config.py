@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+from typing import Any
 
 from fastreid.config import CfgNode
 
@@ -16,8 +16,25 @@ from unreid.config import check_batch, check_parts
 
 #: Backbones whose every depth can have IBN layers.
 IBN_BACKBONES = ("build_resnet_backbone", "build_resnext_backbone")
-#: How images are clustered across cameras.
-CLUSTERS = ("map_equation", "infomap", "dbscan", "agglomerative")
+#: Keys that are shared by all methods now; their old names end with the next version.
+RENAMED = {
+    "CALR.CLUSTER": "UNSUP.CLUSTER.NAME",
+    "CALR.MIN_CLUSTER_SIZE": "UNSUP.CLUSTER.MIN_SIZE",
+    "CALR.KNN.K": "UNSUP.KNN.K",
+    "CALR.KNN.MIN_SIMILARITY": "UNSUP.KNN.MIN_SIMILARITY",
+    "CALR.DBSCAN.EPS": "UNSUP.CLUSTER.DBSCAN.EPS",
+    "CALR.DBSCAN.MIN_SAMPLES": "UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES",
+    "CALR.AGGLOMERATIVE.NUM_CLUSTERS": "UNSUP.CLUSTER.BOTTOM_UP.NUM_CLUSTERS",
+    "CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER": "UNSUP.CLUSTER.BOTTOM_UP.IMAGES_PER_CLUSTER",
+    "CALR.AGGLOMERATIVE.WEIGHT": "UNSUP.CLUSTER.BOTTOM_UP.WEIGHT",
+}
+
+
+def rename_key(key: str, value: Any) -> tuple[str, Any]:
+    """Return the present name of a key; the old clusterer agglomerative is bottom_up."""
+    if key == "CALR.CLUSTER" and value == "agglomerative":
+        value = "bottom_up"
+    return RENAMED.get(key, key), value
 
 
 def add_config(cfg: CfgNode) -> None:
@@ -46,25 +63,6 @@ def add_config(cfg: CfgNode) -> None:
     # K_c, at most N_c // 3; 0 means N_c // IMAGES_PER_CLUSTER.
     cfg.CALR.INTRA.NUM_CLUSTERS = 0
     cfg.CALR.INTRA.IMAGES_PER_CLUSTER = 5
-
-    # Stage 2, inter-camera: the global clustering.
-    cfg.CALR.CLUSTER = "map_equation"
-    cfg.CALR.KNN = CfgNode()
-    # k of the graph, the image itself included, and the least cosine of an edge.
-    cfg.CALR.KNN.K = 15
-    cfg.CALR.KNN.MIN_SIMILARITY = 0.5
-    # Smaller clusters become noise.
-    cfg.CALR.MIN_CLUSTER_SIZE = 5
-    # DBSCAN on the Jaccard distance: eps, and the neighbours (itself included) of a core image.
-    cfg.CALR.DBSCAN = CfgNode()
-    cfg.CALR.DBSCAN.EPS = 0.6
-    cfg.CALR.DBSCAN.MIN_SAMPLES = 4
-    cfg.CALR.AGGLOMERATIVE = CfgNode()
-    # Clusters; 0 means N // IMAGES_PER_CLUSTER, -1 the level of the tree with the best
-    # silhouette. Exact average linkage with WEIGHT times SSE.
-    cfg.CALR.AGGLOMERATIVE.NUM_CLUSTERS = 0
-    cfg.CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER = 12
-    cfg.CALR.AGGLOMERATIVE.WEIGHT = 0.01
 
     # Refinement of the global labels by the local ones [0, Sec. III-C].
     cfg.CALR.REFINE = CfgNode()
@@ -104,15 +102,8 @@ def check_config(cfg: CfgNode) -> None:
 
     Raises:
         ValueError: names the key, what was found and what was expected.
-        ImportError: ``CALR.CLUSTER infomap`` without the package; names the extra.
     """
     calr = cfg.CALR
-    check_choice("CALR.CLUSTER", calr.CLUSTER, CLUSTERS)
-    if calr.CLUSTER == "infomap" and importlib.util.find_spec("infomap") is None:
-        raise ImportError(
-            "CALR.CLUSTER infomap needs the GPL package infomap, which is not installed:"
-            ' pip install "unreid[infomap]", or take CALR.CLUSTER map_equation (ours)'
-        )
     check_choice("CALR.INTRA.CLUSTER", calr.INTRA.CLUSTER, ("jaccard", "sse"))
     check_choice("CALR.REFINE.PIVOT", calr.REFINE.PIVOT, ("max", "last"))
     check_choice("CALR.ADVERSARY.SCHEDULE", calr.ADVERSARY.SCHEDULE, ("constant", "dann"))
@@ -123,11 +114,6 @@ def check_config(cfg: CfgNode) -> None:
         ("CALR.INTRA.NUM_INSTANCE", calr.INTRA.NUM_INSTANCE, 1),
         ("CALR.INTRA.NUM_CLUSTERS", calr.INTRA.NUM_CLUSTERS, 0),
         ("CALR.INTRA.IMAGES_PER_CLUSTER", calr.INTRA.IMAGES_PER_CLUSTER, 1),
-        ("CALR.KNN.K", calr.KNN.K, 2),
-        ("CALR.MIN_CLUSTER_SIZE", calr.MIN_CLUSTER_SIZE, 1),
-        ("CALR.DBSCAN.MIN_SAMPLES", calr.DBSCAN.MIN_SAMPLES, 1),
-        ("CALR.AGGLOMERATIVE.NUM_CLUSTERS", calr.AGGLOMERATIVE.NUM_CLUSTERS, -1),
-        ("CALR.AGGLOMERATIVE.IMAGES_PER_CLUSTER", calr.AGGLOMERATIVE.IMAGES_PER_CLUSTER, 1),
         ("CALR.WEIGHTS.START_EPOCH", calr.WEIGHTS.START_EPOCH, 0),
         ("CALR.ADVERSARY.START_EPOCH", calr.ADVERSARY.START_EPOCH, 0),
         ("CALR.ADVERSARY.END_EPOCH", calr.ADVERSARY.END_EPOCH, -1),
@@ -137,9 +123,6 @@ def check_config(cfg: CfgNode) -> None:
     if calr.INTRA.MOMENTUM != -1:
         check_number("CALR.INTRA.MOMENTUM (-1: UNSUP.MEMORY.MOMENTUM)", calr.INTRA.MOMENTUM, 0, 1)
     _check_intra_backbone(cfg)
-    check_number("CALR.KNN.MIN_SIMILARITY", calr.KNN.MIN_SIMILARITY, 0, 1)
-    check_number("CALR.DBSCAN.EPS", calr.DBSCAN.EPS, 0, 1, open_minimum=True)
-    check_number("CALR.AGGLOMERATIVE.WEIGHT", calr.AGGLOMERATIVE.WEIGHT, 0)
     check_number("CALR.ADVERSARY.FACTOR", calr.ADVERSARY.FACTOR, 0)
     check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH",
                 "CALR.INTRA.NUM_INSTANCE")

@@ -18,14 +18,14 @@ import numpy as np
 from fastreid.utils.env import seed_all_rng
 
 from unreid.clustering.agglomerative import agglomerative
-from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.silhouette import silhouette, sphere_silhouette
 from unreid.contracts import Labeler
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
 from unreid.engine.distributed import on_first
-from unreid.engine.neighbours import find_jaccard, find_neighbours
 from unreid.engine.trainer import UnsupervisedTrainer
+from unreid.labels.clusterers import BottomUp
+from unreid.labels.neighbours import Search
 from unreid.reading.arrays import read_labels
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -51,7 +51,7 @@ class IntraCameraLabeler(Labeler):
         intra = cfg.CALR.INTRA
         self.cluster = intra.CLUSTER
         self.jaccard = cfg.UNSUP.JACCARD
-        self.device = cfg.MODEL.DEVICE
+        self.search = Search.from_config(cfg)
         wanted = intra.NUM_CLUSTERS or num_images // intra.IMAGES_PER_CLUSTER
         # Unlike [0], never more than a third of the images: a camera of 900 images in 600
         # clusters would be nearly all singletons, which refine nothing.
@@ -62,13 +62,13 @@ class IntraCameraLabeler(Labeler):
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
         """Cluster, score, remember."""
         start = time.perf_counter()
+        neighbours = self.search(bank.features)
         if self.cluster == "sse":
-            labels = bottom_up(bank.features, num_merges=len(bank) - self.num_clusters)
+            labels = BottomUp(self.num_clusters)(neighbours)
             score = sphere_silhouette(bank.features, labels)
         else:
-            neighbours = find_neighbours(bank, self.jaccard.K1, self.device)
-            # Dense inside one camera, as average linkage needs it.
-            distance = find_jaccard(bank, self.jaccard.K1, self.jaccard.K2, neighbours=neighbours)
+            # Dense inside one camera, as average linkage needs it; the silhouette needs it too.
+            distance = neighbours.jaccard(self.jaccard.K1, self.jaccard.K2)
             labels = agglomerative(distance, self.num_clusters, "average")
             score = silhouette(distance, labels)
         if score > self.best_score:

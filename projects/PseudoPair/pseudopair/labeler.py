@@ -16,8 +16,8 @@ import numpy as np
 from pseudopair.config import first_pair_epoch
 from unreid.clustering.map_equation import map_equation
 from unreid.contracts import Labeler
-from unreid.engine.neighbours import find_neighbours
 from unreid.graph.pairs import expected_threshold, mutual_pairs
+from unreid.labels.neighbours import Search
 from unreid.registry import LABELER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels, PseudoPairs
 
@@ -59,7 +59,7 @@ class PseudoPairLabeler(Labeler):
         self.first = first_pair_epoch(cfg)
         self.last = cfg.SOLVER.MAX_EPOCH - 1
         self.seed = cfg.UNSUP.SEED
-        self.device = cfg.MODEL.DEVICE
+        self.search = Search.from_config(cfg)
 
     def describe(self) -> str:
         """The settings that decide which pairs there are, for an error."""
@@ -71,7 +71,7 @@ class PseudoPairLabeler(Labeler):
         start = time.perf_counter()
         k = neighbours_of_epoch(epoch, self.first, self.last, self.pair.K, self.pair.K_LAST)
         width = max(k, round(2 * self.expected)) + 1
-        neighbours = find_neighbours(bank, width, self.device)
+        neighbours = self.search(bank.features).knn(width)
         searched = time.perf_counter()
         beta, cross = self._thresholds(bank, neighbours)
         pairs = PseudoPairs(*mutual_pairs(neighbours, k, beta, camids=bank.camids,

@@ -24,8 +24,9 @@ from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.extract import extract
 from unreid.engine.trainer import UnsupervisedTrainer
-from unreid.graph.centering import center_cameras
-from unreid.structures import FeatureBank, PseudoPairs
+from unreid.labels.neighbours import Search
+from unreid.labels.transforms import apply_transforms, transforms_from_config
+from unreid.structures import PseudoPairs
 
 logger = logging.getLogger("fastreid.unreid.pseudopair")
 
@@ -152,9 +153,7 @@ def draw(
     images = images.subset(np.unique(steps))
     model.eval()
     bank = extract(cfg, model, images)
-    if cfg.UNSUP.CENTER_CAMERAS:
-        centred = center_cameras(bank.features, bank.camids, cfg.UNSUP.CENTER_SHRINKAGE)
-        bank = FeatureBank(centred, bank.camids)
+    bank = apply_transforms(bank, transforms_from_config(cfg, Search.from_config(cfg)))
     pairs = PseudoPairLabeler(cfg)(bank, cfg.SOLVER.MAX_EPOCH - 1).pairs
     if pairs is None or not len(pairs):
         raise RuntimeError(f"no pair among {len(images)} images: nothing to draw")

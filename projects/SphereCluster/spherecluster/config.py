@@ -72,6 +72,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.SPHERECLUSTER.REPELLED.MOMENTUM = 0.5
     # V after new labels: "zero" [1], or "centroids" of today's features (a cluster memory).
     cfg.SPHERECLUSTER.REPELLED.START = "zero"
+    # InfoNCE against a cluster memory (UNSUP.MEMORY), one centroid per cluster.
+    cfg.SPHERECLUSTER.MEMORY = CfgNode()
+    cfg.SPHERECLUSTER.MEMORY.ENABLED = False
 
 
 def check_config(cfg: CfgNode) -> None:
@@ -106,10 +109,9 @@ def check_config(cfg: CfgNode) -> None:
 
 def _check_together(cfg: CfgNode) -> None:
     sphere = cfg.SPHERECLUSTER
-    if not (sphere.TRIPLET.ENABLED or sphere.SOFTMAX.ENABLED or sphere.REPELLED.ENABLED):
-        raise ValueError(
-            "SPHERECLUSTER.{TRIPLET,SOFTMAX,REPELLED}.ENABLED are all False: nothing would train"
-        )
+    if not any(sphere[loss].ENABLED for loss in ("TRIPLET", "SOFTMAX", "REPELLED", "MEMORY")):
+        raise ValueError("SPHERECLUSTER.{TRIPLET,SOFTMAX,REPELLED,MEMORY}.ENABLED are all False:"
+                         " nothing would train")
     if cfg.MODEL.META_ARCHITECTURE == "SphereCluster" and cfg.MODEL.HEADS.NAME != "SphereHead":
         raise ValueError(
             "MODEL.HEADS.NAME must be 'SphereHead' with MODEL.META_ARCHITECTURE SphereCluster,"
@@ -120,21 +122,24 @@ def _check_together(cfg: CfgNode) -> None:
             "SPHERECLUSTER.MIN_CLUSTER_SIZE must be 1 with SPHERECLUSTER.SCHEDULE progressive,"
             f" whose first round trains on single images, got {sphere.MIN_CLUSTER_SIZE}"
         )
-    from_bank = sphere.SOFTMAX.ENABLED or (
+    from_bank = sphere.SOFTMAX.ENABLED or sphere.MEMORY.ENABLED or (
         sphere.REPELLED.ENABLED and sphere.REPELLED.START == "centroids"
     )
     if from_bank and cfg.MODEL.HEADS.NECK_FEAT == "before":
         raise ValueError(
             "MODEL.HEADS.NECK_FEAT must be 'after' where classes start from the centroids of the"
-            " extracted features (SPHERECLUSTER.SOFTMAX, SPHERECLUSTER.REPELLED.START centroids):"
-            " before the neck lies another space"
+            " extracted features (SPHERECLUSTER.SOFTMAX, SPHERECLUSTER.MEMORY,"
+            " SPHERECLUSTER.REPELLED.START centroids): before the neck lies another space"
         )
     if not sphere.SPHERE:
         _check_raw(cfg)
 
 
 def _check_raw(cfg: CfgNode) -> None:
-    """What would bring lengths back to one behind ``SPHERE False``."""
+    """Refuse what needs or makes unit rows with ``SPHERE False``."""
+    if cfg.SPHERECLUSTER.MEMORY.ENABLED:
+        raise ValueError("SPHERECLUSTER.MEMORY.ENABLED must be False with SPHERECLUSTER.SPHERE"
+                         " False: its logits are cosines")
     if cfg.TEST.METRIC != "euclidean":
         raise ValueError("TEST.METRIC must be 'euclidean' with SPHERECLUSTER.SPHERE False: the"
                          " cosine knows no length")

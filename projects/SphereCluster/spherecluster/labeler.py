@@ -16,11 +16,11 @@ import torch
 
 from spherecluster.choice import stability
 from spherecluster.schedule import Schedule, merges_per_pass, possible_merges
-from unreid.clustering.bottom_up import bottom_up
 from unreid.clustering.partition import compact
 from unreid.clustering.silhouette import sphere_silhouette
 from unreid.contracts import Labeler
 from unreid.data.unlabelled import UnlabelledImages
+from unreid.labels.clusterers import BottomUp
 from unreid.registry import LABELER_REGISTRY
 from unreid.structures import FeatureBank, PseudoLabels
 
@@ -45,6 +45,9 @@ class SphereClusterLabeler(Labeler):
         self.schedule = Schedule.from_config(cfg)
         self.partition: np.ndarray | None = None
         self.passes = 0
+        s = self.settings
+        self.clusterer = BottomUp(linkage=s.LINKAGE, regularizer=s.REGULARIZER, weight=s.LAMBDA,
+                                  update=s.UPDATE, pass_rule=s.PASS_RULE)
         self.selects_model = self.settings.CHOICE != "none"
 
     @classmethod
@@ -115,18 +118,15 @@ class SphereClusterLabeler(Labeler):
     ) -> np.ndarray:
         """(N,) labels after so many merges; a last pass may be shorter than the others."""
         s = self.settings
-        rule: dict[str, Any] = {
-            "linkage": s.LINKAGE, "regularizer": s.REGULARIZER, "weight": s.LAMBDA,
-            "update": s.UPDATE, "sphere": s.SPHERE, "pass_rule": s.PASS_RULE,
-        }
+        merge = self.clusterer.merge
         if s.UPDATE == "exact":
-            return bottom_up(features, num_merges=num_merges, labels=start, **rule)
+            return merge(features, num_merges, labels=start, sphere=s.SPHERE)
         per_pass = merges_per_pass(s.MERGE_RATE, len(features))
         passes, rest = divmod(num_merges, per_pass)
         labels = start
         if passes:
-            labels = bottom_up(features, num_merges=per_pass, passes=passes, labels=labels, **rule)
-        return bottom_up(features, num_merges=rest, labels=labels, **rule)
+            labels = merge(features, per_pass, passes=passes, labels=labels, sphere=s.SPHERE)
+        return merge(features, rest, labels=labels, sphere=s.SPHERE)
 
     def selection_score(self, bank: FeatureBank, pseudo: PseudoLabels) -> float:
         """Return how compact the clusters are on the sphere, or how stable the partition is."""

@@ -6,6 +6,8 @@
     AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
 [2] Zeng et al., Hierarchical clustering with hard-batch triplet loss (HCT), CVPR 2020,
     https://arxiv.org/abs/1910.12278
+[3] Dai et al., Cluster Contrast for Unsupervised Person Re-Identification, ACCV 2022,
+    https://arxiv.org/abs/2103.11568
 
 Notation: B images, D channels, C clusters.
 """
@@ -24,18 +26,21 @@ from spherecluster.sphere_head import SphereHead
 from unreid.clustering.partition import centroids
 from unreid.losses.cluster_nce import cluster_nce
 from unreid.losses.hard_triplet import hard_triplet
+from unreid.memory.cluster_memory import ClusterMemory
 from unreid.modeling.memory_reid import MemoryReID
 from unreid.structures import FeatureBank, PseudoLabels
 
 
 @META_ARCH_REGISTRY.register()
 class SphereCluster(MemoryReID):
-    """L = sum of what is on: hard-batch triplet [2], softmax over classes, repelled loss [1].
+    """L = sum of what is on: hard-batch triplet [2], softmax over classes, repelled loss [1],
+    InfoNCE against a cluster memory [3].
 
     Args:
         margin: Of the triplet loss, or None to leave it out.
         repelled: Whether the lookup table (``memory``) repels.
         table_start: The table after new labels: ``"zero"`` or ``"centroids"``.
+        cluster_memory: Of the InfoNCE loss, or None to leave it out.
         memory_reid: Keywords of :class:`MemoryReID`; ``heads`` is a ``SphereHead``, ``memory`` a
             :class:`LookupTable`.
     """
@@ -45,18 +50,21 @@ class SphereCluster(MemoryReID):
 
     @configurable
     def __init__(
-        self, *, margin: float | None, repelled: bool, table_start: str, **memory_reid: Any
+        self, *, margin: float | None, repelled: bool, table_start: str,
+        cluster_memory: ClusterMemory | None = None, **memory_reid: Any,
     ) -> None:
         super().__init__(**memory_reid)
         self.margin = margin
         self.repelled = repelled
         self.table_start = table_start
+        self.cluster_memory = cluster_memory
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         """Keywords from ``SPHERECLUSTER.*`` and ``MODEL.*``."""
         sphere = cfg.SPHERECLUSTER
         keywords = MemoryReID.from_config(cfg)
+        cluster_memory = keywords["memory"] if sphere.MEMORY.ENABLED else None
         keywords["memory"] = LookupTable(
             keywords["heads"].num_features,
             temperature=sphere.REPELLED.TEMPERATURE,
@@ -67,6 +75,7 @@ class SphereCluster(MemoryReID):
             "margin": sphere.TRIPLET.MARGIN if sphere.TRIPLET.ENABLED else None,
             "repelled": sphere.REPELLED.ENABLED,
             "table_start": sphere.REPELLED.START,
+            "cluster_memory": cluster_memory,
         }
 
     @property
@@ -79,11 +88,14 @@ class SphereCluster(MemoryReID):
         classes = self.heads.classes
         if self.repelled and self.table_start == "zero":
             self.memory.clear(pseudo.num_clusters)
-        if classes is None and (not self.repelled or self.table_start == "zero"):
+        from_bank = self.repelled and self.table_start == "centroids"
+        if classes is None and self.cluster_memory is None and not from_bank:
             return
         means = torch.from_numpy(centroids(bank.features, pseudo.labels)).to(self.device)
-        if self.repelled and self.table_start == "centroids":
+        if from_bank:
             self.memory.reset(means)
+        if self.cluster_memory is not None:
+            self.cluster_memory.reset(means)
         if classes is not None:
             classes.reset(means)
 
@@ -92,7 +104,8 @@ class SphereCluster(MemoryReID):
         return [] if self.heads.classes is None else [self.heads.classes.weight]
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """``loss_triplet``, ``loss_softmax``, ``loss_repelled``: those that are on."""
+        """Return ``loss_triplet``, ``loss_softmax``, ``loss_repelled``, ``loss_memory``: those
+        that are on."""
         targets = batch["targets"]
         losses: dict[str, Tensor] = {}
         if self.margin is not None:
@@ -101,9 +114,14 @@ class SphereCluster(MemoryReID):
             losses["loss_softmax"] = self.heads.classes(features, targets)
         if self.repelled:
             losses["loss_repelled"] = cluster_nce(self.memory(features, targets), targets)
+        if self.cluster_memory is not None:
+            logits = self.cluster_memory(features, targets)
+            losses["loss_memory"] = cluster_nce(logits, targets)
         return losses
 
     def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
-        """Write the features of a batch into the table, where it is in use."""
+        """Move the rows of the table and of the cluster memory, those that are in use."""
         if self.repelled:
             super().update_memory(update)
+        if self.cluster_memory is not None:
+            self.cluster_memory.update(*update)

@@ -17,10 +17,12 @@ from unreid.graph.knn import knn
 from unreid.structures import FeatureBank
 
 PEOPLE, CAMERAS, SHOTS = 5, 3, 4
+#: 60 images: the clusterers that are given a number find five.
+NUMBER = {"UNSUP__CLUSTER__AGGLOMERATIVE__NUM_CLUSTERS": PEOPLE}
 
 
 def config(**settings: object) -> Any:
-    few = {"CALR__KNN__K": 8, "UNSUP__JACCARD__K1": 8, "CALR__MIN_CLUSTER_SIZE": 3, **settings}
+    few = {"UNSUP__KNN__K": 8, "UNSUP__JACCARD__K1": 8, "UNSUP__CLUSTER__MIN_SIZE": 3, **settings}
     return load_tiny(MARKET, **few)[0]
 
 
@@ -34,21 +36,24 @@ def crowd(spread: float = 0.08) -> tuple[FeatureBank, np.ndarray, np.ndarray]:
     return bank, person, camera * PEOPLE + person
 
 
-@pytest.mark.parametrize("cluster", ["map_equation", "infomap", "dbscan", "agglomerative"])
+@pytest.mark.parametrize(
+    "cluster", ["map_equation", "infomap", "dbscan", "bottom_up", "agglomerative"])
 def test_clusterers__find_people_that_are_far_apart(cluster: str) -> None:
     if cluster == "infomap" and importlib.util.find_spec("infomap") is None:
         pytest.skip("infomap is not installed")
     bank, person, local = crowd()
-    pseudo = CALRLabeler(config(CALR__CLUSTER=cluster), local)(bank, 0)
+    pseudo = CALRLabeler(config(**NUMBER, UNSUP__CLUSTER__NAME=cluster), local)(bank, 0)
     kept = pseudo.labels >= 0
     assert pseudo.num_clusters == PEOPLE
     assert len(set(zip(pseudo.labels[kept].tolist(), person[kept].tolist()))) == PEOPLE
 
 
-def test_agglomerative__keeps_to_a_given_number_of_clusters() -> None:
+def test_merging__keeps_to_a_given_number_of_clusters() -> None:
     bank, _, _ = crowd()
-    cfg = config(CALR__CLUSTER="agglomerative", CALR__AGGLOMERATIVE__NUM_CLUSTERS=3)
-    assert CALRLabeler(cfg, None)(bank, 0).num_clusters == 3
+    for cluster in ("agglomerative", "bottom_up"):
+        cfg = config(UNSUP__CLUSTER__NAME=cluster,
+                     **{f"UNSUP__CLUSTER__{cluster.upper()}__NUM_CLUSTERS": 3})
+        assert CALRLabeler(cfg, None)(bank, 0).num_clusters == 3
 
 
 def test_labels__are_the_refinement_of_what_they_were_before_it() -> None:
@@ -59,7 +64,7 @@ def test_labels__are_the_refinement_of_what_they_were_before_it() -> None:
     pseudo = CALRLabeler(cfg, wrong)(bank, 0)
     before = pseudo.intermediate["before_refinement"]
     graph = knn(bank.features, 8)
-    scores = node_scores(*graph, cfg.CALR.KNN.MIN_SIMILARITY)
+    scores = node_scores(*graph, cfg.UNSUP.KNN.MIN_SIMILARITY)
     expected = compact(refine(before, wrong, bank.camids, scores))
     np.testing.assert_array_equal(pseudo.labels, expected)
     removed = int(pseudo.remarks["refinement removed"])
@@ -89,22 +94,27 @@ def test_same_features__same_labels() -> None:
 
 def test_small_clusters_become_noise() -> None:
     bank, _, local = crowd()
-    labels = CALRLabeler(config(CALR__MIN_CLUSTER_SIZE=SHOTS * CAMERAS + 1), local)(bank, 0)
+    labels = CALRLabeler(config(UNSUP__CLUSTER__MIN_SIZE=SHOTS * CAMERAS + 1), local)(bank, 0)
     assert labels.num_clusters == 0 and labels.num_noise == len(bank)
 
 
 @pytest.mark.parametrize(
     ("cluster", "words"),
     [
-        ("dbscan", "CALR.CLUSTER dbscan (eps 0.6, min_samples 4), CALR.MIN_CLUSTER_SIZE 3"),
-        ("map_equation", "CALR.CLUSTER map_equation (k 8, min similarity 0.5),"
-                         " CALR.MIN_CLUSTER_SIZE 3"),
-        ("agglomerative", "CALR.CLUSTER agglomerative (NUM_CLUSTERS 0),"
-                          " CALR.MIN_CLUSTER_SIZE 3"),
+        ("dbscan", "UNSUP.CLUSTER.NAME dbscan (UNSUP.CLUSTER.DBSCAN.EPS 0.6,"
+                   " UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES 4, UNSUP.JACCARD.K1 8, UNSUP.JACCARD.K2 6),"
+                   " UNSUP.CLUSTER.MIN_SIZE 3"),
+        ("map_equation", "UNSUP.CLUSTER.NAME map_equation (UNSUP.KNN.K 8,"
+                         " UNSUP.KNN.MIN_SIMILARITY 0.5), UNSUP.CLUSTER.MIN_SIZE 3"),
+        ("agglomerative", "UNSUP.CLUSTER.NAME agglomerative ("
+                          "UNSUP.CLUSTER.AGGLOMERATIVE.NUM_CLUSTERS 0,"
+                          " UNSUP.CLUSTER.AGGLOMERATIVE.IMAGES_PER_CLUSTER 12,"
+                          " UNSUP.CLUSTER.AGGLOMERATIVE.LINKAGE average, UNSUP.JACCARD.K1 8,"
+                          " UNSUP.JACCARD.K2 6), UNSUP.CLUSTER.MIN_SIZE 3"),
     ],
 )
 def test_description__names_the_settings_that_decide(cluster: str, words: str) -> None:
-    assert CALRLabeler(config(CALR__CLUSTER=cluster), None).describe() == words
+    assert CALRLabeler(config(UNSUP__CLUSTER__NAME=cluster), None).describe() == words
 
 
 def test_one_camera__is_refused_with_what_to_switch_off() -> None:

@@ -95,6 +95,24 @@ def test_table__is_left_alone_where_it_is_off() -> None:
     assert model.memory.num_clusters == 0
 
 
+def test_memory_loss__is_infonce_against_the_centroids_and_moves_them_after_the_step() -> None:
+    off = {"SPHERECLUSTER__TRIPLET__ENABLED": False, "UNSUP__MEMORY__TEMPERATURE": 0.2}
+    model = network(SPHERECLUSTER__MEMORY__ENABLED=True, **off).train()
+    today = features(1280)
+    model.on_new_labels(PseudoLabels(LABELS), bank(today), 0)
+    means = torch.from_numpy(centroids(today, LABELS))
+    torch.testing.assert_close(model.cluster_memory.centroids, means)
+    given = batch([0, 1, 2, 2])
+    losses, update = model(given)
+    assert set(losses) == {"loss_memory"}
+    torch.testing.assert_close(
+        losses["loss_memory"], cluster_nce(update[0] @ means.t() / 0.2, given["targets"]))
+    model.update_memory(update)
+    assert (model.cluster_memory.centroids != means).any(dim=1).all()
+    assert model.memory.num_clusters == 0
+    assert network().cluster_memory is None
+
+
 def test_file_order__changes_no_loss() -> None:
     """The same pictures under labels numbered by another file order: the same losses and table."""
     found = []

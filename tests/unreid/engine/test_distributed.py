@@ -15,10 +15,11 @@ from torch import nn
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from tests.unreid.engine.ranks import exit_codes, run_on_ranks
-from unreid.engine import agreement, distributed, neighbours
+from unreid.engine import agreement, distributed
 from unreid.engine.extract import rows_of_ranks
 from unreid.graph.jaccard import jaccard_distance
 from unreid.graph.knn import knn
+from unreid.labels.neighbours import Search
 from unreid.structures import FeatureBank
 
 
@@ -64,8 +65,9 @@ def test_neighbours_and_distances__of_three_processes_are_those_of_one(
 
     def work(rank: int) -> Any:
         def label() -> Any:
-            near = neighbours.find_neighbours(bank, 6, "cpu")
-            far = neighbours.find_jaccard(bank, 6, 2, neighbours=near, max_distance=0.9)
+            neighbours = Search()(bank.features)
+            near = neighbours.knn(6)
+            far = neighbours.jaccard(6, 2, max_distance=0.9)
             return near, (far.indptr, far.indices, far.data)
 
         return distributed.on_first(label, {"features": bank.features})

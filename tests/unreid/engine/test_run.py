@@ -330,12 +330,17 @@ def test_labeler__must_be_named_to_train(synthetic_root: Path, tmp_path: Path) -
         train_tiny(BASELINE, synthetic_root, tmp_path, UNSUP__LABELER="''")
 
 
+DBSCAN = {"UNSUP__CLUSTER__NAME": "dbscan"}
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"CALR__CLUSTER": "dbscan", "CALR__DBSCAN__EPS": 1e-6}, "no cluster in epoch 0: 72 of 72"
-         r" images are noise \(100.0 %\), by CALR.CLUSTER dbscan \(eps 1e-06, min_samples 4\)"),
-        ({"CALR__CLUSTER": "dbscan", "CALR__DBSCAN__EPS": 1.0, "CALR__DBSCAN__MIN_SAMPLES": 1},
+        ({**DBSCAN, "UNSUP__CLUSTER__DBSCAN__EPS": 1e-6},
+         r"no cluster in epoch 0: 72 of 72 images are noise \(100.0 %\), by UNSUP.CLUSTER.NAME"
+         r" dbscan \(UNSUP.CLUSTER.DBSCAN.EPS 1e-06, UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES 4, "),
+        ({**DBSCAN, "UNSUP__CLUSTER__DBSCAN__EPS": 1.0,
+          "UNSUP__CLUSTER__DBSCAN__MIN_SAMPLES": 1},
          r"one cluster only in epoch 0: 0 of 72 images are noise \(0.0 %\)"),
     ],
     ids=["all noise", "one cluster"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +14,21 @@ from PIL import Image
 from tests.unreid.inference.making import fill
 from unreid.data.folder import FolderItem, read_folder
 from unreid.inference.labelling import (
-    CLUSTERERS,
-    MOST_IMAGES_IN_TREE,
     by_size,
-    cluster,
     label_pictures,
     summary,
 )
+from unreid.inference.labelling import cluster as cluster_neighbours
+from unreid.labels.clusterers import CLUSTERER_REGISTRY, MAX_DENSE_IMAGES, parameters
+from unreid.labels.neighbours import Search
+from unreid.labels.transforms import CenterCameras
 
-METHODS = [name for name in CLUSTERERS
+METHODS = [name for name in CLUSTERER_REGISTRY
            if name != "infomap" or importlib.util.find_spec("infomap")]
+
+
+def cluster(features: np.ndarray, method: str, **settings: Any) -> np.ndarray:
+    return cluster_neighbours(Search()(features), method, **settings)
 
 
 def people(rng: np.random.Generator, sizes: list[int], width: int = 32) -> np.ndarray:
@@ -36,9 +42,9 @@ def people(rng: np.random.Generator, sizes: list[int], width: int = 32) -> np.nd
 def test_far_groups__are_found_largest_first(method: str, rng: np.random.Generator) -> None:
     features = people(rng, [6, 12, 9])
     settings: dict[str, float] = {}
-    if "clusters" in CLUSTERERS[method].defaults:
-        settings["clusters"] = 3
-    if "k1" in CLUSTERERS[method].defaults:
+    if "num_clusters" in parameters(method):
+        settings["num_clusters"] = 3
+    if "k1" in parameters(method):
         settings.update(k1=6, k2=2)
     if method == "dbscan":
         settings["eps"] = 0.8
@@ -65,7 +71,7 @@ def test_one_image__is_nobody_unless_one_is_enough(method: str, rng: np.random.G
 @pytest.mark.parametrize("method", METHODS)
 def test_identical_images__are_one_identity(method: str, rng: np.random.Generator) -> None:
     features = people(rng, [1]).repeat(9, axis=0)
-    settings = {"clusters": 1} if "clusters" in CLUSTERERS[method].defaults else {}
+    settings = {"num_clusters": 1} if "num_clusters" in parameters(method) else {}
     assert cluster(features, method, **settings).tolist() == [0] * 9
 
 
@@ -75,19 +81,19 @@ def test_number_of_clusters__is_that_given_or_images_over_size(
 ) -> None:
     features = people(rng, [5] * 6)
     assert cluster(features, method, images_per_cluster=10).max() + 1 == 3
-    assert cluster(features, method, clusters=5, images_per_cluster=10).max() + 1 == 5
-    assert cluster(features, method, clusters=99, min_size=1).max() + 1 == 30, "more than images"
+    assert cluster(features, method, num_clusters=5, images_per_cluster=10).max() + 1 == 5
+    assert cluster(features, method, num_clusters=99, min_size=1).max() == 29, "more than images"
     assert cluster(features, method, images_per_cluster=99).max() + 1 == 1, "at least one"
 
 
 def test_small_clusters__are_none(rng: np.random.Generator) -> None:
     features = people(rng, [5, 3, 8])
-    labels = cluster(features, "bottom_up", clusters=3, min_size=4)
+    labels = cluster(features, "bottom_up", num_clusters=3, min_size=4)
     np.testing.assert_array_equal(labels, np.repeat([1, -1, 0], [5, 3, 8]))
 
 
 def test_too_many_images_for_a_tree__are_refused_with_another_way() -> None:
-    features = np.ones((MOST_IMAGES_IN_TREE + 1, 1), np.float32)
+    features = np.ones((MAX_DENSE_IMAGES + 1, 1), np.float32)
     with pytest.raises(ValueError, match=r"agglomerative holds all distances of 20001.*bottom_up"):
         cluster(features, "agglomerative")
 
@@ -95,17 +101,18 @@ def test_too_many_images_for_a_tree__are_refused_with_another_way() -> None:
 @pytest.mark.parametrize(
     ("method", "settings", "words"),
     [
-        ("dbscann", {}, "method must be one of 'dbscan', .*did you mean 'dbscan'"),
+        ("dbscann", {}, "must be a registered clusterer .*did you mean 'dbscan'"),
         ("dbscan", {"epss": 1}, "dbscan has no setting 'epss'; did you mean 'eps'.*min_samples"),
         ("dbscan", {"eps": 0}, "eps must be a number > 0"),
         ("bottom_up", {"images_per_cluster": 0}, "images_per_cluster must be an integer >= 1"),
-        ("bottom_up", {"clusters": -1}, "clusters must be an integer >= 0, got -1"),
+        ("bottom_up", {"num_clusters": -2}, "num_clusters must be an integer >= -1, got -2"),
+        ("agglomerative", {"num_clusters": -1}, "num_clusters must be an integer >= 0, got -1"),
     ],
 )
 def test_bad_setting__is_named(
     method: str, settings: dict[str, int], words: str, rng: np.random.Generator
 ) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(KeyError if method == "dbscann" else ValueError, match=words):
         cluster(people(rng, [3, 3]), method, **settings)
 
 
@@ -121,19 +128,19 @@ def test_centring__takes_out_what_a_camera_adds(rng: np.random.Generator) -> Non
     shifted[::2] += 3 * np.eye(32, dtype=np.float32)[20]
     shifted /= np.linalg.norm(shifted, axis=1, keepdims=True)
     items = [FolderItem(f"{i}.jpg", str(i % 2), str(i // 8)) for i in range(32)]
-    settings = {"clusters": 4}
+    settings, centre = {"num_clusters": 4}, [CenterCameras(0.01)]
     plain = label_pictures(items, shifted, "bottom_up", settings=settings)
-    centred = label_pictures(items, shifted, "bottom_up", settings=settings, shrinkage=0.01)
+    centred = label_pictures(items, shifted, "bottom_up", settings=settings, transforms=centre)
     np.testing.assert_array_equal(centred.labels, np.repeat(range(4), 8))
     assert (plain.labels != centred.labels).any()
     one_camera = [FolderItem(item.path, "0") for item in items]
-    same = label_pictures(one_camera, shifted, "bottom_up", settings=settings, shrinkage=0.01)
+    same = label_pictures(one_camera, shifted, "bottom_up", settings=settings, transforms=centre)
     np.testing.assert_array_equal(same.labels, plain.labels)
 
 
 def test_summary__counts_and_scores_where_ids_are_known(rng: np.random.Generator) -> None:
     items = [FolderItem(f"{i}.jpg", str(i % 3), "ab"[i // 6]) for i in range(12)]
-    labelled = label_pictures(items, people(rng, [6, 6]), "bottom_up", settings={"clusters": 2})
+    labelled = label_pictures(items, people(rng, [6, 6]), "bottom_up", settings={"num_clusters": 2})
     lines = summary(labelled).splitlines()
     assert lines[0] == "12 pictures of 3 cameras: 2 identities, 0 pictures in none"
     assert "cameras: 3.0" in lines[1]
@@ -160,7 +167,7 @@ def test_csv__has_unicode_paths_relative_to_the_folder(
     names = ["кам 1/Ünï, 'x\".jpg", "摄像头/一.JPG".replace("JPG", "jpg"), "a.jpg", "b.jpg"]
     fill(tmp_path / "crops", names)
     items = read_folder(tmp_path / "crops")
-    labelled = label_pictures(items, people(rng, [2, 2]), "bottom_up", settings={"clusters": 2})
+    labelled = label_pictures(items, people(rng, [2, 2]), "bottom_up", settings={"num_clusters": 2})
     labelled.write(str(tmp_path / "out" / "labels.csv"), str(tmp_path / "crops"))
     with open(tmp_path / "out" / "labels.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -176,7 +183,8 @@ def test_sheets__show_each_cluster_once_and_replace_older_ones(
 ) -> None:
     fill(tmp_path / "crops", [f"{i}.jpg" for i in range(14)])
     items = read_folder(tmp_path / "crops")
-    labelled = label_pictures(items, people(rng, [2, 12]), "bottom_up", settings={"clusters": 2})
+    features = people(rng, [2, 12])
+    labelled = label_pictures(items, features, "bottom_up", settings={"num_clusters": 2})
     sheets = tmp_path / "sheets"
     sheets.mkdir()
     (sheets / "cluster_0007.jpg").write_bytes(b"old")
