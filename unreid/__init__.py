@@ -7,8 +7,9 @@ One epoch, whatever the method:
     model.on_new_labels(pseudo, bank, epoch)     # memory or head, set from the centroids
     loader.swap(build_loader(pseudo.labels))     # batches of P clusters x K images
     for batch in loader:                         # {images, targets, camids, indices}
-        losses = model(batch)                    # dict of scalars
-        sum(losses.values()).backward()          # then step, then model.on_step_end()
+        losses, update = model(batch)            # scalars by name, and a memory update
+        sum(losses.values()).backward()          # then the optimiser's step
+        model.update_memory(update)
     checkpoint(model, optimiser, labels, memory, RNG)
 
 Importing this package makes ``import fastreid`` work (see :mod:`unreid.compat`).

@@ -79,16 +79,16 @@ class CALRLabeler(ClusterLabeler):
         """Remove from the global clusters what the local ones contradict [0, Sec. III-C]."""
         if self.local_labels is None:
             return PseudoLabels(labels, seconds=seconds)
-        start = time.perf_counter()
         key, graph = self.cfg.CALR.REFINE, self.cfg.UNSUP.KNN
-        scores = node_scores(*neighbours.knn(graph.K), graph.MIN_SIMILARITY,
-                             self_in_mean=key.SELF_IN_MEAN)
+        found = neighbours.knn(graph.K)
+        start = time.perf_counter()
+        scores = node_scores(*found, graph.MIN_SIMILARITY, self_in_mean=key.SELF_IN_MEAN)
         refined = refine(
             labels, self.local_labels, bank.camids, scores,
             pivot=key.PIVOT, per_camera=key.PIVOTS_PER_CAMERA,
             share=removal_share(epoch, self.cfg.SOLVER.MAX_EPOCH) if key.DECAY else 1.0,
         )
         removed = int((refined != labels).sum())
-        seconds = {**seconds, "refine": time.perf_counter() - start}
+        seconds = {**seconds, "knn": neighbours.seconds, "refine": time.perf_counter() - start}
         return PseudoLabels(compact(refined), intermediate={"before_refinement": labels},
                             seconds=seconds, remarks={"refinement removed": str(removed)})
