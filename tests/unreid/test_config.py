@@ -37,6 +37,7 @@ OUT_OF_RANGE = [
     ("UNSUP.KNN.METHOD", "faiss", "one of 'exact', 'ivf', 'hnsw'"),
     ("UNSUP.KNN.NUM_PROBES", 0, "an integer >= 1"),
     ("UNSUP.CLUSTER.BOTTOM_UP.UPDATE", "passes", "one of 'exact', 'pass'"),
+    ("UNSUP.CLUSTER.BOTTOM_UP.PASS_RULE", "chain", "one of 'union', 'skip'"),
     ("UNSUP.CLUSTER.BOTTOM_UP.LINKAGE", "ward", "one of 'average'"),
     ("UNSUP.CLUSTER.BOTTOM_UP.REGULARIZER", "none", "one of "),
     ("UNSUP.CLUSTER.AGGLOMERATIVE.NUM_CLUSTERS", -1, "an integer >= 0"),

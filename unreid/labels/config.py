@@ -14,6 +14,7 @@ from unreid.checks import check_choice, check_integer, check_number
 from unreid.clustering.agglomerative import LINKAGES as DENSE_LINKAGES
 from unreid.clustering.bottom_up import UPDATES
 from unreid.clustering.linkage import LINKAGES, REGULARIZERS
+from unreid.clustering.passes import PASS_RULES
 from unreid.graph.knn import METHODS
 from unreid.labels.clusterers import CLUSTERER_REGISTRY, SHARED_KEYS, parameters
 
@@ -80,4 +81,5 @@ def check_label_config(cfg: CfgNode) -> None:
     check_choice("UNSUP.CLUSTER.BOTTOM_UP.LINKAGE", tree.LINKAGE, LINKAGES)
     check_choice("UNSUP.CLUSTER.BOTTOM_UP.REGULARIZER", tree.REGULARIZER, REGULARIZERS)
     check_choice("UNSUP.CLUSTER.BOTTOM_UP.UPDATE", tree.UPDATE, UPDATES)
+    check_choice("UNSUP.CLUSTER.BOTTOM_UP.PASS_RULE", tree.PASS_RULE, PASS_RULES)
     check_choice("UNSUP.CLUSTER.AGGLOMERATIVE.LINKAGE", dense.LINKAGE, DENSE_LINKAGES)
