@@ -194,7 +194,7 @@ def test_labels__without_pairs_are_refused() -> None:
 def test_state__of_a_trained_model_loads_into_a_fresh_one() -> None:
     trained, fresh = network(), network()
     losses(trained)
-    trained.on_step_end()
+    trained.update_memory(trained(batch(SIDE_BY_SIDE)).memory_update)
     fresh.load_state_dict(trained.state_dict())
     assert torch.equal(fresh.surrogate.memory.rows, trained.surrogate.memory.rows)
     assert torch.equal(fresh.beta, trained.beta)
