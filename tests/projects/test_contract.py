@@ -102,7 +102,9 @@ def test_baseline_plus__adds_to_the_baseline_what_is_no_part_of_calr() -> None:
     different = {key: value for key, value in plus.items() if plain[key] != value}
     different.pop("OUTPUT_DIR")
     assert different == {
-        "UNSUP.CENTER_CAMERAS": True, "TEST.CENTER_CAMERAS": True, "TEST.FLIP.ENABLED": True
+        "UNSUP.CENTER_CAMERAS": True, "UNSUP.WHITEN_CAMERAS": 0.3, "UNSUP.SMOOTH_NEIGHBOURS": 12,
+        "UNSUP.CLUSTER.NAME": "bottom_up",
+        "TEST.CENTER_CAMERAS": True, "TEST.FLIP.ENABLED": True,
     }  # fmt: skip
     recommended = settings_of(row("CALR", "plus"))
     assert all(recommended[key] == value for key, value in different.items())

@@ -96,6 +96,18 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.ADVERSARY.SOFTMAX_TWICE = False
     cfg.CALR.ADVERSARY.HIDDEN = 100
 
+    # Camera-aware proxies (CAP, https://arxiv.org/abs/2012.10674), not part of CALR's paper: a
+    # centroid per cluster and camera, contrasted within the camera and across cameras.
+    cfg.CALR.PROXIES = CfgNode()
+    cfg.CALR.PROXIES.ENABLED = False
+    cfg.CALR.PROXIES.START_EPOCH = 0
+    cfg.CALR.PROXIES.INTRA_WEIGHT = 0.5
+    cfg.CALR.PROXIES.INTER_WEIGHT = 0.5
+    # tau; share of the old proxy in an update; most similar proxies used as negatives.
+    cfg.CALR.PROXIES.TEMPERATURE = 0.07
+    cfg.CALR.PROXIES.MOMENTUM = 0.2
+    cfg.CALR.PROXIES.NUM_NEGATIVES = 50
+
 
 def check_config(cfg: CfgNode) -> None:
     """Refuse values out of range.
@@ -118,12 +130,18 @@ def check_config(cfg: CfgNode) -> None:
         ("CALR.ADVERSARY.START_EPOCH", calr.ADVERSARY.START_EPOCH, 0),
         ("CALR.ADVERSARY.END_EPOCH", calr.ADVERSARY.END_EPOCH, -1),
         ("CALR.ADVERSARY.HIDDEN", calr.ADVERSARY.HIDDEN, 1),
+        ("CALR.PROXIES.START_EPOCH", calr.PROXIES.START_EPOCH, 0),
+        ("CALR.PROXIES.NUM_NEGATIVES", calr.PROXIES.NUM_NEGATIVES, 1),
     ):
         check_integer(key, value, low)
     if calr.INTRA.MOMENTUM != -1:
         check_number("CALR.INTRA.MOMENTUM (-1: UNSUP.MEMORY.MOMENTUM)", calr.INTRA.MOMENTUM, 0, 1)
     _check_intra_backbone(cfg)
     check_number("CALR.ADVERSARY.FACTOR", calr.ADVERSARY.FACTOR, 0)
+    for key in ("INTRA_WEIGHT", "INTER_WEIGHT"):
+        check_number(f"CALR.PROXIES.{key}", calr.PROXIES[key], 0)
+    check_number("CALR.PROXIES.MOMENTUM", calr.PROXIES.MOMENTUM, 0, 1)
+    check_number("CALR.PROXIES.TEMPERATURE", calr.PROXIES.TEMPERATURE, 0, open_minimum=True)
     check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH",
                 "CALR.INTRA.NUM_INSTANCE")
     if calr.REFINE.ENABLED:

@@ -2,6 +2,8 @@
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
+[1] Wang et al., Camera-aware Proxies for Unsupervised Person Re-Identification (CAP), AAAI 2021,
+    https://arxiv.org/abs/2012.10674
 
 Notation: B images, D channels, C clusters.
 """
@@ -16,7 +18,9 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 from torch import Tensor
 
 from calr.adversary import CameraAdversary, reversal_factor
+from calr.proxies import CameraProxies
 from calr.weights import cluster_weights
+from unreid.contracts import StepOutput
 from unreid.losses.cluster_nce import cluster_nce
 from unreid.modeling.memory_reid import MemoryReID
 from unreid.structures import FeatureBank, PseudoLabels
@@ -24,7 +28,7 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 @META_ARCH_REGISTRY.register()
 class CALR(MemoryReID):
-    """L = L_inter + L_camera [0, Eq. 12].
+    """L = L_inter + L_camera [0, Eq. 12], and beyond [0] the losses of camera-aware proxies [1].
 
     Args:
         adversary: Camera discriminator, or None to train without alignment.
@@ -34,6 +38,9 @@ class CALR(MemoryReID):
             :func:`calr.adversary.reversal_factor`.
         weights_start: First epoch with entropy weights, or None for never.
         num_epochs: E, for the schedule.
+        proxies: Camera-aware proxies [1], or None to train without.
+        proxy_weights: Weights of their intra-camera and inter-camera loss.
+        proxies_start: First epoch with these losses.
         memory_reid: Keywords of :class:`MemoryReID`.
     """
 
@@ -47,6 +54,9 @@ class CALR(MemoryReID):
         adversary_schedule: str = "constant",
         weights_start: int | None = 0,
         num_epochs: int = 1,
+        proxies: CameraProxies | None = None,
+        proxy_weights: tuple[float, float] = (1.0, 0.5),
+        proxies_start: int = 0,
         **memory_reid: Any,
     ) -> None:
         super().__init__(**memory_reid)
@@ -56,6 +66,10 @@ class CALR(MemoryReID):
         self.adversary_schedule = adversary_schedule
         self.weights_start = weights_start
         self.num_epochs = num_epochs
+        self.proxies = proxies
+        self.proxy_weights = proxy_weights
+        self.proxies_start = proxies_start
+        self.uses_proxies = False
         self.aligns = False
         self.factor = adversary_factor
         self.cluster_weights: Tensor | None = None
@@ -64,7 +78,7 @@ class CALR(MemoryReID):
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         """Keywords from ``CALR.*``, ``UNSUP.*`` and ``MODEL.*``."""
         keywords = MemoryReID.from_config(cfg)
-        adversary = cfg.CALR.ADVERSARY
+        adversary, proxies = cfg.CALR.ADVERSARY, cfg.CALR.PROXIES
         width = keywords["heads"].num_features
         # Without a training set (--eval-only) the number of cameras is unknown, and not needed.
         wanted = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
@@ -78,6 +92,12 @@ class CALR(MemoryReID):
             "adversary_schedule": adversary.SCHEDULE,
             "weights_start": cfg.CALR.WEIGHTS.START_EPOCH if cfg.CALR.WEIGHTS.ENABLED else None,
             "num_epochs": cfg.SOLVER.MAX_EPOCH,
+            "proxies": CameraProxies(
+                width, temperature=proxies.TEMPERATURE, momentum=proxies.MOMENTUM,
+                num_negatives=proxies.NUM_NEGATIVES,
+            ) if proxies.ENABLED else None,
+            "proxy_weights": (proxies.INTRA_WEIGHT, proxies.INTER_WEIGHT),
+            "proxies_start": proxies.START_EPOCH,
         }
 
     @property
@@ -86,12 +106,15 @@ class CALR(MemoryReID):
         return self.adversary is not None and self.adversary_epochs != (0, -1)
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
-        """Reset the memory; set the cluster weights and the alignment of this epoch."""
+        """Reset memory and proxies; set the cluster weights and the alignment of this epoch."""
         super().on_new_labels(pseudo, bank, epoch)
         self.cluster_weights = None
         if self.weights_start is not None and epoch >= self.weights_start:
             weights = cluster_weights(pseudo.labels, bank.camids)
             self.cluster_weights = torch.from_numpy(weights).to(self.device)
+        if self.proxies is not None:
+            self.proxies.reset(bank.features, pseudo.labels, bank.camids)
+            self.uses_proxies = epoch >= self.proxies_start
         start, end = self.adversary_epochs
         self.aligns = self.adversary is not None and start <= epoch and (end < 0 or epoch < end)
         self.factor = reversal_factor(epoch, self.num_epochs, self.adversary_epochs,
@@ -104,4 +127,28 @@ class CALR(MemoryReID):
         losses = {"loss_inter": cluster_nce(logits, targets, self.cluster_weights)}
         if self.aligns and self.adversary is not None:
             losses["loss_camera"] = self.adversary(features, batch["camids"], self.factor)
+        if self.uses_proxies and self.proxies is not None:
+            intra, inter = self.proxies(features, batch["indices"])
+            losses["loss_proxy_intra"] = self.proxy_weights[0] * intra
+            losses["loss_proxy_inter"] = self.proxy_weights[1] * inter
         return losses
+
+    def forward(self, batch: dict[str, Any]) -> Any:
+        """See :meth:`MemoryReID.forward`; with proxies the memory update also names the images."""
+        output = super().forward(batch)
+        if not self.training or self.proxies is None:
+            return output
+        indices = batch["indices"].to(self.device)
+        return StepOutput(output.losses, (*output.memory_update, indices))
+
+    @torch.no_grad()
+    def update_memory(self, update: tuple[Tensor, ...]) -> None:
+        """Move the centroids, and the proxies if any, by the features of a batch.
+
+        Args:
+            update: Features (B, D), targets (B,), and with proxies the images (B,).
+        """
+        features, targets, *images = update
+        super().update_memory((features, targets))
+        if self.uses_proxies and self.proxies is not None:
+            self.proxies.update(features, *images)
