@@ -101,7 +101,7 @@ def parse(arguments: list[str] | None = None) -> Any:
              if getattr(args, name) is not None}
     for name in given:
         if name not in own:
-            having = [m for m, (_, defaults) in METHODS.items() if name in defaults]
+            having = sorted(m for m, (_, defaults) in METHODS.items() if name in defaults)
             parser.error(f"--{name.replace('_', '-')} is a setting of {', '.join(having)},"
                          f" not of --method {args.method}")
     if args.whiten_cameras is not None and not 0 <= args.whiten_cameras <= 0.5:
