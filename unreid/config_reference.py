@@ -25,6 +25,7 @@ from typing import Any
 from fastreid.config import CfgNode, get_cfg
 
 from unreid.config import add_unreid_config, flat_keys
+from unreid.labels.clusterers import CLUSTERER_REGISTRY
 from unreid.projects import discover_projects, load_project
 
 _HEADER = """\
@@ -118,7 +119,9 @@ class _Reader:
             self.groups[-1].keys.append(key)
 
     def _call(self, call: ast.Call, aliases: dict[str, str], names: dict[str, Any]) -> None:
-        called = names.get(getattr(call.func, "id", ""))
+        called: Any = names.get(getattr(call.func, "id", ""))
+        if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
+            called = getattr(names.get(call.func.value.id), call.func.attr, None)
         node = _dotted(call.args[0], aliases) if len(call.args) == 1 else None
         if inspect.isfunction(called) and node is not None:
             self.read(called, node)
@@ -137,6 +140,21 @@ def declared(add_config: Callable[[CfgNode], None], base: CfgNode) -> dict[str, 
     add_config(cfg)
     known = dict(flat_keys(base))
     return {key: value for key, value in flat_keys(cfg) if key not in known}
+
+
+def _clusterer_groups(defaults: dict[str, Any]) -> list[KeyGroup]:
+    """Return the keys of ``UNSUP.CLUSTER.<NAME>``; their meaning is the clusterer's docstring.
+
+    These keys are declared in a loop over the registry, each with the default of its dataclass.
+    """
+    groups = []
+    for name in CLUSTERER_REGISTRY:
+        prefix = f"UNSUP.CLUSTER.{name.upper()}."
+        keys = [key for key in defaults if key.startswith(prefix)]
+        words = (inspect.getdoc(CLUSTERER_REGISTRY.get(name)) or "").replace("``", "`").split()
+        if keys:
+            groups.append(KeyGroup(keys, " ".join(words)))
+    return groups
 
 
 def _table(groups: Sequence[KeyGroup], defaults: dict[str, Any]) -> list[str]:
@@ -167,9 +185,10 @@ def section(title: str, add_config: Callable[[CfgNode], None], base: CfgNode) ->
         ValueError: The source and the configuration declare different keys, or a key has no
             comment; names the module and the keys.
     """
-    module = sys.modules[add_config.__module__]
+    module = inspect.getmodule(add_config)
+    assert module is not None
     defaults = declared(add_config, base)
-    groups = read_groups(add_config)
+    groups = read_groups(add_config) + _clusterer_groups(defaults)
     read = {key for group in groups for key in group.keys}
     if read != defaults.keys():
         raise ValueError(f"{module.__name__}: keys {sorted(read ^ defaults.keys())} are declared"
