@@ -29,7 +29,7 @@ help:
 	@echo "make docs      the site of docs/ into build/site; a warning is an error"
 	@echo "make bench     the benchmarks behind the README's claims"
 	@echo "make chaos     kills trainings at random moments; each must end as if nothing had happened"
-	@echo "make fuzz      360 hostile inputs, each through the command that reads it"
+	@echo "make fuzz      360 malicious or damaged inputs, each through the command that reads it"
 	@echo "make soak      50 label refreshes: memory, open files and worker processes stay"
 	@echo "make clean     remove what was built; $(VENV) and runs/ stay"
 
@@ -74,7 +74,7 @@ bench: install
 	@set -e; for script in $(BENCH); do $(PY) "$$script" $(ARGS); done
 
 fuzz: install
-	@OMP_NUM_THREADS=1 $(PY) -m tests.hostile.fuzz $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m tests.untrusted_input.fuzz $(ARGS)
 
 soak: install
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/soak.py $(ARGS)

@@ -41,7 +41,7 @@ SIZES = ((128, 64), (256, 128))
 
 
 def files(folder: str | None, limit: int) -> list[str]:
-    """Pictures of ``folder``, of the shared data, or drawn ones."""
+    """Images of ``folder``, of the shared data, or drawn ones."""
     root = Path(folder) if folder else REAL
     found = sorted(str(p) for p in root.rglob("*.jpg"))
     if not found:
@@ -267,7 +267,7 @@ def main() -> None:
     torch.set_num_threads(1)
     paths = files(given.images, 192 if given.quick else 768)
     repeats = 1 if given.quick else 3
-    print(f"{len(paths)} pictures, batches of {BATCH}, one thread; "
+    print(f"{len(paths)} images, batches of {BATCH}, one thread; "
           f"torch {torch.__version__.split('+')[0]}\n")
     decoders(paths, repeats)
     steps(paths)

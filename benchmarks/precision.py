@@ -46,7 +46,7 @@ def main() -> None:
     from unreid.engine import run
 
     with tempfile.TemporaryDirectory() as folder:
-        # tools/demo.py's pictures.
+        # tools/demo.py's images.
         draw_dataset(f"{folder}/data", num_train_ids=110, num_test_ids=60, images_per_id=12,
                      seed=0)
         os.environ["FASTREID_DATASETS"] = f"{folder}/data"

@@ -3,7 +3,7 @@
 python benchmarks/scale.py [--sizes 10000 50000 200000] [--channels 128] [--parts NAME ...]
 
 Every size has a process of its own; the parts follow each other in it, each on what the one before
-has left, as in a run. The pictures are real files of 16 x 8 pixels (names that share the bytes of a
+has left, as in a run. The images are real files of 16 x 8 pixels (names that share the bytes of a
 few hundred), so that listing, checking, loading and extraction do all that they do on large ones
 but for the pixels. Features are drawn (``benchmarks/inputs.py``): the network is one that looks
 them up. Memory is the peak above what is resident when the part begins.
@@ -41,7 +41,7 @@ LARGEST_TREE = 50_000
 
 
 def draw_folder(root: Path, num: int) -> None:
-    """``num`` pictures, ``cam_03/00012345.jpg``, as links to :data:`FILES` different ones."""
+    """``num`` images, ``cam_03/00012345.jpg``, as links to :data:`FILES` different ones."""
     import numpy as np
     from PIL import Image
 
@@ -58,7 +58,7 @@ def draw_folder(root: Path, num: int) -> None:
 
 
 def settings(root: Path, output: Path) -> Any:
-    """The config: a tiny network that is never asked, tiny pictures, two workers."""
+    """The config: a tiny network that is never asked, tiny images, two workers."""
     from unreid.config import load_config
 
     options = {
@@ -90,7 +90,7 @@ class Parts:
         self.images, _ = load_training_images(("Folder",), cfg=self.cfg)
 
     def extraction(self) -> None:
-        """Pictures through the workers and a network that looks their features up."""
+        """Images through the workers and a network that looks their features up."""
         import torch
 
         from unreid.engine.extract import extract
@@ -246,7 +246,7 @@ def child(num: int, channels: int, only: list[str]) -> None:
 
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        root, output = Path(folder) / "pictures", Path(folder) / "run"
+        root, output = Path(folder) / "images", Path(folder) / "run"
         draw_folder(root, num)
         parts = Parts(root, output, num, channels)
         for name in PARTS:

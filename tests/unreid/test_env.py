@@ -47,7 +47,7 @@ def test_output__has_no_path_user_or_host(
     assert main([]) == 0
     text = capsys.readouterr().out
     assert "FASTREID_DATASETS     set\n" in text
-    for private in ("/pictures", os.getcwd(), platform.node() or "?", os.path.expanduser("~/")):
+    for private in ("/images", os.getcwd(), platform.node() or "?", os.path.expanduser("~/")):
         assert private not in text
     if getpass.getuser() not in ("root", "torch"):
         assert getpass.getuser() not in text.split()

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unreid.data.images import load_image
-from unreid.reading.pictures import MAX_PIXELS
+from unreid.reading.image_file import MAX_PIXELS
 
 #: Larger files are left to Pillow, which does not read them whole.
 _MAX_BYTES = 2**26

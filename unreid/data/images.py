@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import Dataset
 
-from unreid.reading.pictures import read_rgb
+from unreid.reading.image_file import read_rgb
 
 ADVICE = "mend or remove the file, or set UNSUP.BAD_IMAGE skip to train without it"
 
@@ -22,7 +22,7 @@ class UnreadableImageError(ValueError):
 
 def load_image(path: str) -> Image.Image:
     """An RGB image with the pixels of fast-reid's own reader (EXIF rotation, grey to RGB); of known
-    formats and a bounded size alone: see :mod:`unreid.reading.pictures`.
+    formats and a bounded size alone: see :mod:`unreid.reading.image_file`.
 
     Raises:
         UnreadableImageError: names the file, what was found, and what can be done.

@@ -2,7 +2,7 @@
 
 ``draw_dataset`` writes what fast-reid's ``Market1501`` reads. People are seen by two cameras or
 more, in bursts of consecutive frames; training and test people differ; a query is the first
-picture of a test person under each camera [0].
+image of a test person under each camera [0].
 
 [0] Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015
     https://openaccess.thecvf.com/content_iccv_2015/html/Zheng_Scalable_Person_Re-Identification_ICCV_2015_paper.html
@@ -55,7 +55,7 @@ BURST = 3
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """What was drawn: the folder that holds ``FOLDER``, and how many pictures and people."""
+    """What was drawn: the folder that holds ``FOLDER``, and how many images and people."""
 
     root: str
     num_train_images: int
@@ -85,7 +85,7 @@ def _visits(
 
 
 def _walks(camera: Camera, images: int, rng: np.random.Generator) -> list[tuple[int, int, View]]:
-    """(sequence, frame, view) of every picture of one person under one camera."""
+    """(sequence, frame, view) of every image of one person under one camera."""
     views = []
     num_bursts = max(1, round(images / BURST)) if images > BURST + 1 else 1
     for sequence, burst in enumerate(np.array_split(np.arange(images), num_bursts), start=1):
@@ -99,7 +99,7 @@ def _draw_person(
     pid: int, cameras: list[Camera], images_per_id: int, size: tuple[int, int], seed: int,
     folders: tuple[Path, Path],
 ) -> tuple[int, int]:  # fmt: skip
-    """Draw one person: under each camera the first picture into ``folders[0]``, the rest into
+    """Draw one person: under each camera the first image into ``folders[0]``, the rest into
     ``folders[1]``; return how many went where."""
     person, first, rest = make_identity(pid, seed), 0, 0
     rng = np.random.default_rng([seed, 2, pid])
@@ -108,8 +108,8 @@ def _draw_person(
         for number, (sequence, frame, view) in enumerate(_walks(camera, images, rng)):
             name = f"{pid:04d}_c{index + 1}s{sequence}_{frame:06d}_{number:02d}.jpg"
             folder = folders[0] if number == 0 else folders[1]
-            picture = draw_figure(person, camera, view, rng, size)
-            picture.save(folder / name, quality=camera.quality, subsampling=0)
+            image = draw_figure(person, camera, view, rng, size)
+            image.save(folder / name, quality=camera.quality, subsampling=0)
             first, rest = first + (number == 0), rest + (number > 0)
     return first, rest
 
@@ -145,7 +145,7 @@ def _read_manifest(target: Path) -> dict[str, Any] | None:
 
 
 def _complete(target: Path, counts: dict[str, int]) -> bool:
-    """Whether the three folders hold as many pictures as the manifest says."""
+    """Whether the three folders hold as many images as the manifest says."""
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
     return all(len(list((target / folders[k]).glob("*.jpg"))) == n for k, n in counts.items())
 
@@ -184,7 +184,7 @@ def draw_dataset(
 ) -> SyntheticSummary:
     """Draw the set into ``root/Market-1501-v15.09.15``, unless exactly this set is there.
 
-    The pictures depend on the arguments alone (and on Pillow's JPEG encoder). They are drawn in a
+    The images depend on the arguments alone (and on Pillow's JPEG encoder). They are drawn in a
     temporary folder beside the target and renamed, so an interrupted draw leaves no half set.
 
     Args:
@@ -192,8 +192,8 @@ def draw_dataset(
         num_train_ids: people in ``bounding_box_train``, >= 1.
         num_test_ids: people in ``query`` and ``bounding_box_test``, >= 1; 1501 people in all.
         num_cameras: 2 to 6.
-        images_per_id: pictures of each person over all cameras, 4 to 99.
-        size: (width, height) of a picture in pixels, at least (16, 32).
+        images_per_id: images of each person over all cameras, 4 to 99.
+        size: (width, height) of an image in pixels, at least (16, 32).
         seed: >= 0.
 
     Returns:
@@ -250,15 +250,15 @@ def draw_contact_sheet(
     seed: int = 0,
     margin: int = 3,
 ) -> Image.Image:
-    """One RGB picture to look at: a row for each person, ``views`` columns for each camera.
+    """One RGB image to look at: a row for each person, ``views`` columns for each camera.
 
     Args:
         pids: people, >= 1, of the set of ``seed``.
         num_cameras: 1 to 6.
-        views: pictures of a person under a camera, >= 1, each of another walk.
-        size: (width, height) of one picture in pixels.
+        views: images of a person under a camera, >= 1, each of another walk.
+        size: (width, height) of one image in pixels.
         seed: >= 0.
-        margin: white pixels between pictures, twice as many between cameras.
+        margin: white pixels between images, twice as many between cameras.
 
     Raises:
         ValueError: an argument is out of its range.

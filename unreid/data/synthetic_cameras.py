@@ -1,10 +1,10 @@
 """Six cameras: what each sees of a drawn person, and how it falsifies it.
 
-A camera turns a body (RGBA) and its place into a picture: shadow, shading from the direction of
+A camera turns a body (RGBA) and its place into an image: shadow, shading from the direction of
 its light, an object in front, exposure, a 3 x 3 colour matrix, a tone curve, lens blur and sensor
 noise. The numbers below set how far apart two cameras are, and so how hard the set is.
 
-Notation: H, W height and width of a picture in pixels.
+Notation: H, W height and width of an image in pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Camera:
     ``gains`` scale red, green and blue, ``saturation`` 1 leaves colours alone and 0 gives grey,
     ``gamma`` > 1 darkens the middle tones. ``light`` is the direction the light comes from (x
     right, y down) times its strength. ``blur`` is a radius and ``noise`` a standard deviation, in
-    pixels of a 128 pixel high picture and in grey levels. ``facing`` are the chances of front,
+    pixels of a 128 pixel high image and in grey levels. ``facing`` are the chances of front,
     side and back; ``hidden`` the chance of an object in front.
     """
 
@@ -172,7 +172,7 @@ def draw_figure(
     rng: np.random.Generator,
     size: tuple[int, int] = (64, 128),
 ) -> Image.Image:
-    """Draw one picture: ``identity`` in ``view``, seen by ``camera``.
+    """Draw one image: ``identity`` in ``view``, seen by ``camera``.
 
     Args:
         identity: lasting looks of the person.
@@ -182,7 +182,7 @@ def draw_figure(
         size: (W, H) in pixels.
 
     Returns:
-        An RGB picture of that size, before JPEG.
+        An RGB image of that size, before JPEG.
     """
     width, height = size
     scene = _scene(camera.place, size, camera.seed)
@@ -201,8 +201,8 @@ def draw_figure(
         front.paste(scene.occluder, (round(view.cover * width), 0))
         cover = np.asarray(front, np.float32)
         light += (cover[..., :3] - light) * (cover[..., 3:] / 255.0)
-    picture = _develop(light, camera, camera.exposure * view.light)
-    sharp = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    image = _develop(light, camera, camera.exposure * view.light)
+    sharp = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
     blurred = np.asarray(sharp.filter(ImageFilter.GaussianBlur(camera.blur * height / 128)))
     noise = rng.normal(0.0, camera.noise, blurred.shape)
     return Image.fromarray(np.clip(blurred + noise, 0, 255).astype(np.uint8))

@@ -28,7 +28,7 @@ WIDEN = 1.15
 
 @dataclass(frozen=True)
 class View:
-    """How one picture shows a person: pose and framing.
+    """How one image shows a person: pose and framing.
 
     ``yaw`` is 0 from the front, pi from the back; ``gait`` is the phase of the step, ``stride``
     the swing of the legs, ``pitch`` and ``tilt`` the camera's angles (all in radians); ``scale``
@@ -72,7 +72,7 @@ class _Canvas:
         return joint[2] * self.cos - joint[0] * self.sin
 
     def flat(self, x: float, y: float, depth: float = 0.0) -> tuple[float, float]:
-        """Pixel of a point given in the picture's plane (body units, before the tilt)."""
+        """Pixel of a point given in the image's plane (body units, before the tilt)."""
         y = y - depth * self.pitch
         return (
             self.origin[0] + self.unit * (WIDEN * x + (y - 0.5) * self.tilt),
@@ -293,7 +293,7 @@ def draw_body(person: Identity, view: View, size: tuple[int, int]) -> Image.Imag
         size: (W, H) of the result in pixels.
 
     Returns:
-        An RGBA picture, anti-aliased by ``SUPERSAMPLING``; alpha is the figure's silhouette.
+        An RGBA image, anti-aliased by ``SUPERSAMPLING``; alpha is the figure's silhouette.
     """
     width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
     canvas = _Canvas(person, view, width, height)

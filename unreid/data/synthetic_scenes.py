@@ -1,9 +1,9 @@
 """Drawn places: a panorama behind the people of each camera, and the objects that hide them.
 
-A place is drawn once per camera, several pictures wide; each picture cuts a window out of it.
-Lengths inside are shares of the picture's height, so a place looks alike at any size.
+A place is drawn once per camera, several images wide; each image cuts a window out of it.
+Lengths inside are shares of the image's height, so a place looks alike at any size.
 
-Notation: H, W height and width of one picture in pixels.
+Notation: H, W height and width of one image in pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Color = tuple[int, int, int]
 
-#: A panorama is this many pictures' heights wide.
+#: A panorama is this many images' heights wide.
 PANORAMA = 5.0
 #: How much of a place's contrast is left behind the people: the rest is haze of this colour.
 CONTRAST = 0.34
@@ -230,7 +230,7 @@ def draw_scene(name: str, size: tuple[int, int], seed: int) -> Scene:
 
     Args:
         name: a key of ``PLACES``.
-        size: (W, H) of one picture in pixels.
+        size: (W, H) of one image in pixels.
         seed: decides the clutter, >= 0.
 
     Returns:

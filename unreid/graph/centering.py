@@ -1,6 +1,6 @@
 """Takes each camera's mean feature out: the cheapest gain against the camera gap.
 
-It needs camera ids and nothing else; projects/CALR/README.md has what it gains on real pictures.
+It needs camera ids and nothing else; projects/CALR/README.md has what it gains on real images.
 
 Notation: N images, D channels, M cameras.
 """

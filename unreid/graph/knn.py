@@ -129,10 +129,10 @@ def _exact(
         similarities[:, 0] = pair_similarities(features, every, every)
         least = [(t @ tensor.T).argmin(1).numpy() for t in tensor.split(block_size) if far]
         return indices, similarities, np.concatenate(least) if far else every[:0]
-    cheap = triangle.cheapen(features)
-    near = triangle.Lists(kernels, cheap, k - 1)
-    wide = triangle.Lists(kernels, cheap, int(far and len(features) > 1), -1.0)
-    triangle.scan(cheap, block_size, [near, wide] if far else [near])
+    quantized = triangle.quantize(features)
+    near = triangle.CandidateLists(kernels, quantized, k - 1)
+    wide = triangle.CandidateLists(kernels, quantized, int(far and len(features) > 1), -1.0)
+    triangle.scan(quantized, block_size, [near, wide] if far else [near])
     others, scores, again = near.finish(features)
     indices = np.concatenate([every[:, None], others], axis=1)
     own = pair_similarities(features, every, every)[:, None]

@@ -57,9 +57,9 @@ def _blocks(features: np.ndarray, k: int, part: int, parts: int, block_size: int
     block_size = max(1, min(block_size, -(-num // (2 * parts))))
     kernels = kernel("knn")
     assert kernels is not None
-    cheap = triangle.cheapen(features)
-    lists = triangle.Lists(kernels, cheap, wanted)
-    triangle.scan(cheap, block_size, [lists], part, parts)
+    quantized = triangle.quantize(features)
+    lists = triangle.CandidateLists(kernels, quantized, wanted)
+    triangle.scan(quantized, block_size, [lists], part, parts)
     indices, scores, again = lists.finish(features)
     seen = np.zeros(num, dtype=np.int64)
     for row, column in triangle.block_pairs(num, block_size, part, parts):

@@ -1,4 +1,4 @@
-"""Exact neighbours from a cheap product of half the matrix.
+"""Exact neighbours from a quantized product of half the matrix.
 
 The matrix of similarities is symmetric, so only blocks on and above the diagonal are formed, in
 the cheapest format whose error is bounded well enough. With x = x' + d (x' the stored row) the
@@ -28,8 +28,8 @@ ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Cheap:
-    """Features in a cheap format.
+class QuantizedFeatures:
+    """Features in a quantized format.
 
     Attributes:
         rows: (N, D) int8, bfloat16 or float32.
@@ -84,7 +84,7 @@ def _convert(features: np.ndarray, name: str) -> tuple[torch.Tensor, np.ndarray,
     return rows, scales, lost
 
 
-def cheapen(features: np.ndarray, name: str | None = None) -> Cheap:
+def quantize(features: np.ndarray, name: str | None = None) -> QuantizedFeatures:
     """The features in the format ``name``, or in the cheapest that is fast and close enough.
 
     Args:
@@ -102,43 +102,49 @@ def cheapen(features: np.ndarray, name: str | None = None) -> Cheap:
             break
     slack = (2.0 * bound).astype(np.float32)
     product = torch._int_mm if candidate == "int8" else torch.mm
-    return Cheap(rows, scales, slack, 8 if candidate == "bfloat16" else 0, product)
+    return QuantizedFeatures(rows, scales, slack, 8 if candidate == "bfloat16" else 0, product)
 
 
-class Lists:
+class CandidateLists:
     """For each image the candidates for its nearest (sign 1) or farthest (sign -1) images."""
 
-    def __init__(self, kernels: ModuleType, cheap: Cheap, wanted: int, sign: float = 1.0) -> None:
-        num = len(cheap.rows)
+    def __init__(
+        self,
+        kernels: ModuleType,
+        quantized: QuantizedFeatures,
+        wanted: int,
+        sign: float = 1.0,
+    ) -> None:
+        num = len(quantized.rows)
         capacity = max(1, min(num, max(256, 6 * wanted)))
-        self.kernels, self.cheap, self.wanted, self.sign = kernels, cheap, wanted, sign
+        self.kernels, self.quantized, self.wanted, self.sign = kernels, quantized, wanted, sign
         self.lists = (
             np.empty((num, capacity), dtype=np.int32),
             np.empty((num, capacity), dtype=np.float32),
             np.zeros(num, dtype=np.int32),
             np.full(num, min(capacity, wanted + 32), dtype=np.int32),
             np.full(num, -np.inf, dtype=np.float32),
-            cheap.slack,
+            quantized.slack,
         )
 
     def offer(self, block: np.ndarray, row: int, column: int) -> None:
-        """Offer a block of cheap products that begins at (row, column)."""
+        """Offer a block of quantized products that begins at (row, column)."""
         self.kernels.offer(
             block,
             row,
             column,
-            self.cheap.scales,
+            self.quantized.scales,
             self.sign,
             *self.lists,
             self.wanted,
-            self.cheap.precision,
+            self.quantized.precision,
             num_threads(),
         )
 
     def finish(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Indices and similarities (N, wanted), and the rows (F,) that must be searched anew."""
         indices, scores, trusted = self.kernels.finish(
-            features, self.sign, *self.lists, self.wanted, self.cheap.precision, num_threads()
+            features, self.sign, *self.lists, self.wanted, self.quantized.precision, num_threads()
         )
         return indices, self.sign * scores, np.flatnonzero(trusted == 0)
 
@@ -152,17 +158,22 @@ def block_pairs(num: int, block_size: int, part: int = 0, parts: int = 1) -> lis
 
 
 def scan(
-    cheap: Cheap, block_size: int, lists: list[Lists], part: int = 0, parts: int = 1
+    quantized: QuantizedFeatures,
+    block_size: int,
+    lists: list[CandidateLists],
+    part: int = 0,
+    parts: int = 1,
 ) -> None:
     """Form the blocks of :func:`block_pairs` once, and offer each to all lists."""
-    num, kind = len(cheap.rows), torch.int32 if cheap.rows.dtype == torch.int8 else cheap.rows.dtype
+    num, dtype = len(quantized.rows), quantized.rows.dtype
+    kind = torch.int32 if dtype == torch.int8 else dtype
     whole = torch.empty((min(block_size, num), min(block_size, num)), dtype=kind)
     for row, column in block_pairs(num, block_size, part, parts):
-        left = cheap.rows[row : row + block_size]
-        right = cheap.rows[column : column + block_size]
+        left = quantized.rows[row : row + block_size]
+        right = quantized.rows[column : column + block_size]
         fits = (len(left), len(right)) == whole.shape
         block = whole if fits else torch.empty((len(left), len(right)), dtype=kind)
-        cheap.product(left, right.T, out=block)
+        quantized.product(left, right.T, out=block)
         if block.dtype == torch.bfloat16:
             values = block.view(torch.int16).numpy().view(np.uint16)
         else:

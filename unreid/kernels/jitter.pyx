@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Brightness, contrast, saturation and hue of a batch of small pictures, each in its own order.
+"""Brightness, contrast, saturation and hue of a batch of small images, each in its own order.
 
 Notation: B images, P pixels of each.
 """
@@ -122,7 +122,7 @@ cdef void _one(const unsigned char *pixels, unsigned char *out, float *planes, P
         if order[step] == 1:
             contrast = step
     _apply(planes, num, order, factors, 0, contrast, 0)
-    if contrast < 4:  # its mean is that of the picture as it is by then
+    if contrast < 4:  # its mean is that of the image as it is by then
         mean = _mean_grey(planes, num)
         _apply(planes, num, order, factors, contrast, 4, mean)
     for p in range(num):
@@ -133,7 +133,7 @@ cdef void _one(const unsigned char *pixels, unsigned char *out, float *planes, P
 
 def color_jitter(const unsigned char[:, :, ::1] pixels, const long long[:, ::1] orders,
                  const float[:, ::1] factors):
-    """Each picture after its own steps: float32 between the steps, rounded once at the end.
+    """Each image after its own steps: float32 between the steps, rounded once at the end.
 
     Args:
         pixels: (B, P, 3) uint8 RGB.

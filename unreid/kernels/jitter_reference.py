@@ -11,7 +11,7 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def color_jitter(pixels: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Each picture after its own steps: float32 between the steps, rounded once at the end.
+    """Each image after its own steps: float32 between the steps, rounded once at the end.
 
     Args:
         pixels: (B, P, 3) uint8 RGB.
@@ -24,8 +24,8 @@ def color_jitter(pixels: np.ndarray, orders: np.ndarray, factors: np.ndarray) ->
         (B, P, 3) uint8.
     """
     changed = np.empty_like(pixels)
-    for i, picture in enumerate(pixels):
-        planes = picture.T.astype(np.float32)
+    for i, image in enumerate(pixels):
+        planes = image.T.astype(np.float32)
         for step in orders[i]:
             factor = factors[i, step]
             if step == 0:

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Candidate lists fed by blocks of a cheap product, and inner products summed in double.
+"""Candidate lists fed by blocks of a quantized product, and inner products summed in double.
 
-A cheap value a of a similarity s carries a bound: |a - s| <= slack / 2 + (what its format
+A quantized value a of a similarity s carries a bound: |a - s| <= slack / 2 + (what its format
 rounds). A list keeps everyone who may still be among the ``wanted`` best: all within twice the
-bound of the ``wanted``-th best cheap value seen so far. ``finish`` scores these exactly.
+bound of the ``wanted``-th best quantized value seen so far. ``finish`` scores these exactly.
 
 Notation: N images, D channels, P pairs, M capacity of a list.
 """
@@ -66,7 +66,7 @@ cdef extern from *:
 
 ctypedef unsigned short half
 
-ctypedef fused cheap:
+ctypedef fused quantized:
     int
     float
     half
@@ -86,8 +86,8 @@ cdef struct Lists:
     int precision
 
 
-cdef inline float _number(cheap bits) noexcept nogil:
-    if cheap is half:
+cdef inline float _number(quantized bits) noexcept nogil:
+    if quantized is half:
         return unreid_bf16(bits)
     else:
         return <float> bits
@@ -176,7 +176,7 @@ cdef void _push(Lists *lists, Py_ssize_t row, int column, float value) noexcept 
     lists.count[row] = n + 1
 
 
-cdef void _offer_row(const cheap *block, Py_ssize_t width, Py_ssize_t row, Py_ssize_t column0,
+cdef void _offer_row(const quantized *block, Py_ssize_t width, Py_ssize_t row, Py_ssize_t column0,
                      const float *scale, float sign, Lists *lists) noexcept nogil:
     """Offer the columns of one row of a block to that row's list."""
     cdef Py_ssize_t j = 0, l, stop
@@ -200,12 +200,12 @@ cdef void _offer_row(const cheap *block, Py_ssize_t width, Py_ssize_t row, Py_ss
         j = stop
 
 
-cdef void _offer_columns(const cheap *block, Py_ssize_t stride, Py_ssize_t height,
+cdef void _offer_columns(const quantized *block, Py_ssize_t stride, Py_ssize_t height,
                          Py_ssize_t first, Py_ssize_t last, Py_ssize_t row0, Py_ssize_t column0,
                          const float *scale, float sign, Lists *lists) noexcept nogil:
     """Offer the rows of a block to the lists of its columns first .. last."""
     cdef Py_ssize_t i, j, l, stop
-    cdef const cheap *line
+    cdef const quantized *line
     cdef const float *limit = lists.threshold + column0
     cdef const float *other = scale + column0
     cdef float own
@@ -230,15 +230,15 @@ cdef void _offer_columns(const cheap *block, Py_ssize_t stride, Py_ssize_t heigh
             j = stop
 
 
-def offer(cheap[:, ::1] block, Py_ssize_t row0, Py_ssize_t column0, float[::1] scale, float sign,
+def offer(quantized[:, ::1] block, Py_ssize_t row0, Py_ssize_t column0, float[::1] scale, float sign,
           int[:, ::1] index, float[:, ::1] value, int[::1] count, int[::1] room,
           float[::1] threshold, float[::1] slack, int wanted, int precision, int threads):
-    """Offer one block of cheap products to the lists of its rows, and of its columns.
+    """Offer one block of quantized products to the lists of its rows, and of its columns.
 
     Args:
         block: (B, B') products of rows row0.. with rows column0..; int32, float32, or the bits
             of bfloat16 as uint16. Off the diagonal it stands for its transpose too.
-        scale: (N,) float32; the cheap value is ``sign * scale[i] * scale[j] * block``.
+        scale: (N,) float32; the quantized value is ``sign * scale[i] * scale[j] * block``.
         index, value: (N, M) the lists; count: (N,) their lengths, -1 where one overflowed;
             room: (N,) the lengths at which they are pruned next, > wanted and <= M at first.
         threshold: (N,) what a value must reach; slack: (N,) twice the bound of a value's error.
@@ -313,7 +313,7 @@ def finish(const float[:, ::1] features, float sign, int[:, ::1] index, float[:,
 
     Returns:
         indices (N, wanted) int32, ``sign`` times the similarities (N, wanted) float32, and
-        (N,) int32: 0 where a list overflowed or a cheap value broke its bound, so that the row
+        (N,) int32: 0 where a list overflowed or a quantized value broke its bound, so that the row
         has to be searched in another way.
     """
     cdef Py_ssize_t i, num = features.shape[0], channels = features.shape[1]

@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
 
 
 def names(root: Path, folder: str) -> list[tuple[int, int, int]]:
-    """(pid, camera, sequence) of every picture in ``folder``, sorted by name."""
+    """(pid, camera, sequence) of every image in ``folder``, sorted by name."""
     found = []
     for path in sorted((root / FOLDER / folder).iterdir()):
         match = NAME.match(path.name)
@@ -97,7 +97,7 @@ def test_ids__of_training_and_test_are_disjoint_and_start_at_one(tiny: Path) -> 
     assert test == set(range(9, 13))
 
 
-def test_query__is_one_picture_of_each_id_and_camera(tiny: Path) -> None:
+def test_query__is_one_image_of_each_id_and_camera(tiny: Path) -> None:
     queries = Counter((pid, cam) for pid, cam, _ in names(tiny, "query"))
     gallery = {(pid, cam) for pid, cam, _ in names(tiny, "bounding_box_test")}
     assert set(queries.values()) == {1}
@@ -138,13 +138,13 @@ def test_bursts__are_consecutive_frames_of_one_walk() -> None:
         assert np.ptp([view.yaw for _, view in frames]) < 1.2
 
 
-def test_pictures__have_the_size_that_was_asked_for(tmp_path: Path) -> None:
+def test_images__have_the_size_that_was_asked_for(tmp_path: Path) -> None:
     draw_dataset(
         tmp_path, num_train_ids=1, num_test_ids=1, num_cameras=2, images_per_id=4, size=(32, 96)
     )
     for path in tmp_path.rglob("*.jpg"):
-        with Image.open(path) as picture:
-            assert (picture.size, picture.mode) == ((32, 96), "RGB")
+        with Image.open(path) as image:
+            assert (image.size, image.mode) == ((32, 96), "RGB")
 
 
 # ---------------------------------------------------------------- determinism
@@ -155,7 +155,7 @@ def test_same_seed__same_bytes(tiny: Path, tmp_path: Path) -> None:
     assert bytes_of(tmp_path) == bytes_of(tiny)
 
 
-def test_other_seed__other_pictures(tiny: Path, tmp_path: Path) -> None:
+def test_other_seed__other_images(tiny: Path, tmp_path: Path) -> None:
     draw_dataset(tmp_path, **TINY, seed=1)
     assert not set(bytes_of(tmp_path).values()) & set(bytes_of(tiny).values())
 
@@ -184,7 +184,7 @@ def test_same_set__is_not_drawn_again(tiny: Path) -> None:
     assert stamps == {p: p.stat().st_mtime_ns for p in tiny.rglob("*.jpg")}
 
 
-def test_set_that_lost_a_picture__is_drawn_again(tmp_path: Path) -> None:
+def test_set_that_lost_a_image__is_drawn_again(tmp_path: Path) -> None:
     draw_dataset(tmp_path, **TINY)
     whole = bytes_of(tmp_path)
     next((tmp_path / FOLDER / "query").iterdir()).unlink()
@@ -208,13 +208,13 @@ def test_other_version__replaces_the_set(tmp_path: Path) -> None:
     assert draw_dataset(tmp_path, **TINY).drawn
 
 
-def _fail_after(pictures: int, error: type[BaseException]) -> Callable[..., Image.Image]:
+def _fail_after(crops: int, error: type[BaseException]) -> Callable[..., Image.Image]:
     drawn = 0
 
     def draw(*args: Any) -> Image.Image:
         nonlocal drawn
         drawn += 1
-        if drawn > pictures:
+        if drawn > crops:
             raise error
         return draw_figure(*args)
 
@@ -246,7 +246,7 @@ def test_interrupted_redraw__keeps_the_old_set(
 def test_a_data_set_not_drawn_here__is_left_alone(tmp_path: Path) -> None:
     real = tmp_path / FOLDER / "query" / "0001_c1s1_000001_00.jpg"
     real.parent.mkdir(parents=True)
-    real.write_bytes(b"a picture of the real set")
+    real.write_bytes(b"an image of the real set")
     with pytest.raises(FileExistsError, match="was not drawn here"):
         draw_dataset(tmp_path, **TINY)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [real]
@@ -287,8 +287,8 @@ def test_camera_that_does_not_exist__is_refused() -> None:
 # ---------------------------------------------------------------- what is seen
 
 
-def picture(pid: int = 3, camera: int = 0, yaw: float = 0.0, **changes: Any) -> np.ndarray:
-    """A picture (128, 64, 3) without noise or object in front, in a fixed pose."""
+def render(pid: int = 3, camera: int = 0, yaw: float = 0.0, **changes: Any) -> np.ndarray:
+    """An image (128, 64, 3) without noise or object in front, in a fixed pose."""
     eye = replace(make_camera(camera), noise=0.0)
     rng = np.random.default_rng(0)
     view = replace(next_view(eye, sample_track(eye, rng), 0, rng), yaw=yaw, occluder=-1)
@@ -297,25 +297,25 @@ def picture(pid: int = 3, camera: int = 0, yaw: float = 0.0, **changes: Any) -> 
 
 
 def test_draw_figure__front_differs_from_back() -> None:
-    assert np.abs(picture(yaw=0.0) - picture(yaw=np.pi)).max() > 40
+    assert np.abs(render(yaw=0.0) - render(yaw=np.pi)).max() > 40
 
 
 def test_draw_figure__object_in_front_hides() -> None:
-    assert np.abs(picture() - picture(occluder=0, cover=0.0)).mean() > 5
+    assert np.abs(render() - render(occluder=0, cover=0.0)).mean() > 5
 
 
 @pytest.mark.parametrize("camera", range(1, MAX_CAMERAS))
-def test_draw_figure__each_camera_changes_the_picture(camera: int) -> None:
-    assert np.abs(picture(camera=0) - picture(camera=camera)).mean() > 5
+def test_draw_figure__each_camera_changes_the_image(camera: int) -> None:
+    assert np.abs(render(camera=0) - render(camera=camera)).mean() > 5
 
 
 @pytest.mark.parametrize("pid", range(1, 25))
 def test_draw_figure__draws_every_sort_of_person_from_everywhere(pid: int) -> None:
-    pictures = [picture(pid=pid, yaw=yaw) for yaw in np.arange(-3.0, 3.5, 1.0)]
+    crops = [render(pid=pid, yaw=yaw) for yaw in np.arange(-3.0, 3.5, 1.0)]
     # The person stands in the middle: it is what differs between two people, not the place.
-    other = picture(pid=pid + 1, yaw=-3.0)
-    assert np.abs(pictures[0] - other)[30:100, 20:44].mean() > np.abs(pictures[0] - other).mean()
-    assert np.isfinite(pictures).all()
+    other = render(pid=pid + 1, yaw=-3.0)
+    assert np.abs(crops[0] - other)[30:100, 20:44].mean() > np.abs(crops[0] - other).mean()
+    assert np.isfinite(crops).all()
 
 
 @pytest.mark.parametrize(
@@ -323,10 +323,10 @@ def test_draw_figure__draws_every_sort_of_person_from_everywhere(pid: int) -> No
     [{"shift": (5.0, 0.0)}, {"shift": (0.0, -5.0)}, {"scale": 0.05}, {"scale": 6.0}],
     ids=["beside", "above", "very far", "very near"],
 )
-def test_draw_figure__crop_that_misses_the_person_is_still_a_picture(
+def test_draw_figure__crop_that_misses_the_person_is_still_an_image(
     changes: dict[str, Any],
 ) -> None:
-    assert picture(**changes).shape == (128, 64, 3)
+    assert render(**changes).shape == (128, 64, 3)
 
 
 def test_contact_sheet__has_a_row_per_person_and_columns_per_camera() -> None:
@@ -363,20 +363,20 @@ Split = tuple[np.ndarray, int, np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Pictures (N, H, W, 3) with the queries first, Q, pids (N,), camids (N,)."""
+    """Images (N, H, W, 3) with the queries first, Q, pids (N,), camids (N,)."""
     root = tmp_path_factory.mktemp("hardness")
     draw_dataset(root, num_train_ids=1, num_test_ids=40, images_per_id=10)
     people = names(root, "query") + names(root, "bounding_box_test")
     paths = sorted((root / FOLDER / "query").iterdir())
     queries = len(paths)
     paths += sorted((root / FOLDER / "bounding_box_test").iterdir())
-    pictures = np.stack([np.asarray(Image.open(path)) for path in paths])
-    return pictures, queries, np.array([p for p, _, _ in people]), np.array(
+    crops = np.stack([np.asarray(Image.open(path)) for path in paths])
+    return crops, queries, np.array([p for p, _, _ in people]), np.array(
         [c for _, c, _ in people]
     )  # fmt: skip
 
 
-def untrained(pictures: np.ndarray, seed: int) -> np.ndarray:
+def untrained(crops: np.ndarray, seed: int) -> np.ndarray:
     """Features (N, 512) of a ResNet-18 with random weights."""
     models = pytest.importorskip("torchvision").models
     with torch.random.fork_rng():
@@ -384,29 +384,29 @@ def untrained(pictures: np.ndarray, seed: int) -> np.ndarray:
         network = models.resnet18(weights=None)
     network.fc = torch.nn.Identity()
     network.eval()
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    images = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     with torch.no_grad():
         return torch.cat([network(part) for part in images.split(100)]).numpy()
 
 
-def histogram(pictures: np.ndarray, space: str, stripes: int) -> np.ndarray:
+def histogram(crops: np.ndarray, space: str, stripes: int) -> np.ndarray:
     """Root histograms (N, stripes * 512) of 8 x 8 x 8 colours in horizontal stripes."""
     rows = []
-    for one in pictures:
+    for one in crops:
         pixels = np.asarray(Image.fromarray(one).convert(space)) // 32
         for stripe in np.array_split(pixels.astype(np.int64), stripes):
             code = stripe[..., 0] * 64 + stripe[..., 1] * 8 + stripe[..., 2]
             rows.append(np.sqrt(np.bincount(code.ravel(), minlength=512) / code.size))
-    return np.asarray(rows).reshape(len(pictures), -1)
+    return np.asarray(rows).reshape(len(crops), -1)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_hardness__untrained_network_is_below_35_but_not_blind(split: Split, seed: int) -> None:
-    pictures, queries, pids, camids = split
-    features = untrained(pictures, seed)
+    crops, queries, pids, camids = split
+    features = untrained(crops, seed)
     assert 10 < mean_average_precision(features, queries, pids, camids) < 35
     # What unsupervised training starts from: a burst holds together within its camera, while
-    # across cameras the nearest picture is mostly somebody else's.
+    # across cameras the nearest image is mostly somebody else's.
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     near = unit @ unit.T
     np.fill_diagonal(near, -2.0)
@@ -420,16 +420,16 @@ def test_hardness__untrained_network_is_below_35_but_not_blind(split: Split, see
 @pytest.mark.parametrize("stripes", [1, 3, 6])
 @pytest.mark.parametrize("space", ["RGB", "HSV"])
 def test_hardness__colour_histogram_is_below_60(split: Split, space: str, stripes: int) -> None:
-    pictures, queries, pids, camids = split
-    features = histogram(pictures, space, stripes)
+    crops, queries, pids, camids = split
+    features = histogram(crops, space, stripes)
     assert mean_average_precision(features, queries, pids, camids) < 60
 
 
 def test_hardness__histogram_is_below_60_even_with_each_cameras_mean_removed(
     split: Split,
 ) -> None:
-    pictures, queries, pids, camids = split
-    features = histogram(pictures, "HSV", 3)
+    crops, queries, pids, camids = split
+    features = histogram(crops, "HSV", 3)
     for camera in np.unique(camids):
         features[camids == camera] -= features[camids == camera].mean(axis=0)
     assert mean_average_precision(features, queries, pids, camids) < 60
@@ -456,7 +456,7 @@ def test_tool__draws_what_the_function_draws(
     assert bytes_of(tmp_path) == bytes_of(tiny)
 
 
-def test_tool__contact_sheet_is_a_picture(tmp_path: Path) -> None:
+def test_tool__contact_sheet_is_an_image(tmp_path: Path) -> None:
     path = tmp_path / "sheet.jpg"
     assert load_tool().main(["--contact-sheet", str(path), "--cameras", "2"]) == 0
     with Image.open(path) as sheet:

@@ -90,43 +90,43 @@ def test_block_size_changes_nothing(rng: np.random.Generator, block_size: int) -
 
 @pytest.mark.parametrize("name", ["int8", "bfloat16", "float32"])
 @needs_kernel
-def test_any_cheap_format_gives_the_same(
+def test_any_number_format_gives_the_same(
     rng: np.random.Generator, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = oracle.unit(rng, 400, 48, copies=20)
     wanted = knn(features, 10)
     monkeypatch.setattr(triangle, "formats", lambda: [name])
     monkeypatch.setattr(triangle, "INT8_BOUND", 1.0)
-    assert triangle.cheapen(features).rows.dtype == getattr(torch, name)
+    assert triangle.quantize(features).rows.dtype == getattr(torch, name)
     found = knn(features, 10, block_size=96)
     assert (found[0] == wanted[0]).all() and (found[1] == wanted[1]).all()
 
 
 @pytest.mark.parametrize("name", ["int8", "bfloat16", "float32"])
-def test_cheap_products_keep_their_bound(rng: np.random.Generator, name: str) -> None:
+def test_quantized_products_keep_their_bound(rng: np.random.Generator, name: str) -> None:
     features = oracle.unit(rng, 300, 200)
-    cheap = triangle.cheapen(features, name)
-    rows = cheap.rows.double().numpy() * cheap.scales[:, None].astype(np.float64)
+    quantized = triangle.quantize(features, name)
+    rows = quantized.rows.double().numpy() * quantized.scales[:, None].astype(np.float64)
     error = np.abs(rows @ rows.T - features.astype(np.float64) @ features.T.astype(np.float64))
-    assert (2 * error <= cheap.slack[:, None]).all()
+    assert (2 * error <= quantized.slack[:, None]).all()
     assert name == "float32" or error.max() > 0
 
 
 @needs_kernel
-def test_a_cheap_value_beyond_its_bound_is_found_out(
+def test_a_quantized_value_beyond_its_bound_is_found_out(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = oracle.unit(rng, 200, 32)
     wanted = knn(features, 8)
-    honest = triangle.cheapen
+    original = triangle.quantize
 
-    def lying(given: np.ndarray, name: str | None = None) -> triangle.Cheap:
-        cheap = honest(given, "float32")
-        rows = cheap.rows.clone()
+    def lying(given: np.ndarray, name: str | None = None) -> triangle.QuantizedFeatures:
+        quantized = original(given, "float32")
+        rows = quantized.rows.clone()
         rows[::3] *= 1.5
-        return triangle.Cheap(rows, cheap.scales, cheap.slack, 0, torch.mm)
+        return triangle.QuantizedFeatures(rows, quantized.scales, quantized.slack, 0, torch.mm)
 
-    monkeypatch.setattr(triangle, "cheapen", lying)
+    monkeypatch.setattr(triangle, "quantize", lying)
     found = knn(features, 8)
     wrong = found[0] != wanted[0]
     # Every row whose list held a false value is searched anew.

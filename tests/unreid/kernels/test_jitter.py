@@ -82,7 +82,7 @@ def test_no_step_and_no_change__give_the_same_bytes(route, rng: np.random.Genera
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_order__of_the_steps_is_kept(route) -> None:
-    """Contrast takes the mean of the picture as it is by then."""
+    """Contrast takes the mean of the image as it is by then."""
     colours = np.array([[[200, 200, 200], [100, 100, 100]]], dtype=np.uint8)
     factors = np.array([[0.5, 0.0, 1.0, 0.0]], dtype=np.float32)
     first = route.color_jitter(colours, np.array([[0, 1, -1, -1]]), factors)
@@ -99,16 +99,16 @@ def test_jitter__is_that_of_pillow_but_for_its_cutting_off(
     route, rng: np.random.Generator
 ) -> None:
     small = Image.fromarray(rng.integers(0, 255, (6, 4, 3), dtype=np.uint8))
-    picture = small.resize((32, 64), Image.Resampling.BICUBIC)
+    image = small.resize((32, 64), Image.Resampling.BICUBIC)
     steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
     differences = []
     for _ in range(12):
         order = rng.permutation(4)
         factors = np.append(rng.uniform(0.8, 1.2, 3), rng.uniform(-0.1, 0.1))
-        theirs = picture
+        theirs = image
         for step in order:
             theirs = steps[step](theirs, float(factors[step]))
-        ours = route.color_jitter(np.asarray(picture).reshape(1, -1, 3),
+        ours = route.color_jitter(np.asarray(image).reshape(1, -1, 3),
                                   order[None].astype(np.int64), factors[None].astype(np.float32))
         differences.append(np.abs(ours.reshape(64, 32, 3) - np.asarray(theirs).astype(int)))
     assert np.mean(differences) < 2.5 and np.percentile(differences, 99) <= 8

@@ -1,4 +1,4 @@
-"""One command on one hostile input, in a process of its own: with a limit of time and of memory."""
+"""Run one command on one untrusted input in its own process, with limits of time and memory."""
 
 from __future__ import annotations
 

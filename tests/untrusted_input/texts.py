@@ -1,4 +1,4 @@
-"""Hostile settings (yml) and tables (CSV)."""
+"""Malicious settings (yml) and tables (CSV)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile.case import Builder, Case, copy_run
-from tests.hostile.damage import damage_text
-from tests.hostile.ground import Ground
+from tests.untrusted_input.case import Builder, Case, copy_run
+from tests.untrusted_input.damage import damage_text
+from tests.untrusted_input.valid_files import ValidFiles
 
 _GOOD = """PROJECT: "CALR"
 DATASETS:
@@ -91,12 +91,12 @@ YAMLS: dict[str, str | bytes] = {
 
 
 def _yaml(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         text = YAMLS[name]
         path = folder / f"{name}.yml"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         if name == "object" and rng.random() < 0.5:
-            return _of_run(path, folder, ground)
+            return _of_run(path, folder, valid)
         return _checked(path, refuse=True)
 
     return build
@@ -111,22 +111,22 @@ def _checked(path: Path, *, refuse: bool = False) -> Case:
     return Case("check_data", ("--config-file", str(path)), (path.name, *_KEYS), refuse)
 
 
-def _of_run(path: Path, folder: Path, ground: Ground) -> Case:
+def _of_run(path: Path, folder: Path, valid: ValidFiles) -> Case:
     """As the config.yaml of a run that someone sent."""
-    run = copy_run(ground, folder)
+    run = copy_run(valid, folder)
     path.replace(run / "config.yaml")
-    return Case("search", ("--run", str(run), "--gallery", str(ground.crops), "--output",
-                           str(folder / "out"), "--query", str(ground.crops / "c0_0.jpg")),
+    return Case("search", ("--run", str(run), "--gallery", str(valid.crops), "--output",
+                           str(folder / "out"), "--query", str(valid.crops / "c0_0.jpg")),
                 ("config.yaml", "model_final.pth", *_KEYS))
 
 
-def mutated_yaml(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def mutated_yaml(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """Good settings with their lines or bytes damaged."""
     whole = rng.random() < 0.4
-    text = (ground.run / "config.yaml").read_text() if whole else _GOOD
+    text = (valid.run / "config.yaml").read_text() if whole else _GOOD
     path = folder / "damaged.yml"
     path.write_bytes(damage_text(text, rng))
-    return _of_run(path, folder, ground) if whole else _checked(path)
+    return _of_run(path, folder, valid) if whole else _checked(path)
 
 
 _NAMES = ("c0_0.jpg", "c0_2.webp", "c1_1.png", "c1_3.bmp")
@@ -160,7 +160,7 @@ TABLES: dict[str, tuple[str | bytes, bool]] = {
     "large_field": ("path,camera\nc0_0.jpg," + "x" * 200_000 + "\n", True),
     "wide": (",".join(["path", "camera", *[f"c{i}" for i in range(50_000)]]) + "\n", False),
     "short": ("path,camera\nc0_0.jpg\n", True),
-    "no_picture": ("path,camera\ntable.csv,1\n", True),
+    "no_image": ("path,camera\ntable.csv,1\n", True),
     "formula": ("path,camera\nc0_0.jpg,\"=cmd|' /C calc'!A0\"\n", False),
     "marked": ("\ufeff" + _TABLE, False),
     "tabs": (_TABLE.replace(",", "\t"), False),
@@ -170,59 +170,59 @@ TABLES: dict[str, tuple[str | bytes, bool]] = {
 
 
 def _table(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         text, refuse = TABLES[name]
         data = text if isinstance(text, bytes) else text.encode()
-        return _read(folder, ground, rng, f"{name}.csv", data, refuse=refuse)
+        return _read(folder, valid, rng, f"{name}.csv", data, refuse=refuse)
 
     return build
 
 
 def _read(
-    folder: Path, ground: Ground, rng: np.random.Generator, name: str, data: bytes, *,
+    folder: Path, valid: ValidFiles, rng: np.random.Generator, name: str, data: bytes, *,
     refuse: bool = False,
 ) -> Case:
     path = folder / name
     path.write_bytes(data)
     if rng.random() < 0.8:
-        return Case("check_data", ("--root", str(ground.crops), "--csv", str(path)),
+        return Case("check_data", ("--root", str(valid.crops), "--csv", str(path)),
                     (name, "no picture", "warning", "error"), refuse)
-    return Case("label", ("--run", str(ground.run), "--images", str(ground.crops), "--csv",
+    return Case("label", ("--run", str(valid.run), "--images", str(valid.crops), "--csv",
                           str(path), "--output", str(folder / "out.csv")),
                 (name, "no picture found"), refuse)
 
 
-def mutated_table(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def mutated_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """A good table with its lines or bytes damaged."""
-    return _read(folder, ground, rng, "damaged.csv", damage_text(_TABLE, rng))
+    return _read(folder, valid, rng, "damaged.csv", damage_text(_TABLE, rng))
 
 
 def _device(name: str) -> Builder:
     """A table or settings that are no file."""
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.csv"
         if name == "pipe":
             os.mkfifo(path)
         else:
             path.symlink_to("/dev/zero")
         if rng.random() < 0.5:
-            return Case("check_data", ("--root", str(ground.crops), "--csv", str(path)),
+            return Case("check_data", ("--root", str(valid.crops), "--csv", str(path)),
                         (path.name,), True)
         return _checked(path, refuse=True)
 
     return build
 
 
-def _honest_yaml(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    path = folder / "honest.yml"
+def _valid_yaml(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    path = folder / "valid.yml"
     path.write_text(_GOOD)
     return _checked(path)
 
 
-def _honest_table(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    return _read(folder, ground, rng, "honest.csv", _TABLE.encode())
+def _valid_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    return _read(folder, valid, rng, "valid.csv", _TABLE.encode())
 
 
-YAML_SPECIALS = {"honest": _honest_yaml, **{f"{name}.yml": _yaml(name) for name in YAMLS}}
-TABLE_SPECIALS = {"honest": _honest_table, **{f"{name}.csv": _table(name) for name in TABLES},
+YAML_SPECIALS = {"valid": _valid_yaml, **{f"{name}.yml": _yaml(name) for name in YAMLS}}
+TABLE_SPECIALS = {"valid": _valid_table, **{f"{name}.csv": _table(name) for name in TABLES},
                   **{f"a {name}": _device(name) for name in ("pipe", "endless file")}}

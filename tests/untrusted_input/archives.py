@@ -1,4 +1,4 @@
-"""Hostile arrays: label files, local labels and indexes."""
+"""Malicious arrays: label files, local labels and indexes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.hostile.case import Builder, Case, copy_run
-from tests.hostile.damage import damage
-from tests.hostile.ground import Ground
+from tests.untrusted_input.case import Builder, Case, copy_run
+from tests.untrusted_input.damage import damage
+from tests.untrusted_input.valid_files import ValidFiles
 
 
 class Boom:
@@ -104,26 +104,26 @@ _GOOD = ("strange_paths", "all_noise", "gaps", "big_endian")
 
 
 def _labels_of_run(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        return _report(folder, ground, LABELS[name], refuse=name not in _GOOD)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        return _report(folder, valid, LABELS[name], refuse=name not in _GOOD)
 
     return build
 
 
-def _report(folder: Path, ground: Ground, data: bytes, *, refuse: bool = False) -> Case:
+def _report(folder: Path, valid: ValidFiles, data: bytes, *, refuse: bool = False) -> Case:
     """A page is made in any case; it says which labels are not on it."""
-    run = copy_run(ground, folder)
+    run = copy_run(valid, folder)
     (run / "labels" / "epoch_001.npz").write_bytes(data)
     left = (run / "report.html", "labels/epoch_001.npz cannot be read") if refuse else None
     return Case("report", (str(run), "--no-model"), ("epoch_001",), left=left)
 
 
-def _bomb(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    return _report(folder, ground, _zeros(6), refuse=True)
+def _bomb(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    return _report(folder, valid, _zeros(6), refuse=True)
 
 
-def _names_of_files(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    run = copy_run(ground, folder)
+def _names_of_files(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    run = copy_run(valid, folder)
     data = (run / "labels" / "epoch_001.npz").read_bytes()
     for name in ("epoch_.npz", "epoch_x.npz", "epoch_-1.npz", f"epoch_{'9' * 200}.npz",
                  "epoch_1e3.npz"):
@@ -131,26 +131,26 @@ def _names_of_files(folder: Path, ground: Ground, rng: np.random.Generator) -> C
     return Case("report", (str(run), "--no-model"), ("epoch_",))
 
 
-def mutated_labels(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def mutated_labels(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """Good labels with their bytes damaged."""
-    good = (ground.run / "labels" / "epoch_001.npz").read_bytes()
-    return _report(folder, ground, damage(good, rng))
+    good = (valid.run / "labels" / "epoch_001.npz").read_bytes()
+    return _report(folder, valid, damage(good, rng))
 
 
 def _local(name: str) -> Builder:
     """Labels of one camera after another, as CALR's second stage takes them."""
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.npz"
         path.write_bytes(LABELS[name])
-        return Case("train_net", ("--config-file", str(ground.run / "config.yaml"),
+        return Case("train_net", ("--config-file", str(valid.run / "config.yaml"),
                                   "CALR.LOCAL_LABELS", str(path), "CALR.REFINE.ENABLED", "True",
                                   "OUTPUT_DIR", str(folder / "out")), (path.name, "CALR."), True)
 
     return build
 
 
-def _parts(ground: Ground) -> tuple[dict[str, Any], bytes]:
-    with np.load(ground.index) as file:
+def _parts(valid: ValidFiles) -> tuple[dict[str, Any], bytes]:
+    with np.load(valid.index) as file:
         return json.loads(file["table"].tobytes()), file["faiss"].tobytes()
 
 
@@ -161,28 +161,28 @@ def _index_of(folder: Path, table: bytes, raw: bytes) -> Path:
     return path
 
 
-def _searched(path: Path, ground: Ground, *, refuse: bool = False, with_folder: bool) -> Case:
-    gallery = ("--gallery", str(ground.crops)) if with_folder else ()
-    return Case("search", ("--run", str(ground.run), "--index", str(path), *gallery, "--query",
-                           str(ground.crops / "c0_0.jpg"), "--pictures", "--output",
+def _searched(path: Path, valid: ValidFiles, *, refuse: bool = False, with_folder: bool) -> Case:
+    gallery = ("--gallery", str(valid.crops)) if with_folder else ()
+    return Case("search", ("--run", str(valid.run), "--index", str(path), *gallery, "--query",
+                           str(valid.crops / "c0_0.jpg"), "--pictures", "--output",
                            str(path.parent / "out")), (path.name, "cannot be read"), refuse)
 
 
 def _changed_table(**changed: Any) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        table, raw = _parts(ground)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        table, raw = _parts(valid)
         for entry in table["entries"]:
             entry.update({k: v for k, v in changed.items() if k in entry})
         table.update({k: v for k, v in changed.items() if k in table})
         path = _index_of(folder, json.dumps(table).encode(), raw)
-        return _searched(path, ground, refuse=True, with_folder=rng.random() < 0.5)
+        return _searched(path, valid, refuse=True, with_folder=rng.random() < 0.5)
 
     return build
 
 
 def _changed_faiss(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        table, raw = _parts(ground)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        table, raw = _parts(valid)
         words = {
             "many": raw[:8] + struct.pack("<q", 2**40) + raw[16:],
             "wide": raw[:4] + struct.pack("<i", 2**30) + raw[8:],
@@ -195,38 +195,38 @@ def _changed_faiss(name: str) -> Builder:
             "long": raw[:45] + struct.pack("<f", 1e30) + raw[49:],
             "more": raw + b"more",
         }
-        return _searched(_index_of(folder, json.dumps(table).encode(), words[name]), ground,
+        return _searched(_index_of(folder, json.dumps(table).encode(), words[name]), valid,
                          refuse=True, with_folder=False)
 
     return build
 
 
-def _nested_table(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    return _searched(_index_of(folder, _nested(100_000), _parts(ground)[1]), ground, refuse=True,
+def _nested_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    return _searched(_index_of(folder, _nested(100_000), _parts(valid)[1]), valid, refuse=True,
                      with_folder=False)
 
 
-def _pickled_index(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def _pickled_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     path = folder / "made.index"
     with open(path, "wb") as file:
         np.savez(file, allow_pickle=True, table=np.array([Boom()], dtype=object),
                  faiss=np.array([Boom()], dtype=object))
-    return _searched(path, ground, refuse=True, with_folder=False)
+    return _searched(path, valid, refuse=True, with_folder=False)
 
 
-def mutated_index(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def mutated_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """A good index with its bytes damaged."""
     path = folder / "damaged.index"
-    path.write_bytes(damage(ground.index.read_bytes(), rng))
-    return _searched(path, ground, with_folder=rng.random() < 0.5)
+    path.write_bytes(damage(valid.index.read_bytes(), rng))
+    return _searched(path, valid, with_folder=rng.random() < 0.5)
 
 
-def _honest(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    return _searched(ground.index, ground, with_folder=False)
+def _valid(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    return _searched(valid.index, valid, with_folder=False)
 
 
 SPECIALS: dict[str, Builder] = {
-    "honest": _honest,
+    "valid": _valid,
     **{f"labels {name}": _labels_of_run(name) for name in LABELS},
     "labels bomb of 6 GB": _bomb,
     "labels under odd names": _names_of_files,

@@ -1,4 +1,4 @@
-"""Pictures that anyone may have made."""
+"""Images that anyone may have made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from fastreid.data.data_utils import read_image
 from PIL import Image, ImageFile
 
-from unreid.reading.pictures import MAX_PIXELS, check_size, open_picture, read_rgb
+from unreid.reading.image_file import MAX_PIXELS, check_size, open_image, read_rgb
 
 
 def png(width: int, height: int) -> bytes:
@@ -35,12 +35,12 @@ def png(width: int, height: int) -> bytes:
 def test_pixels__are_those_of_fastreids_reader(
     mode: str, suffix: str, orientation: int | None, tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    picture = Image.fromarray(rng.integers(0, 256, (9, 5, 3), dtype=np.uint8)).convert(mode)
+    image = Image.fromarray(rng.integers(0, 256, (9, 5, 3), dtype=np.uint8)).convert(mode)
     exif = Image.Exif()
     if orientation is not None:
         exif[0x0112] = orientation
     path = tmp_path / f"a.{suffix}"
-    picture.save(path, **({"exif": exif} if suffix in ("jpg", "png", "webp") else {}))
+    image.save(path, **({"exif": exif} if suffix in ("jpg", "png", "webp") else {}))
     ours = read_rgb(path)
     assert ours.mode == "RGB"
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(read_image(str(path), "RGB")))
@@ -76,10 +76,10 @@ def test_pipe_and_folder__are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "folder.jpg").mkdir()
     for name in ("pipe.jpg", "folder.jpg"):
         with pytest.raises(OSError, match="no regular file"):
-            open_picture(tmp_path / name)
+            open_image(tmp_path / name)
 
 
-def test_picture_cut_off__is_an_error_and_no_grey_one(tmp_path: Path) -> None:
+def test_image_cut_off__is_an_error_and_no_grey_one(tmp_path: Path) -> None:
     for suffix in ("jpg", "png", "bmp", "webp"):
         path = tmp_path / f"a.{suffix}"
         noise = np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8)

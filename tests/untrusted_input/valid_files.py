@@ -1,4 +1,4 @@
-"""The honest files that hostile ones are made of: a small run, half of one, pictures, an index."""
+"""The valid files that malicious ones are made of: a small run, half of one, images, an index."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from unreid.data.synthetic import draw_dataset
 
 
 @dataclass(frozen=True)
-class Ground:
+class ValidFiles:
     """Folders under ``root``: ``run`` (finished), ``half`` (killed in its second epoch), ``sets``
-    (Market1501), ``crops`` (four pictures), and the file ``crops.index``."""
+    (Market1501), ``crops`` (four images), and the file ``crops.index``."""
 
     root: Path
 
@@ -53,30 +53,30 @@ def _train(output: Path, *options: str) -> int:
     return code
 
 
-def build(root: Path) -> Ground:
+def build(root: Path) -> ValidFiles:
     """Draw, train and index, or take what an earlier call has left."""
-    ground = Ground(root)
+    valid = ValidFiles(root)
     if (root / "done").is_file():
-        return ground
+        return valid
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    draw_dataset(ground.sets, num_train_ids=4, num_test_ids=3, num_cameras=2, images_per_id=6,
+    draw_dataset(valid.sets, num_train_ids=4, num_test_ids=3, num_cameras=2, images_per_id=6,
                  seed=0)
-    os.environ["FASTREID_DATASETS"] = str(ground.sets)
+    os.environ["FASTREID_DATASETS"] = str(valid.sets)
     with contextlib.suppress(Interrupted), interrupted_at_step(3):
-        _train(ground.half)
-    shutil.copytree(ground.half, ground.run)
-    assert _train(ground.run, "--resume") == 0
+        _train(valid.half)
+    shutil.copytree(valid.half, valid.run)
+    assert _train(valid.run, "--resume") == 0
     rng = np.random.default_rng(0)
-    ground.crops.mkdir()
+    valid.crops.mkdir()
     for i, suffix in enumerate(("jpg", "png", "webp", "bmp")):
         array = np.repeat(rng.integers(0, 256, (8, 4, 3), dtype=np.uint8), 8, axis=0)
-        Image.fromarray(np.repeat(array, 8, axis=1)).save(ground.crops / f"c{i % 2}_{i}.{suffix}")
-    code = load_tool("search").main(["--run", str(ground.run), "--gallery", str(ground.crops),
-                                     "--index", str(ground.index)])
+        Image.fromarray(np.repeat(array, 8, axis=1)).save(valid.crops / f"c{i % 2}_{i}.{suffix}")
+    code = load_tool("search").main(["--run", str(valid.run), "--gallery", str(valid.crops),
+                                     "--index", str(valid.index)])
     assert code == 0
     (root / "done").write_text(json.dumps({"runs": 2}))
-    return ground
+    return valid
 
 
 if __name__ == "__main__":

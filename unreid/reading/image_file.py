@@ -1,4 +1,4 @@
-"""A picture of a file: of a known format, of a bounded number of pixels, or an error."""
+"""An image of a file: of a known format, of a bounded number of pixels, or an error."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
 MAX_PIXELS = 2**25
 
 
-def open_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """The picture in a file, not decoded yet; its size is that of the header.
+def open_image(path: str | os.PathLike[str]) -> Image.Image:
+    """The image in a file, not decoded yet; its size is that of the header.
 
     Raises:
         OSError: no file, no regular file, or none of :data:`FORMATS`.
@@ -25,17 +25,17 @@ def open_picture(path: str | os.PathLike[str]) -> Image.Image:
     # A pipe would be waited for without end.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("no regular file")
-    picture = Image.open(path, formats=FORMATS)
+    image = Image.open(path, formats=FORMATS)
     try:
-        check_size(*picture.size)
+        check_size(*image.size)
     except ValueError:
-        picture.close()
+        image.close()
         raise
-    return picture
+    return image
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse a picture whose header promises more pixels than are decoded.
+    """Refuse an image whose header promises more pixels than are decoded.
 
     Raises:
         ValueError: names the size and the limit.
@@ -46,15 +46,15 @@ def check_size(width: int, height: int) -> None:
 
 
 def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """The picture as RGB, turned as its EXIF says: the pixels of fast-reid's own reader.
+    """The image as RGB, turned as its EXIF says: the pixels of fast-reid's own reader.
 
     Raises:
-        Exception: see :func:`open_picture`; or Pillow's own, of a file that is cut off.
+        Exception: see :func:`open_image`; or Pillow's own, of a file that is cut off.
     """
-    with open_picture(path) as picture:
-        picture.load()
-        turned: Image.Image = picture
+    with open_image(path) as image:
+        image.load()
+        turned: Image.Image = image
         # A damaged EXIF says nothing of the pixels.
         with contextlib.suppress(Exception):
-            turned = ImageOps.exif_transpose(picture)
-        return turned.convert("RGB") if turned is picture or turned.mode != "RGB" else turned
+            turned = ImageOps.exif_transpose(image)
+        return turned.convert("RGB") if turned is image or turned.mode != "RGB" else turned

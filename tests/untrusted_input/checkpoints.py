@@ -1,4 +1,4 @@
-"""Hostile checkpoints, and what else lies in the folder of a run that is resumed or shown."""
+"""Malicious checkpoints, and what else lies in the folder of a run that is resumed or shown."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.hostile.archives import Boom
-from tests.hostile.case import Builder, Case, copy_run
-from tests.hostile.damage import damage, damage_text
-from tests.hostile.ground import Ground
+from tests.untrusted_input.archives import Boom
+from tests.untrusted_input.case import Builder, Case, copy_run
+from tests.untrusted_input.damage import damage, damage_text
+from tests.untrusted_input.valid_files import ValidFiles
 
 
 class Hub:
@@ -116,18 +116,18 @@ def _loaded(path: Path) -> dict[str, Any]:
     return content
 
 
-def _embedded(run: Path, folder: Path, ground: Ground, *, refuse: bool = False) -> Case:
-    return Case("search", ("--run", str(run), "--gallery", str(ground.crops), "--output",
-                           str(folder / "out"), "--query", str(ground.crops / "c0_0.jpg")),
+def _embedded(run: Path, folder: Path, valid: ValidFiles, *, refuse: bool = False) -> Case:
+    return Case("search", ("--run", str(run), "--gallery", str(valid.crops), "--output",
+                           str(folder / "out"), "--query", str(valid.crops / "c0_0.jpg")),
                 ("model_final.pth",), refuse)
 
 
 def _weights(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        run = copy_run(ground, folder)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        run = copy_run(valid, folder)
         path = run / "model_final.pth"
         path.write_bytes(_torch(CHANGES[name](_loaded(path))))
-        return _embedded(run, folder, ground, refuse=name.startswith("evil"))
+        return _embedded(run, folder, valid, refuse=name.startswith("evil"))
 
     return build
 
@@ -139,8 +139,8 @@ def _resume(run: Path) -> Case:
 
 
 def _resumed(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        run = copy_run(ground, folder, half=True)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        run = copy_run(valid, folder, half=True)
         path = run / "model_last.pth"
         path.write_bytes(_torch(RESUMED[name](_loaded(path))))
         case = _resume(run)
@@ -150,20 +150,20 @@ def _resumed(name: str) -> Builder:
 
 
 def _bytes(data: bytes) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        run = copy_run(ground, folder)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        run = copy_run(valid, folder)
         (run / "model_final.pth").write_bytes(data)
-        return _embedded(run, folder, ground, refuse=True)
+        return _embedded(run, folder, valid, refuse=True)
 
     return build
 
 
 def _pretrained(data: bytes) -> Builder:
     """Weights to start from, which fast-reid's backbones read."""
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / "start.pth"
         path.write_bytes(data)
-        return Case("train_net", ("--config-file", str(ground.run / "config.yaml"), "--eval-only",
+        return Case("train_net", ("--config-file", str(valid.run / "config.yaml"), "--eval-only",
                                   "OUTPUT_DIR", str(folder / "out"), "MODEL.BACKBONE.PRETRAIN",
                                   "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(path)),
                     ("start.pth",), True)
@@ -171,28 +171,28 @@ def _pretrained(data: bytes) -> Builder:
     return build
 
 
-def _packed(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def _packed(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """A pickle of 2 GB of nothing, packed to 2 MB."""
-    run = copy_run(ground, folder)
+    run = copy_run(valid, folder)
     path = run / "model_final.pth"
     path.write_bytes(_rewritten(path.read_bytes(), packed=True,
                                 change=lambda p: p[:-1] + b"0" * 0 + bytes(2**28) + b"."))
-    return _embedded(run, folder, ground, refuse=True)
+    return _embedded(run, folder, valid, refuse=True)
 
 
-def _storage(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """A storage of four numbers that claims 2,000 million."""
     data = _rewritten(_torch({"model": {"w": torch.zeros(4)}}), change=lambda p: p.replace(
         b"K\x04t", b"J\xff\xff\xff\x7ft"))
-    run = copy_run(ground, folder)
+    run = copy_run(valid, folder)
     (run / "model_final.pth").write_bytes(data)
-    return _embedded(run, folder, ground, refuse=True)
+    return _embedded(run, folder, valid, refuse=True)
 
 
 def _tag(text: str) -> Builder:
     """Another ``last_checkpoint``."""
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        run = copy_run(ground, folder, half=True)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        run = copy_run(valid, folder, half=True)
         (run / "last_checkpoint").write_bytes(text.encode(errors="surrogateescape"))
         case = _resume(run)
         return Case(case.tool, case.arguments, (*case.named, "no such file"), True)
@@ -202,8 +202,8 @@ def _tag(text: str) -> Builder:
 
 def _results(content: Any, *, shown: bool) -> Builder:
     """Another ``results.json``."""
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-        run = copy_run(ground, folder, half=not shown)
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+        run = copy_run(valid, folder, half=not shown)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         (run / "results.json").write_bytes(data)
         if shown:
@@ -214,10 +214,10 @@ def _results(content: Any, *, shown: bool) -> Builder:
     return build
 
 
-def mutated(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """A good checkpoint, of the end or of the middle, with its bytes damaged."""
     half = rng.random() < 0.3
-    run = copy_run(ground, folder, half=half)
+    run = copy_run(valid, folder, half=half)
     path = run / ("model_last.pth" if half else "model_final.pth")
     data = path.read_bytes()
     if rng.random() < 0.5:  # the pickle, rather than the weights, which are the most of it
@@ -228,13 +228,13 @@ def mutated(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
                          + data[at + size :])
     else:
         path.write_bytes(damage(data, rng))
-    return _resume(run) if half else _embedded(run, folder, ground)
+    return _resume(run) if half else _embedded(run, folder, valid)
 
 
-def mutated_record(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+def mutated_record(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """What a run says of itself, damaged, shown or resumed."""
     shown = rng.random() < 0.7
-    run = copy_run(ground, folder, half=not shown)
+    run = copy_run(valid, folder, half=not shown)
     name = str(rng.choice(["results.json", "metrics.json", "log.txt"]))
     path = run / name
     path.write_bytes(damage_text(path.read_text(), rng))
@@ -242,12 +242,12 @@ def mutated_record(folder: Path, ground: Ground, rng: np.random.Generator) -> Ca
 
 
 _STATE = {"conv.weight": torch.zeros(3)}
-def _honest(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    return _resume(copy_run(ground, folder, half=True))
+def _valid(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    return _resume(copy_run(valid, folder, half=True))
 
 
 SPECIALS: dict[str, Builder] = {
-    "honest": _honest,
+    "valid": _valid,
     **{f"weights: {name}": _weights(name) for name in CHANGES},
     **{f"resumed: {name}": _resumed(name) for name in RESUMED},
     "empty.pth": _bytes(b""),

@@ -1,4 +1,4 @@
-"""What a hostile input is, and what must come of it."""
+"""What a malicious input is, and what must come of it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile.ground import Ground
+from tests.untrusted_input.valid_files import ValidFiles
 
 
 @dataclass(frozen=True)
 class Case:
-    """A command on a hostile file.
+    """A command on a malicious file.
 
     Attributes:
         tool: ``tools/<tool>.py``.
@@ -32,9 +32,9 @@ class Case:
 
 
 #: Makes the file in an empty folder and says what to do with it.
-Builder = Callable[[Path, Ground, np.random.Generator], Case]
+Builder = Callable[[Path, ValidFiles, np.random.Generator], Case]
 
 
-def copy_run(ground: Ground, folder: Path, *, half: bool = False) -> Path:
+def copy_run(valid: ValidFiles, folder: Path, *, half: bool = False) -> Path:
     """A run of one's own to damage."""
-    return Path(shutil.copytree(ground.half if half else ground.run, folder / "run"))
+    return Path(shutil.copytree(valid.half if half else valid.run, folder / "run"))

@@ -1,4 +1,4 @@
-"""Hostile inputs in a short form: two dozen of them here, all of them by ``make fuzz``."""
+"""Malicious inputs in a short form: two dozen of them here, all of them by ``make fuzz``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.hostile import fuzz
-from tests.hostile.case import Case
-from tests.hostile.damage import damage
-from tests.hostile.trial import Outcome, attempt
 from tests.projects.overrides import ROOT
+from tests.untrusted_input import fuzz
+from tests.untrusted_input.case import Case
+from tests.untrusted_input.damage import damage
+from tests.untrusted_input.trial import Outcome, attempt
 
 INPUTS = [(entry.kind, entry.name) for entry in fuzz.short_inputs()]
 
@@ -31,8 +31,8 @@ def faults() -> dict[tuple[str, str], str]:
     """
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.hostile.fuzz", "--short"], cwd=ROOT, capture_output=True,
-        text=True, env={**os.environ, **one}, check=False,
+        [sys.executable, "-m", "tests.untrusted_input.fuzz", "--short"], cwd=ROOT,
+        capture_output=True, text=True, env={**os.environ, **one}, check=False,
     )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(rows) == len(INPUTS), done.stderr
@@ -40,7 +40,7 @@ def faults() -> dict[tuple[str, str], str]:
 
 
 @pytest.mark.parametrize(("kind", "name"), INPUTS)
-def test_hostile_input__ends_in_a_result_or_a_clear_error(
+def test_malicious_input__ends_in_a_result_or_a_clear_error(
     kind: str, name: str, faults: dict[tuple[str, str], str]
 ) -> None:
     assert faults[kind, name] == ""
@@ -93,7 +93,7 @@ def test_judge__sees_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_trial__ends_what_hangs_and_measures_what_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.hostile.trial.WALL_SECONDS", 0.5)
+    monkeypatch.setattr("tests.untrusted_input.trial.WALL_SECONDS", 0.5)
     assert attempt(lambda: time.sleep(60)).verdict == "killed"
     monkeypatch.undo()
     # Written to, or it would be no memory yet.

@@ -1,11 +1,11 @@
-"""Hostile inputs for every reader, each through the command that a user would type.
+"""Malicious inputs for every reader, each through the command that a user would type.
 
 An input passes when the command gives a correct result, or one line of error that names the file
 (or the setting in it): no traceback, no signal, no hang, no memory that the input does not warrant,
-nothing run that a pickle asks for. Two thirds of the inputs are made by hand, the others are honest
+nothing run that a pickle asks for. Two thirds of the inputs are made by hand, the others are valid
 files with their bytes damaged; the same number makes the same inputs.
 
-    python -m tests.hostile.fuzz --inputs 360
+    python -m tests.untrusted_input.fuzz --inputs 360
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.hostile import archives, checkpoints, pictures, texts
-from tests.hostile.case import Builder, Case
-from tests.hostile.ground import Ground
-from tests.hostile.trial import Outcome, attempt
 from tests.tools.using import load_tool
+from tests.untrusted_input import archives, checkpoints, images, texts
+from tests.untrusted_input.case import Builder, Case
+from tests.untrusted_input.trial import Outcome, attempt
+from tests.untrusted_input.valid_files import ValidFiles
 
 #: kind -> (made by hand, makers of damaged files, share of all inputs).
 KINDS: dict[str, tuple[dict[str, Builder], tuple[Builder, ...], float]] = {
-    "images": (pictures.SPECIALS, (pictures.mutated,), 0.22),
+    "images": (images.SPECIALS, (images.mutated,), 0.22),
     "yaml": (texts.YAML_SPECIALS, (texts.mutated_yaml,), 0.17),
     "CSV": (texts.TABLE_SPECIALS, (texts.mutated_table,), 0.13),
     "npz": (archives.SPECIALS, (archives.mutated_labels, archives.mutated_index), 0.2),
     "checkpoints": (checkpoints.SPECIALS, (checkpoints.mutated, checkpoints.mutated_record),
                     0.28),
 }
-#: By which a command may grow: the largest picture that is decoded, some times over, and a model.
+#: By which a command may grow: the largest image that is decoded, some times over, and a model.
 MAX_GROWN = 2**30
 
 
 #: Of every corner a few, for a suite that has other things to do.
 SHORT: dict[str, tuple[str, ...]] = {
-    "images": ("honest", "bomb.png", "ghostscript.jpg", "a pipe", "palette.png"),
-    "yaml": ("honest", "object.yml", "laughs.yml", "based_on_itself.yml", "minuses.yml"),
-    "CSV": ("honest", "up_inside.csv", "camera_of_lines.csv", "a endless file"),
-    "npz": ("honest", "labels pickle", "labels promises", "labels far_cameras", "index many",
+    "images": ("valid", "bomb.png", "ghostscript.jpg", "a pipe", "palette.png"),
+    "yaml": ("valid", "object.yml", "laughs.yml", "based_on_itself.yml", "minuses.yml"),
+    "CSV": ("valid", "up_inside.csv", "camera_of_lines.csv", "a endless file"),
+    "npz": ("valid", "labels pickle", "labels promises", "labels far_cameras", "index many",
             "index that leaves its root"),
-    "checkpoints": ("honest", "weights: evil value", "weights: whole numbers",
+    "checkpoints": ("valid", "weights: evil value", "weights: whole numbers",
                     "archive that is packed", "tag: elsewhere", "results shown: kinds",
                     "start: shapes"),
 }
@@ -94,8 +94,8 @@ def judge(case: Case, outcome: Outcome, folder: Path, name: str = "") -> str:
         return outcome.verdict
     if (folder / "pwned").exists():
         return "it ran what the file asked for"
-    if name == "honest" and outcome.verdict != "result":
-        return "an honest file was refused"
+    if name == "valid" and outcome.verdict != "result":
+        return "a valid file was refused"
     if outcome.grown > MAX_GROWN:
         return f"it grew by {outcome.grown / 2**20:.0f} MiB"
     if case.refuse and outcome.verdict == "result":
@@ -114,17 +114,17 @@ def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
-def tried(entry: Input, ground: Ground, seed: int = 0) -> tuple[str, Outcome]:
+def tried(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]:
     """What is wrong with how the command took it, and how it ended."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{entry.kind} {entry.name}".encode())])
-    with tempfile.TemporaryDirectory(prefix="hostile") as name:
+    with tempfile.TemporaryDirectory(prefix="malicious") as name:
         folder = Path(name)
-        case = entry.build(folder, ground, rng)
+        case = entry.build(folder, valid, rng)
         tool = load_tool(case.tool)
 
         def command() -> int | None:
             os.chdir(folder)
-            os.environ["FASTREID_DATASETS"] = str(ground.sets)
+            os.environ["FASTREID_DATASETS"] = str(valid.sets)
             code: int | None = tool.main(list(case.arguments))
             return code
 
@@ -132,12 +132,12 @@ def tried(entry: Input, ground: Ground, seed: int = 0) -> tuple[str, Outcome]:
         return judge(case, outcome, folder, entry.name), outcome
 
 
-def prepared(root: Path) -> Ground:
-    """The honest files, made in a process of their own: this one forks, and stays small."""
+def prepared(root: Path) -> ValidFiles:
+    """The valid files, made in a process of their own: this one forks, and stays small."""
     if not (root / "done").is_file():
-        subprocess.run([sys.executable, "-m", "tests.hostile.ground", str(root)], check=True,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return Ground(root)
+        subprocess.run([sys.executable, "-m", "tests.untrusted_input.valid_files", str(root)],
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return ValidFiles(root)
 
 
 def say(line: str) -> None:
@@ -167,13 +167,13 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=360, metavar="N", help="how many (360)")
     parser.add_argument("--seed", type=int, default=0, help="of the damaged files (0)")
     parser.add_argument("--only", default="", help="names or kinds that have this text")
-    parser.add_argument("--ground", default="", help="a folder for the honest files, kept")
+    parser.add_argument("--valid-files", default="", help="a folder for the valid files, kept")
     parser.add_argument("--short", action="store_true",
                         help="two dozen inputs, a line of JSON for each")
     parser.add_argument("--verbose", action="store_true", help="say how each of them ended")
     args = parser.parse_args()
-    root = Path(args.ground or tempfile.mkdtemp(prefix="ground"))
-    ground = prepared(root / "ground")
+    root = Path(args.valid_files or tempfile.mkdtemp(prefix="valid"))
+    valid = prepared(root / "valid")
     preload()
     ends: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     wrong, slowest, largest = 0, 0.0, 0
@@ -181,7 +181,7 @@ def main() -> int:
     for entry in short_inputs() if args.short else inputs(args.inputs):
         if args.only not in f"{entry.kind} {entry.name}":
             continue
-        fault, outcome = tried(entry, ground, args.seed)
+        fault, outcome = tried(entry, valid, args.seed)
         ends[entry.kind]["WRONG" if fault else outcome.verdict] += 1
         slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.grown)
         if args.short:
@@ -192,7 +192,7 @@ def main() -> int:
             if fault:
                 say(outcome.said[-3000:])
         wrong += bool(fault)
-    if not args.ground:
+    if not args.valid_files:
         shutil.rmtree(root)
     if args.short:
         return 1 if wrong else 0

@@ -1,4 +1,4 @@
-"""Hostile pictures: bombs, other formats under a picture's name, files that are none."""
+"""Malicious images: bombs, other formats under an image's name, files that are none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tests.hostile.case import Builder, Case
-from tests.hostile.damage import damage
-from tests.hostile.ground import Ground
+from tests.untrusted_input.case import Builder, Case
+from tests.untrusted_input.damage import damage
+from tests.untrusted_input.valid_files import ValidFiles
 
 
 def _png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes:
@@ -65,7 +65,7 @@ _ROW = zlib.compress(bytes(1 + 3 * 5000) * 6000)
 #: name of the file -> its bytes, and whether it must be refused.
 FILES: dict[str, tuple[bytes, bool]] = {
     "empty.jpg": (b"", True),
-    "text.jpg": (b"no picture\n" * 100, True),
+    "text.jpg": (b"no image\n" * 100, True),
     "header.png": (_png(32, 64), True),
     "bomb.png": (_png(65_500, 65_500, zlib.compress(bytes(2**20))), True),
     "bomb_full.png": (_png(5000, 8000, zlib.compress(bytes(1 + 3 * 5000) * 8000)), True),
@@ -101,41 +101,41 @@ FILES: dict[str, tuple[bytes, bool]] = {
 
 
 def _special(name: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         data, refuse = FILES[name]
         crops = folder / "crops"
         crops.mkdir()
         (crops / name).write_bytes(data)
-        return _asked(crops, name, ground, rng, refuse=refuse)
+        return _asked(crops, name, valid, rng, refuse=refuse)
 
     return build
 
 
 def _asked(
-    crops: Path, name: str, ground: Ground, rng: np.random.Generator, *, refuse: bool = False
+    crops: Path, name: str, valid: ValidFiles, rng: np.random.Generator, *, refuse: bool = False
 ) -> Case:
-    """One of the commands that read pictures."""
+    """One of the commands that read images."""
     # A name that breaks lines is written as it would be in Python.
     named = (name, repr(name)[1:-1])
     kind = int(rng.integers(4))
-    model = ("--run", str(ground.run))
+    model = ("--run", str(valid.run))
     output = str(crops.parent / "out")
     if kind == 0:
         return Case("label", (*model, "--images", str(crops), "--output", f"{output}.csv"), named,
                     refuse)
     if kind == 1:
-        # Besides, the picture is left out where that is wanted.
+        # Besides, the image is left out where that is wanted.
         return Case("search", (*model, "--gallery", str(crops), "--skip-bad", "--output", output,
-                               "--query", str(ground.crops / "c0_0.jpg"), "--pictures"),
+                               "--query", str(valid.crops / "c0_0.jpg"), "--pictures"),
                     (*named, "no readable picture"))
     if kind == 2 and "\n" not in name:
-        return Case("search", (*model, "--gallery", str(ground.crops), "--output", output,
+        return Case("search", (*model, "--gallery", str(valid.crops), "--output", output,
                                "--query", str(crops / name)), named, refuse)
     return Case("check_data", ("--root", str(crops)), named, refuse)
 
 
 def _no_file(kind: str) -> Builder:
-    def build(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
+    def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         crops = folder / "crops"
         crops.mkdir()
         path = crops / f"{kind}.jpg"
@@ -155,31 +155,31 @@ def _no_file(kind: str) -> Builder:
             path.symlink_to("/dev/zero")
         else:
             (crops / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(b"")
-            return _asked(crops, "must be UTF-8", ground, rng)
+            return _asked(crops, "must be UTF-8", valid, rng)
         good = kind in ("folder", "loop")
-        return _asked(crops, "inside.png" if kind == "folder" else path.name, ground, rng,
+        return _asked(crops, "inside.png" if kind == "folder" else path.name, valid, rng,
                       refuse=not good)
 
     return build
 
 
-def mutated(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    """A good picture with its bytes damaged."""
+def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    """A good image with its bytes damaged."""
     crops = folder / "crops"
     crops.mkdir()
-    source = sorted(ground.crops.iterdir())[int(rng.integers(4))]
+    source = sorted(valid.crops.iterdir())[int(rng.integers(4))]
     name = f"damaged{source.suffix}"
     (crops / name).write_bytes(damage(source.read_bytes(), rng))
-    return _asked(crops, name, ground, rng)
+    return _asked(crops, name, valid, rng)
 
 
-def _honest(folder: Path, ground: Ground, rng: np.random.Generator) -> Case:
-    return Case("label", ("--run", str(ground.run), "--images", str(ground.crops), "--output",
+def _valid(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
+    return Case("label", ("--run", str(valid.run), "--images", str(valid.crops), "--output",
                           str(folder / "out.csv")), ())
 
 
 SPECIALS: dict[str, Builder] = {
-    "honest": _honest,
+    "valid": _valid,
     **{name: _special(name) for name in FILES},
     **{f"a {kind}": _no_file(kind) for kind in
        ("pipe", "folder", "dangling", "itself", "loop", "endless", "name that is no UTF-8")},
