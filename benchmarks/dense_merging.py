@@ -1,4 +1,4 @@
-"""One merge pass as BUC publishes it, from its formula: all pairs in memory, all pairs sorted.
+"""One BUC merge pass by its published formula: all pairs are stored and sorted.
 
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738

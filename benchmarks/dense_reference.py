@@ -1,7 +1,7 @@
-"""Dense routines written from the published formulas, as the peers' programs compute them.
+"""Dense routines written from the published formulas, for comparison.
 
-These stand for the N x N routine that about twenty repositories share; they are our own words,
-and where a formula leaves a choice they take the faster one.
+They represent the N x N routine used by about twenty repositories. The code is our own; where a
+formula leaves a choice, the faster one is used.
 
 [0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
     arXiv:1701.08398.
@@ -17,13 +17,13 @@ import torch
 
 
 def reciprocal(rank: np.ndarray, i: int, width: int) -> np.ndarray:
-    """Those of i's first ``width`` neighbours that have i among theirs."""
+    """Return the k-reciprocal neighbours of image i, k = ``width``."""
     forward = rank[i, :width]
     return forward[(rank[forward, :width] == i).any(axis=1)]
 
 
 def expanded(full: list[np.ndarray], half: list[np.ndarray], i: int) -> np.ndarray:
-    """i's reciprocal set with every half set that lies in it to more than two thirds."""
+    """Return the expanded k-reciprocal set of image i."""
     sets = [full[i]]
     for candidate in full[i]:
         theirs = half[candidate]
@@ -33,7 +33,7 @@ def expanded(full: list[np.ndarray], half: list[np.ndarray], i: int) -> np.ndarr
 
 
 def encodings(features: np.ndarray, rank: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """(N, N) float32: softmax of -|x - y|^2 over the expanded sets, then the mean over k2."""
+    """Return (N, N) float32 encodings: softmax of -|x - y|^2, averaged over k2 neighbours."""
     num, half_width = len(rank), int(np.around(k1 / 2)) + 1
     full = [reciprocal(rank, i, k1) for i in range(num)]
     half = [reciprocal(rank, i, half_width) for i in range(num)]
@@ -52,7 +52,7 @@ def encodings(features: np.ndarray, rank: np.ndarray, k1: int, k2: int) -> np.nd
 
 
 def jaccard(features: np.ndarray, rank: np.ndarray, k1: int = 30, k2: int = 6) -> np.ndarray:
-    """The dense (N, N) float32 Jaccard distance from neighbours (N, k1), self first."""
+    """Return the dense (N, N) float32 Jaccard distance from neighbours (N, k1), self first."""
     encoding = encodings(features, rank, k1, k2)
     num = len(encoding)
     holders = [np.flatnonzero(encoding[:, c]) for c in range(num)]

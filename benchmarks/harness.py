@@ -1,4 +1,4 @@
-"""Measures one function in a fresh process: seconds, and peak memory above its input.
+"""Measurement of one function in a new process: seconds, and peak memory above its input.
 
 The contract between this file and the modules of rows (``rows_graph``, ``rows_clustering``):
 a row module exports ``ROWS: list[Row]``. Of each row and contender, ``repeats`` processes are
@@ -10,7 +10,7 @@ started, one after the other; each
 3. calls ``row.digest(inputs, result)``, outside the timing: a small picklable object that
    ``row.agree`` compares between contenders and whose text ``row.remark`` makes for the table.
 
-The medians go into the table. A contender called ``ours`` is held against ``row.targets``.
+The medians go into the table. A contender called ``ours`` is compared with ``row.targets``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Target:
-    """What "ours" is held against; each field that is given must be met.
+    """Target of "ours"; every given field must be reached.
 
     Attributes:
         words: as the table says it.
@@ -58,7 +58,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Floor:
-    """The arithmetic and the traffic no exact algorithm of this kind goes below."""
+    """Lower bound of arithmetic and memory traffic of an exact algorithm."""
 
     flop: float = 0.0
     bytes: float = 0.0
@@ -66,13 +66,13 @@ class Floor:
 
 
 def nothing(*_: Any) -> Any:
-    """The digest of a row that compares nothing."""
+    """Return None, the digest of a row without a comparison."""
     return None
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: an input, who runs on it, and what is asked of ours.
+    """One line of the table: an input, its contenders, and the targets of ours.
 
     Attributes:
         name: unique; what ``--only`` takes.
@@ -108,7 +108,7 @@ class Row:
 
 @dataclass
 class Measured:
-    """What the processes of one contender reported."""
+    """Measurements of one contender."""
 
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
@@ -123,7 +123,7 @@ class Measured:
 
     @property
     def cpu(self) -> float:
-        """Median processor seconds of all threads: what a busy machine does not stretch."""
+        """Median processor seconds of all threads, which do not depend on machine load."""
         return statistics.median(self.cpu_seconds)
 
     @property
@@ -133,7 +133,7 @@ class Measured:
 
 
 def _status(key: str) -> int:
-    """A line of /proc/self/status in bytes, or -1 where the system has none."""
+    """Return an entry of /proc/self/status in bytes, or -1 without /proc."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(key + ":"):
@@ -144,7 +144,7 @@ def _status(key: str) -> int:
 
 
 def _reset_peak() -> bool:
-    """Set the high-water mark of resident memory back to what is resident now."""
+    """Reset the peak resident memory; return whether the system supports it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return True
@@ -153,7 +153,7 @@ def _reset_peak() -> bool:
 
 
 def _peak_above(before: int, was_reset: bool) -> float:
-    """Peak resident bytes above ``before``; ru_maxrss where /proc has no high-water mark."""
+    """Return peak resident bytes above ``before``; ru_maxrss without a resettable peak."""
     peak = _status("VmHWM")
     if not was_reset or peak < 0:
         import resource
@@ -164,7 +164,7 @@ def _peak_above(before: int, was_reset: bool) -> float:
 
 
 def _child(module: str, row_name: str, contender: str, quick: bool, out: str) -> None:
-    """Measure once and leave a pickle behind."""
+    """Measure once and write the result as a pickle."""
     import gc
 
     row = {r.name: r for r in importlib.import_module(module).ROWS}[row_name]
@@ -217,7 +217,7 @@ def measure(
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """The processor, and its measured float32 product and copy rates with these threads."""
+    """Return the processor name and its measured float32 product and copy rates."""
     code = (
         "import json, time, torch\n"
         f"torch.set_num_threads({threads})\n"
@@ -246,7 +246,7 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The child's entry; the parent's is ``label_engine.py``."""
+    """Run one measurement; ``label_engine.py`` starts this in a child process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--module", required=True)
     parser.add_argument("--row", required=True)

@@ -1,4 +1,4 @@
-"""What the rows of the benchmarks run on: drawn features like real ones, and the real ones.
+"""Inputs of the benchmarks: synthetic features, and stored features of Market-1501.
 
 Notation: N images, D channels.
 """
@@ -15,9 +15,9 @@ REAL = ROOT.parent / "shared" / "data" / "features" / "market_train_osnet_x0_25.
 def clustered(
     num: int, channels: int, seed: int = 0, people: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit rows of people under six cameras, and who is on each.
+    """Return the unit rows of people under six cameras, and their person ids.
 
-    A person has a centre, and a shift of his own in each camera; each camera has a shift too;
+    A person has a centre and a shift in each camera; each camera has a shift;
     the 64 hidden directions fall off as 1 / sqrt(rank), and the channels carry white noise. The
     constants give the neighbour overlap of the real features (12,936 x 128, against these at
     12,936 x 512): 72 and 65 entries in an encoding, 1,270 and 1,775 images at a Jaccard distance
@@ -39,7 +39,7 @@ def clustered(
     hidden += 0.5 * rng.standard_normal(hidden.shape, dtype=np.float32)
     features = (hidden * spectrum) @ basis
     features /= np.linalg.norm(features, axis=1, keepdims=True)
-    for start in range(0, num, 4096):  # in place, by parts: as large inputs must fit too
+    for start in range(0, num, 4096):  # in place and in parts, for large inputs
         part = features[start : start + 4096]
         part += rng.standard_normal(part.shape, dtype=np.float32) * (0.5 / np.sqrt(channels))
         part /= np.linalg.norm(part, axis=1, keepdims=True)
@@ -47,12 +47,12 @@ def clustered(
 
 
 def no_real_features() -> str | None:
-    """Why the rows on real features cannot run, or None."""
+    """Return why the rows on real features cannot run, or None."""
     return None if REAL.is_file() else "no ../shared/data/features beside the checkout"
 
 
 def real() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features (12936, 128) float32 unit rows, person ids and cameras of Market's training set."""
+    """Return features (12936, 128), person ids and cameras of Market-1501's training set."""
     with np.load(REAL) as file:
         features = file["features"].astype(np.float32)
         pids, camids = file["pids"].astype(np.int64), file["camids"].astype(np.int64)

@@ -1,4 +1,4 @@
-"""The label engine's table: what each step costs, beside its peers, its target and its floor.
+"""Benchmark table of the label step: cost of each step, its peers, target and lower bound.
 
 python benchmarks/label_engine.py [--quick] [--only NAME ...] [--repeats N] [--threads N] [--list]
 
@@ -28,13 +28,13 @@ COLUMNS = (
 
 
 def rows() -> list[tuple[str, Row]]:
-    """Every row with the module it comes from."""
+    """Return every row with the module it comes from."""
     found = [m for m in MODULES if importlib.util.find_spec(m)]
     return [(m, row) for m in found for row in importlib.import_module(m).ROWS]
 
 
 def met(target: Target, ours: Measured, peer: Measured | None) -> bool:
-    """Whether ours reaches every number that the target gives."""
+    """Return whether ours reaches every given number of the target."""
     checks = [
         target.seconds is None or ours.time <= target.seconds,
         target.mebibytes is None or ours.peak <= target.mebibytes,
@@ -47,7 +47,7 @@ def met(target: Target, ours: Measured, peer: Measured | None) -> bool:
 
 
 def verdict(row: Row, measured: dict[str, Measured], quick: bool) -> str:
-    """The targets in words, and at full size whether they are met."""
+    """Return the targets as text, and at full size whether they are reached."""
     parts = []
     for target in row.targets:
         peer = measured.get(target.peer) if target.peer else None
@@ -60,7 +60,7 @@ def verdict(row: Row, measured: dict[str, Measured], quick: bool) -> str:
 
 
 def floor_words(floor: Floor, ours: Measured, speed: dict[str, float]) -> str:
-    """FLOP, bytes, the seconds they take here, and how many times that ours takes."""
+    """Return the lower bound as text: FLOP, bytes, seconds, and the ratio of ours to it."""
     if not floor.flop and not floor.bytes:
         return ""
     seconds = max(floor.flop / speed["flops"], floor.bytes / speed["bandwidth"])
@@ -69,7 +69,7 @@ def floor_words(floor: Floor, ours: Measured, speed: dict[str, float]) -> str:
 
 
 def lines(row: Row, measured: dict[str, Measured], quick: bool, speed: dict[str, float]) -> str:
-    """The row's lines of the table: ours first, then one for each peer."""
+    """Return the row's lines of the table: ours first, then one for each peer."""
     ours, size = measured.get("ours"), row.quick_size if quick else row.size
     out = []
     for name, one in measured.items():
@@ -101,7 +101,7 @@ def run(module: str, row: Row, given: argparse.Namespace) -> dict[str, Measured]
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--quick", action="store_true", help="small inputs, one run each")
     parser.add_argument("--only", nargs="+", default=None, metavar="NAME", help="these rows")

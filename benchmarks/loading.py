@@ -1,9 +1,9 @@
-"""Images a second and core: decoding and transforms, ours against torchvision and fast-reid.
+"""Images per second and core: decoding and transforms, ours, torchvision's and fast-reid's.
 
     python benchmarks/loading.py [--quick] [--images FOLDER]
 
-One process, one thread, no worker: so many images does one core make in a second of its own time
-(processor seconds, which a busy machine does not stretch). Batches of 64, as the trainer gets them.
+One process, one thread, no worker. Time is processor seconds, which do not depend on machine load.
+Batches have 64 images, as in training.
 fast-reid's row is its data set, transforms and collator; its loader around them needs CUDA.
 
 Settings: size and transforms of PseudoPair's configs (flip, padding, colour jitter with hue,
@@ -41,7 +41,7 @@ SIZES = ((128, 64), (256, 128))
 
 
 def files(folder: str | None, limit: int) -> list[str]:
-    """Images of ``folder``, of the shared data, or drawn ones."""
+    """Return paths of images in ``folder``, of the shared data, or of synthetic images."""
     root = Path(folder) if folder else REAL
     found = sorted(str(p) for p in root.rglob("*.jpg"))
     if not found:
@@ -54,7 +54,7 @@ def files(folder: str | None, limit: int) -> list[str]:
 
 
 def config(size: Sequence[int], **settings: object) -> Any:
-    """The small recipe of PseudoPair at ``size``."""
+    """Return the small recipe of PseudoPair at ``size``."""
     pairs = {"MODEL.BACKBONE.PRETRAIN": False, "MODEL.DEVICE": "cpu", "DATALOADER.NUM_WORKERS": 0,
              "INPUT.SIZE_TRAIN": list(size), "INPUT.SIZE_TEST": list(size),
              "TEST.IMS_PER_BATCH": BATCH, **settings}
@@ -67,7 +67,7 @@ def batches_of(num: int) -> list[list[int]]:
 
 
 def rate(make: Callable[[], Iterable[Any]], repeats: int) -> float:
-    """Images per processor second: the best of some passes; the first batch warms up."""
+    """Return images per processor second, the best of some passes after a warm-up batch."""
     best = 0.0
     for _ in range(repeats):
         passed = iter(make())
@@ -80,7 +80,7 @@ def rate(make: Callable[[], Iterable[Any]], repeats: int) -> float:
 
 
 def ours(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]:
-    """Through the loaders that training and extraction use."""
+    """Return an iterable of batches from the loaders of training and extraction."""
     from unreid.data.loader import build_extraction_loader, build_train_loader
 
     images = UnlabelledImages(tuple(paths), np.zeros(len(paths), np.int64), ("c",), "/")
@@ -96,13 +96,13 @@ def ours(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]
 
 
 def per_image(one: Callable[[str], torch.Tensor], paths: list[str]) -> Callable[[], Iterable[Any]]:
-    """torch's own way: an item a time, then one tensor of a batch."""
+    """Return an iterable of batches made image by image and stacked."""
     order = batches_of(len(paths))
     return lambda: (torch.stack([one(paths[i]) for i in batch]) for batch in order)
 
 
 def plain_v2(cfg: Any, train: bool) -> Callable[[str], torch.Tensor]:
-    """The same steps by torchvision's v2 on bytes, decoded by torchvision."""
+    """Return the same transforms by torchvision's v2 on uint8, decoded by torchvision."""
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
     from torchvision.transforms import InterpolationMode, v2
 
@@ -122,7 +122,7 @@ def plain_v2(cfg: Any, train: bool) -> Callable[[str], torch.Tensor]:
 
 
 def fast_reid(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]:
-    """fast-reid's data set, transforms and collator."""
+    """Return an iterable of batches by fast-reid's dataset, transforms and collator."""
     from fastreid.data.build import fast_batch_collator
     from fastreid.data.common import CommDataset
     from fastreid.data.transforms import build_transforms
@@ -136,7 +136,7 @@ def fast_reid(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[
 
 
 def decoders(paths: list[str], repeats: int) -> None:
-    """Decoding alone."""
+    """Measure decoding alone."""
     from fastreid.data.data_utils import read_image
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
@@ -167,7 +167,7 @@ def _micros(step: Callable[[Any], Any], inputs: Sequence[Any]) -> float:
 
 
 def steps(paths: list[str]) -> None:
-    """Single steps on decoded images: Pillow (as fast-reid has them), v2 on bytes, and ours."""
+    """Measure single transforms on decoded images: Pillow (as in fast-reid), v2, and ours."""
     import torchvision.transforms as pillow
     from torchvision.transforms import v2
 
@@ -208,7 +208,7 @@ def steps(paths: list[str]) -> None:
 
 
 def starting(paths: list[str]) -> None:
-    """What an epoch pays for its workers in the main process, which holds 1.2 GB."""
+    """Measure the cost of starting workers from a main process of 1.2 GB."""
     from unreid.data.loader import build_train_loader
     from unreid.data.workers import close_workers
 
@@ -235,7 +235,7 @@ def starting(paths: list[str]) -> None:
 
 
 def table(paths: list[str], size: tuple[int, int], train: bool, repeats: int) -> None:
-    """One setting: who makes how many images."""
+    """Measure and print the table of one setting."""
     rows: list[tuple[str, Callable[[], Iterable[Any]]]] = []
     cached = {"UNSUP.CACHE_IMAGES": 4096}
     for backend in ("tensor", "pil"):

@@ -43,7 +43,7 @@ SCORES = ["ARI", "P", "R", "F", "purity"]
 
 
 def read(path: str) -> Images:
-    """The file's content as unit rows and cameras from 0; ends with a message where it cannot."""
+    """Return the file's content as unit rows and cameras from 0; exit with a message if invalid."""
     if not Path(path).is_file():
         sys.exit(f"merging_quality.py: no file {path}; name an .npz with features (N, D), pids and"
                  " camids (N,)")
@@ -61,13 +61,13 @@ def read(path: str) -> Images:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
+    """Return a markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def presets(images: Images, folder: Path) -> str:
-    """Every preset over its passes; the whole of it as CSV and as a curve."""
+    """Return the table of every preset over its passes; write CSV and a plot."""
     runs = [(preset, history(images, preset)) for preset in FAMILY]
     with open(folder / "presets.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -95,7 +95,7 @@ def presets(images: Images, folder: Path) -> str:
 
 
 def best(steps: Sequence[Step]) -> tuple[int, float]:
-    """(clusters, ARI) of the pass with the best ARI."""
+    """Return (clusters, ARI) of the pass with the best ARI."""
     step = max(steps, key=lambda s: s.quality.ari)
     return step.quality.num_clusters, step.quality.ari
 
@@ -108,7 +108,7 @@ def _at(steps: Sequence[Step], number: int) -> str:
 
 
 def draw(runs: Sequence[tuple[Preset, list[Step]]], folder: Path) -> str:
-    """ARI and purity against the number of clusters."""
+    """Plot ARI and purity against the number of clusters; return its markdown."""
     try:
         import matplotlib
     except ImportError:
@@ -137,46 +137,46 @@ def draw(runs: Sequence[tuple[Preset, list[Step]]], folder: Path) -> str:
 
 
 def lambdas(images: Images, _: Path) -> str:
-    """The weight of SSE."""
+    """Return tables over the weight of SSE."""
     rows = [row for how in ("as extracted", "centred", "whitened") for row in
             lambda_rows(images, how)]  # fmt: skip
     return table(["features", "lambda", *AT_SIZES], rows)
 
 
 def updates(images: Images, _: Path) -> str:
-    """``exact`` beside ``pass`` (mp .07)."""
+    """Return tables of ``exact`` and ``pass`` (mp .07)."""
     rows = [row for how in ("as extracted", "centred") for row in update_rows(images, how)]
     return table(["features", "distance", "update", *AT_SIZES], rows)
 
 
 def forms(images: Images, _: Path) -> str:
-    """The three forms of SSE; the union's costs a minute a tree, so two weights of each."""
+    """Return tables of the three forms of SSE, at two weights because the union is slow."""
     rows = form_rows(images, "as extracted", (0.01, 0.03))
     return table(["features", "SSE", "lambda", *AT_SIZES], rows)
 
 
 def forms_centred(images: Images, _: Path) -> str:
-    """The same on centred features."""
+    """Return the tables of the three forms of SSE on centred features."""
     rows = form_rows(images, "centred", (0.01, 0.03))
     return table(["features", "SSE", "lambda", *AT_SIZES], rows)
 
 
 def noise(images: Images, _: Path) -> str:
-    """Small clusters as noise."""
+    """Return the table of small clusters as noise."""
     rows = [row for how, weight in (("as extracted", 0.02), ("centred", 0.02), ("whitened", 0.01))
             for row in noise_rows(images, how, weight)]  # fmt: skip
     return table(["features", "K", "MIN_CLUSTER_SIZE", "clusters", "noise", *SCORES], rows)
 
 
 def sphere(images: Images, _: Path) -> str:
-    """The file has unit rows: raw lengths are lost. What is left: lengths after centring."""
+    """Return the table of centred features with their lengths and as unit rows."""
     note = ("Stored features are unit rows, so lengths as extracted cannot be compared here; raw"
             " means centred features that keep the length they have then.")
     return note + "\n\n" + table(["features", "lambda", *AT_SIZES], length_rows(images))
 
 
 def preparations(images: Images, _: Path) -> str:
-    """What is done to the features first."""
+    """Return the table of feature preparations."""
     rows = preparation_rows(images, (0.01, 0.02, 0.03))
     return table(["features", "lambda", *AT_SIZES, "seconds to prepare"], rows)
 
@@ -189,7 +189,7 @@ SECTIONS: dict[str, Callable[[Images, Path], str]] = {
 
 
 def main() -> None:
-    """Print the sections, each as soon as it is measured."""
+    """Print each section as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("features", nargs="?", default=str(REAL), help="an .npz (the shared one)")
     parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS),

@@ -1,4 +1,4 @@
-"""What ``merging_quality.py`` measures: presets over their passes, and sweeps at fixed sizes.
+"""Measurements of ``merging_quality.py``: presets over their passes, and sweeps at fixed sizes.
 
 Notation: N images, K clusters.
 """
@@ -35,7 +35,7 @@ class Images:
     camids: np.ndarray
 
     def prepared(self, how: str) -> np.ndarray:
-        """Features by the name of a preparation."""
+        """Return the features by the name of a preparation."""
         return PREPARATIONS[how](self.features, self.camids)
 
 
@@ -55,7 +55,7 @@ PREPARATIONS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Preset:
-    """One member of the family, as its config has it."""
+    """Settings of one method, as in its config."""
 
     name: str
     linkage: str
@@ -84,7 +84,7 @@ FAMILY = (
 
 @dataclass(frozen=True)
 class Step:
-    """Labels' quality after a pass, and the seconds until then."""
+    """Label quality after a pass, and the seconds until then."""
 
     number: int
     quality: LabelQuality
@@ -93,13 +93,13 @@ class Step:
 
 
 def score(images: Images, labels: np.ndarray) -> tuple[LabelQuality, int]:
-    """Quality, and the size of the largest cluster."""
+    """Return the quality and the size of the largest cluster."""
     quality = label_quality(labels, images.pids, images.camids)
     return quality, int(np.bincount(labels[labels >= 0], minlength=1).max())
 
 
 def history(images: Images, preset: Preset) -> list[Step]:
-    """A preset's passes on frozen features: progressive and restart are the same here."""
+    """Return the passes of a preset on frozen features."""
     start = time.perf_counter()
     features = images.prepared(preset.prepared)
     merges = int(preset.rate * len(features))
@@ -123,7 +123,7 @@ def history(images: Images, preset: Preset) -> list[Step]:
 def at_sizes(
     features: np.ndarray, sizes: Sequence[int] = SIZES, **rule: Any
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """(K, labels) of one exact tree cut at each number of clusters."""
+    """Yield (K, labels) of one exact tree cut at each number of clusters."""
     num = len(features)
     sizes = [size for size in sizes if size <= num]
     tree, _ = merge_tree(features, num_merges=num - min(sizes), **rule)
@@ -132,7 +132,7 @@ def at_sizes(
 
 
 def passes_at_sizes(features: np.ndarray, rate: float, **rule: Any) -> dict[int, np.ndarray]:
-    """Labels of ``pass`` at each number of clusters; the last pass before one is cut short."""
+    """Return labels of ``pass`` at each number of clusters; the last pass is shortened."""
     num, found = len(features), {}
     labels, merges = np.arange(num), int(rate * num)
     for size in SIZES:
@@ -145,13 +145,13 @@ def passes_at_sizes(features: np.ndarray, rate: float, **rule: Any) -> dict[int,
 
 
 def cell(images: Images, labels: np.ndarray) -> str:
-    """ARI and the largest cluster."""
+    """Return ARI and the size of the largest cluster as text."""
     quality, largest = score(images, labels)
     return f"{quality.ari:.3f} ({largest})"
 
 
 def lambda_rows(images: Images, how: str, regularizer: str = "sse") -> list[list[str]]:
-    """A row per lambda: ARI (largest) at each number of clusters."""
+    """Return a row per lambda: ARI (largest) at each number of clusters."""
     features = images.prepared(how)
     return [
         [how, f"{weight:g}", *(cell(images, labels) for _, labels in at_sizes(
@@ -161,7 +161,7 @@ def lambda_rows(images: Images, how: str, regularizer: str = "sse") -> list[list
 
 
 def form_rows(images: Images, how: str, weights: Sequence[float]) -> list[list[str]]:
-    """A row per form of SSE and weight."""
+    """Return a row per form of SSE and weight."""
     features = images.prepared(how)
     rows = []
     for name, regularizer in FORMS.items():
@@ -172,7 +172,7 @@ def form_rows(images: Images, how: str, weights: Sequence[float]) -> list[list[s
 
 
 def update_rows(images: Images, how: str) -> list[list[str]]:
-    """``pass`` beside ``exact``, without and with SSE, and Ward."""
+    """Return rows of ``pass`` and ``exact``, without and with SSE, and of Ward."""
     features = images.prepared(how)
     rows = []
     rules: dict[str, dict[str, Any]] = {
@@ -189,7 +189,7 @@ def update_rows(images: Images, how: str) -> list[list[str]]:
 
 
 def noise_rows(images: Images, how: str, weight: float) -> list[list[str]]:
-    """What ``MIN_CLUSTER_SIZE`` leaves out: noise counts as an image for itself."""
+    """Return rows over ``MIN_CLUSTER_SIZE``; a noise image counts as its own cluster."""
     rows = []
     for size, labels in at_sizes(images.prepared(how), regularizer="sse", weight=weight):
         for least in (1, 2, 4):
@@ -200,13 +200,13 @@ def noise_rows(images: Images, how: str, weight: float) -> list[list[str]]:
 
 
 def quality_cells(quality: LabelQuality) -> list[str]:
-    """ARI, precision, recall, F, purity."""
+    """Return ARI, precision, recall, F and purity as text."""
     values = (quality.ari, quality.precision, quality.recall, quality.f_score, quality.purity)
     return [f"{value:.3f}" for value in values]
 
 
 def preparation_rows(images: Images, weights: Sequence[float]) -> list[list[str]]:
-    """What is done to the features before they merge, and its seconds."""
+    """Return rows over feature preparations, with their seconds."""
     rows = []
     for how in PREPARATIONS:
         start = time.perf_counter()
@@ -219,7 +219,7 @@ def preparation_rows(images: Images, weights: Sequence[float]) -> list[list[str]
 
 
 def length_rows(images: Images) -> list[list[str]]:
-    """Centred features with their lengths beside those on the sphere."""
+    """Return rows of centred features with their lengths and as unit rows."""
     camids = images.camids
     means = camera_means(images.features, camids, int(camids.max()) + 1)
     apart = images.features - means[camids]

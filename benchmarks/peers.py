@@ -1,4 +1,4 @@
-"""fast-reid's own routines, loaded file by file so that nothing else of it is imported."""
+"""fast-reid's routines, loaded file by file without importing the package."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ BUILD = ROOT / "build" / "peers"
 
 
 def installed() -> Path | None:
-    """The folder of the installed fastreid, or None."""
+    """Return the folder of the installed fastreid, or None."""
     found = importlib.util.find_spec("fastreid")
     return Path(found.submodule_search_locations[0]) if found else None  # type: ignore[index]
 
 
 def no_fastreid() -> str | None:
-    """Why fast-reid's rows cannot run, or None."""
+    """Return why fast-reid's rows cannot run, or None."""
     return None if installed() else "fastreid is not installed"
 
 
@@ -39,12 +39,12 @@ def _load(name: str, path: Path) -> ModuleType:
 
 
 def rerank() -> ModuleType:
-    """``fastreid.evaluation.rerank``."""
+    """Return the module ``fastreid.evaluation.rerank``."""
     return _load("fastreid_rerank", installed() / "evaluation" / "rerank.py")  # type: ignore[operator]
 
 
 def rank_cython() -> ModuleType:
-    """``fastreid.evaluation.rank_cylib.rank_cy``, compiled once into the build folder."""
+    """Return ``fastreid.evaluation.rank_cylib.rank_cy``, compiled once into the build folder."""
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     built = BUILD / f"rank_cy{suffix}"
     if not built.is_file():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo's recipe in float32 and by every way of computing a step: accuracy and time of each.
+"""Accuracy and time of the demo's recipe in float32 and in every reduced precision.
 
 example:
   python benchmarks/precision.py SOLVER.MAX_EPOCH 4
@@ -22,7 +22,7 @@ from unreid.cli import Parser  # noqa: E402
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "synthetic.yml"
 
-#: What each mode sets.
+#: Settings of each mode.
 MODES: dict[str, list[str]] = {
     "float32": [],
     "bfloat16": ["SOLVER.AMP.ENABLED", "True"],
@@ -34,7 +34,7 @@ MODES: dict[str, list[str]] = {
 
 
 def main() -> None:
-    """One line for each mode and seed."""
+    """Print one line for each mode and seed."""
     parser = Parser(description=__doc__)
     parser.add_argument("--modes", default=",".join(MODES), help=f"of {', '.join(MODES)} (all)")
     parser.add_argument("--seeds", default="0", help="such as 0,1,2 (0)")

@@ -1,4 +1,4 @@
-"""Rows of the table for merging, the map equation, and the labels each clusterer gives.
+"""Benchmark rows of merging, the map equation, and the label quality of each clusterer.
 
 Notation: N images, D channels, C clusters.
 """
@@ -25,7 +25,7 @@ def _size(quick: bool) -> tuple[int, int]:
 
 
 def _features(quick: bool) -> np.ndarray:
-    """The drawn features, after a first call on a few so that nothing is loaded in the timing."""
+    """Return synthetic features after a warm-up call, so that imports are not timed."""
     import faiss
 
     from unreid.clustering import bottom_up
@@ -78,7 +78,7 @@ def _pass_average(features: np.ndarray) -> np.ndarray:
 
 
 def _labels(features: np.ndarray, result: Any) -> Any:
-    """Labels renumbered, so that they can be compared; a search has none."""
+    """Return renumbered labels for comparison, or None for a search."""
     from unreid.clustering import compact
 
     return None if isinstance(result, tuple) else compact(result)
@@ -156,7 +156,7 @@ def _real(centred: bool) -> Any:
 
 
 def _clusterer(name: str, **options: Any) -> Any:
-    """``bottom_up`` to ``LEFT`` clusters, or a search for modules on CALR's graph."""
+    """Return a contender: ``bottom_up`` to ``LEFT`` clusters, or a community search."""
 
     def run(inputs: Any) -> np.ndarray:
         from unreid import clustering

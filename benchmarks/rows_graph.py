@@ -1,4 +1,4 @@
-"""Rows of the table for neighbours, Jaccard, DBSCAN on it, re-ranking and ranking.
+"""Benchmark rows of kNN search, Jaccard distance, DBSCAN, re-ranking and ranking.
 
 Notation: N images, D channels, K neighbours.
 """
@@ -23,7 +23,7 @@ def _size(quick: bool) -> tuple[int, int]:
 
 
 def _features(quick: bool) -> np.ndarray:
-    """The drawn features, after a first call on a few so that nothing is loaded in the timing."""
+    """Return synthetic features after a warm-up call, so that imports are not timed."""
     import faiss
 
     from unreid.graph import jaccard_distance
@@ -52,7 +52,7 @@ def _knn_faiss(features: np.ndarray) -> Any:
 
 
 def _knn_agree(ours: Any, peer: Any) -> str:
-    """Rows with the same set; where they differ, by how much the last similarity does."""
+    """Return the share of equal neighbour sets, and the largest difference of the others."""
     same = (np.sort(ours[0], axis=1) == np.sort(peer[0], axis=1)).all(axis=1)
     apart = np.abs(ours[1][:, -1] - peer[1][:, -1])[~same]
     ties = f", the others tied to {apart.max():.0e}" if apart.size else ""
@@ -90,7 +90,7 @@ def _all_dense(features: np.ndarray) -> Any:
 
 
 def _sample(_: Any, distance: Any) -> Any:
-    """Some rows, dense, and how many entries a row has below 1."""
+    """Return some rows, dense, and how many entries a row has below 1."""
     rows = np.linspace(0, distance.shape[0] - 1, SAMPLED).astype(int)
     if isinstance(distance, np.ndarray):
         return distance[rows], (distance < 1.0).sum() / len(distance)
@@ -163,7 +163,7 @@ def _cluster_ivf(features: np.ndarray) -> Any:
 
 
 def _recall(features: np.ndarray, result: Any) -> Any:
-    """Clusters, noise, and recall@30 of a thousand rows against the exact search."""
+    """Return clusters, noise, and recall@30 of a thousand rows against the exact search."""
     labels, indices = result
     rows = np.linspace(0, len(features) - 1, 1000).astype(int)
     exact = np.argpartition(-(features[rows] @ features.T), K1, axis=1)[:, :K1]

@@ -1,4 +1,4 @@
-"""Rows of the table for pseudo pairs: their mining, and a step of the surrogate loss.
+"""Benchmark rows of pseudo pairs: pair mining, and a step of the surrogate loss.
 
 The mining stands beside the bare neighbours it starts from, the step beside one against all rows.
 
@@ -25,7 +25,7 @@ def _size(quick: bool) -> tuple[int, int]:
 
 
 def _drawn(quick: bool) -> np.ndarray:
-    """The drawn features, after a first call on a few so that nothing is loaded in the timing."""
+    """Return synthetic features after a warm-up call, so that imports are not timed."""
     features, _ = clustered(*_size(quick))
     _mine(features[:400])
     return features
@@ -110,7 +110,7 @@ def _quality_row(name: str, title: str, setup: Any) -> Row:
 
 
 def _surrogate(num: int, quick: bool) -> Any:
-    """Modules of the surrogate loss with filled memories, a batch, and one step done."""
+    """Return modules of the surrogate loss with filled memories, a batch, and one step done."""
     import torch
 
     import unreid  # noqa: F401  (before fastreid)
@@ -130,7 +130,7 @@ def _surrogate(num: int, quick: bool) -> Any:
 
 
 def _steps(inputs: Any, num_negatives: int, steps: int = 0) -> Any:
-    """Forward, backward and update of the memory for a few batches."""
+    """Run forward, backward and memory update for a few batches."""
     module, maps, batches = inputs
     module.num_negatives = num_negatives
     for indices in batches[: steps or STEPS]:

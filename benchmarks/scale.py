@@ -3,9 +3,9 @@
 python benchmarks/scale.py [--sizes 10000 50000 200000] [--channels 128] [--parts NAME ...]
 
 Every size has a process of its own; the parts follow each other in it, each on what the one before
-has left, as in a run. The images are real files of 16 x 8 pixels (names that share the bytes of a
+has left, as in a run. The images are files of 16 x 8 pixels (names that share the bytes of a
 few hundred), so that listing, checking, loading and extraction do all that they do on large ones
-but for the pixels. Features are drawn (``benchmarks/inputs.py``): the network is one that looks
+but for the pixels. Features are synthetic (``benchmarks/inputs.py``): the network is one that looks
 them up. Memory is the peak above what is resident when the part begins.
 """
 
@@ -33,7 +33,7 @@ from benchmarks.harness import MEBIBYTE, _peak_above, _reset_peak, _status  # no
 from benchmarks.inputs import clustered  # noqa: E402
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "baseline.yml"
-#: Cameras of the drawn folder, and files that the names in it share.
+#: Cameras of the synthetic folder, and different files behind its links.
 CAMERAS, FILES = 12, 500
 BATCH, BATCHES, WORKERS = 256, 200, 2
 #: The tree is made of so many images at most: each of its rounds searches all by all.
@@ -58,7 +58,7 @@ def draw_folder(root: Path, num: int) -> None:
 
 
 def settings(root: Path, output: Path) -> Any:
-    """The config: a tiny network that is never asked, tiny images, two workers."""
+    """Return a config with a network that is not used, small images and two workers."""
     from unreid.config import load_config
 
     options = {
@@ -76,7 +76,7 @@ def settings(root: Path, output: Path) -> Any:
 
 
 class Parts:
-    """What a label refresh does, step by step; each keeps what the next one needs."""
+    """Steps of a label refresh; each keeps the input of the next one."""
 
     def __init__(self, root: Path, output: Path, num: int, channels: int) -> None:
         self.cfg = settings(root, output)
@@ -215,13 +215,13 @@ def _children() -> list[int]:
 
 
 def _private_bytes(pid: int) -> int:
-    """Of a worker, what is not shared with the process that it was forked from."""
+    """Return the bytes of a worker that are not shared with its parent process."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
 
 
 def _processor_seconds() -> float:
-    """Of this process and of its workers."""
+    """Return processor seconds of this process and its workers."""
     ticks = 0
     for pid in _children():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -230,7 +230,7 @@ def _processor_seconds() -> float:
 
 
 def measured(run: Callable[[], None]) -> dict[str, float]:
-    """Seconds, processor seconds (those of workers too), and peak MiB."""
+    """Return seconds, processor seconds (those of workers too), and peak MiB."""
     gc.collect()
     was_reset = _reset_peak()
     before = max(0, _status("VmRSS"))
@@ -264,7 +264,7 @@ def child(num: int, channels: int, only: list[str]) -> None:
 
 
 def collect(num: int, channels: int, only: list[str]) -> dict[str, dict[str, float]]:
-    """What the process of one size reported."""
+    """Run the process of one size and return its measurements."""
     command = [sys.executable, __file__, "--child", str(num), "--channels", str(channels)]
     command += ["--parts", *only] if only else []
     found: dict[str, dict[str, float]] = {}
@@ -281,7 +281,7 @@ def collect(num: int, channels: int, only: list[str]) -> dict[str, dict[str, flo
 
 
 def growth(sizes: list[int], values: list[float]) -> str:
-    """The exponent of N between the two largest sizes: log of the ratio over log of the sizes."""
+    """Return the exponent of N between the two largest sizes."""
     if len(values) < 2 or min(values[-2:]) <= 0:
         return ""
     exponent = math.log(values[-1] / values[-2]) / math.log(sizes[-1] / sizes[-2])

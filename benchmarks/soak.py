@@ -2,9 +2,9 @@
 
 python benchmarks/soak.py [--refreshes 50] [--config-file YML] [KEY VALUE ...]
 
-Trains on a drawn set (tools/make_demo_data.py's) with a small network and two workers, by the
-trainer that tools/train_net.py uses. Memory is what the processes of the run have taken together,
-pages that they share counted once, after a collection. Mapped files are left out: a library's pages
+Trains on the synthetic dataset of tools/make_demo_data.py with a small network and two workers,
+by the trainer of tools/train_net.py. Memory is the total of the processes of the run, with shared
+pages counted once, after garbage collection. Mapped files are left out: a library's pages
 count for less while other programs on the machine use it too. The table has every fifth refresh.
 The exit code is 1 when memory grows by 2 % or more after the fifth refresh, or a file, a process or
 a thread is left behind.
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 import unreid  # noqa: F401, E402  (before fastreid: makes it importable)
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "baseline.yml"
-#: Growth after the fifth refresh that is a leak.
+#: Growth after the fifth refresh that counts as a leak.
 LIMIT = 0.02
 SETTINGS = {
     "MODEL.DEVICE": "cpu", "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
@@ -45,7 +45,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class State:
-    """What a run holds at one moment: bytes of all its processes, and counts."""
+    """Resources of a run at one moment: bytes of all processes, and counts."""
 
     memory: int
     files: int
@@ -54,7 +54,7 @@ class State:
 
     @classmethod
     def now(cls) -> State:
-        """Of this process and its children."""
+        """Measure this process and its children."""
         gc.collect()
         own = Path("/proc/self")
         children = (own / "task" / str(os.getpid()) / "children").read_text().split()
@@ -65,7 +65,7 @@ class State:
 
 
 def _taken(pid: str) -> int:
-    """Anonymous and shared memory in bytes, each page divided by the processes that share it."""
+    """Return proportional anonymous and shared memory of a process in bytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines
                if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
@@ -101,7 +101,7 @@ def soak(config: str, opts: list[str], refreshes: int) -> list[State]:
 
 
 def faults(states: list[State], since: int = 4) -> list[str]:
-    """What grew after the refresh number ``since`` (from 0), in words."""
+    """Return messages about growth after the refresh number ``since`` (from 0)."""
     first, rest = states[since], states[since + 1 :]
     found = []
     # The mean of the last five: a page more or less at one moment is no leak.
@@ -117,7 +117,7 @@ def faults(states: list[State], since: int = 4) -> list[str]:
 
 
 def main() -> int:
-    """0 when all is flat."""
+    """Return 0 without growth, else 1."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--refreshes", type=int, default=50)
     parser.add_argument("--config-file", default=str(CONFIG))

@@ -1,4 +1,4 @@
-"""The one wording of every ValueError: what was asked for, what was found.
+"""Validation of arguments with uniform error messages: expected value, found value.
 
 Notation: N images, D channels.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-#: How far a row's length may be from one and still count as a unit row.
+#: Largest deviation of the length of a unit row from 1.
 UNIT_TOLERANCE = 1e-3
 
 
@@ -64,7 +64,7 @@ def check_number(
 
 
 def _is_finite(value: Real) -> bool:
-    """Whether a float can hold it; of whole numbers some are too large."""
+    """Return whether a value is finite as a float; large integers overflow."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -72,7 +72,7 @@ def _is_finite(value: Real) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint ``; did you mean 'x'?`` for the known name nearest to ``name``, or ``""``."""
+    """Return the hint ``; did you mean 'x'?`` for the known name nearest to ``name``, or ``""``."""
     known = list(known)
     folded = {k.lower(): k for k in known}
     close = difflib.get_close_matches(str(name).lower(), list(folded), n=1, cutoff=0.6)
@@ -89,16 +89,16 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
 
 
 def check_features(name: str, features: Any, *, unit: bool = True) -> None:
-    """Refuse what is no matrix of finite (unit) rows, naming the first row that is wrong.
+    """Raise an error unless ``features`` is a matrix of finite (unit) rows.
 
     Args:
-        name: What to call the argument in the error.
+        name: Name of the argument in the error message.
         features: (N, D) floating array or torch tensor on any device, N >= 1, D >= 1.
         unit: Whether every row must have length 1 (to ``UNIT_TOLERANCE``).
 
     Raises:
         TypeError: ``features`` has no shape, or is not floating point.
-        ValueError: wrong number of axes, no row, NaN or infinity, or a row that is not unit.
+        ValueError: Wrong number of axes, no row, NaN or infinity, or a row that is not unit.
     """
     shape = getattr(features, "shape", None)
     if shape is None:
@@ -110,7 +110,7 @@ def check_features(name: str, features: Any, *, unit: bool = True) -> None:
     if isinstance(features, np.ndarray):
         squared = np.einsum("ij,ij->i", features, features, dtype=np.float64)
     else:
-        # One pass without an (N, D) temporary in double: the norm reduces in float32.
+        # The float32 norm avoids an (N, D) temporary in float64.
         lengths = features.detach().float().norm(dim=1)
         squared = lengths.double().square().cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(squared))
@@ -127,18 +127,18 @@ def check_features(name: str, features: Any, *, unit: bool = True) -> None:
 
 
 def check_targets(name: str, targets: Any, num_clusters: int) -> None:
-    """Refuse labels of a batch that are no integers of 0..num_clusters-1.
+    """Raise an error unless labels of a batch are integers in 0..num_clusters-1.
 
-    Done before they index anything: a GPU answers a wrong index with a dead context.
+    Call this before indexing, because a wrong index on a GPU makes its context unusable.
 
     Args:
-        name: What to call the argument in the error.
+        name: Name of the argument in the error message.
         targets: (B,) integer array or torch tensor on any device; B may be 0.
         num_clusters: C, the labels in use.
 
     Raises:
         TypeError: ``targets`` is not of an integer type.
-        ValueError: a label below 0 or above C - 1.
+        ValueError: A label below 0 or above C - 1.
     """
     if "int" not in str(targets.dtype):
         raise TypeError(f"{name} must be integers, got {targets.dtype}")

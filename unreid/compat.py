@@ -1,9 +1,9 @@
-"""Everything this project knows of fast-reid's age, and the outside fix for each trouble.
+"""Compatibility workarounds for fast-reid 1.4.0 on current torch and Python.
 
-fast-reid 1.4.0 was written for torch 1.x and Python <= 3.9. It is used unmodified: what it no
-longer finds is put where it looks (:func:`apply`, before its import), and the one thing without
-a seam is rebound (:func:`rebind`, after its import). All other troubles are met by subclasses and
-by not calling the part concerned: see ``docs/architecture.md``.
+fast-reid 1.4.0 was written for torch 1.x and Python <= 3.9. It is used unmodified.
+:func:`apply` adds missing modules and names before its import; :func:`rebind` replaces one name
+after its import. All other incompatibilities are avoided by subclasses: see
+``docs/architecture.md``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import types
 import warnings
 from typing import Any
 
-#: The versions of fast-reid whose troubles are known, and met here.
+#: Supported versions of fast-reid.
 KNOWN_VERSIONS = ("1.4.0",)
-#: It pins torch 1.13.1, which no Python of today can install, hence ``--no-deps``.
+#: fast-reid pins torch 1.13.1, which current Python cannot install, hence ``--no-deps``.
 INSTALL = f"pip install --no-deps fastreid=={KNOWN_VERSIONS[-1]}"
 
 _applied = False
@@ -32,14 +32,14 @@ _rebound = False
 def apply() -> None:
     """Make ``import fastreid`` work; idempotent, imports neither torch nor fastreid.
 
-    Warns once when the installed fastreid is not a version that this module knows.
+    A warning is given once if the installed fastreid is not a supported version.
     """
     global _applied
     if _applied:
         return
     _applied = True
     _warn_of_unknown_version()
-    # Last: asked only for what no other finder has.
+    # Last, so that it is used only if no other finder has the module.
     sys.meta_path.append(_MissingFastreid())
     # data/build.py: ``from torch._six import string_classes``, gone since torch 2.0.
     if "torch._six" not in sys.modules:
@@ -49,28 +49,28 @@ def apply() -> None:
     # data/build.py, evaluation/testing.py: ``from collections import Mapping``, gone in 3.10.
     if not hasattr(collections, "Mapping"):
         collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
-    # Its kernels are not compiled in site-packages; ours rank instead, so the advice misleads.
+    # The advice to compile its kernels does not apply, because unreid's kernels are used.
     warnings.filterwarnings("ignore", message="Cython .*evaluation", category=UserWarning)
-    # data/transforms/functional.py, once in every worker of every loader.
+    # Raised by data/transforms/functional.py in every worker of every loader.
     warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
-    # resnet.py and others import gdown inside the function that downloads ImageNet weights, and
-    # do not declare it; most of their addresses are plain ones that torch.hub can fetch.
+    # resnet.py and others import gdown to download ImageNet weights, without declaring it. Most
+    # of their addresses are plain URLs that torch.hub can download.
     if "gdown" not in sys.modules and importlib.util.find_spec("gdown") is None:
         gdown = types.ModuleType("gdown")
-        # Without a spec, whoever asks find_spec for it gets a ValueError.
+        # Without a spec, importlib.util.find_spec raises a ValueError.
         gdown.__spec__ = importlib.machinery.ModuleSpec("gdown", None)
         gdown.download = _download  # type: ignore[attr-defined]
         sys.modules["gdown"] = gdown
 
 
 class _MissingFastreid(importlib.abc.MetaPathFinder):
-    """Makes ``import fastreid`` name the command that installs it, where it is not installed."""
+    """Finder that makes ``import fastreid`` name the install command if it is not installed."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        """Raise for ``fastreid``; None for every other module.
+        """Raise for ``fastreid``; return None for every other module.
 
         Raises:
-            ModuleNotFoundError: fastreid is not installed.
+            ModuleNotFoundError: The package fastreid is not installed.
         """
         if fullname == "fastreid":
             raise ModuleNotFoundError(f"unreid needs fastreid, which is not installed: {INSTALL}",
@@ -78,7 +78,7 @@ class _MissingFastreid(importlib.abc.MetaPathFinder):
 
 
 def rebind() -> None:
-    """Replace what fast-reid offers no seam for; idempotent, imports fastreid.
+    """Replace names in fast-reid that cannot be set otherwise; idempotent, imports fastreid.
 
     ``INPUT.AFFINE`` passes ``resample`` and ``fillcolor``, which torchvision renamed to
     ``interpolation`` and ``fill``: the module's name for torchvision.transforms becomes a proxy
@@ -108,7 +108,7 @@ def _random_affine(*args: Any, resample: Any = None, fillcolor: Any = 0, **kwarg
 
 
 def _download(url: str, output: str, quiet: bool = True) -> str:
-    """Stand-in for ``gdown.download``: fetch ``url`` to ``output`` or say what to do instead."""
+    """Download ``url`` to ``output`` in place of ``gdown.download``, or raise with advice."""
     import torch
 
     advice = (
@@ -128,7 +128,7 @@ def _download(url: str, output: str, quiet: bool = True) -> str:
 
 
 def fastreid_version() -> str | None:
-    """The installed version of fast-reid from its metadata (``__version__`` lies), or None."""
+    """Return the version of fast-reid by its metadata (``__version__`` is wrong), or None."""
     try:
         return importlib.metadata.version("fastreid")
     except importlib.metadata.PackageNotFoundError:
@@ -140,7 +140,7 @@ def _warn_of_unknown_version() -> None:
     if version is not None and version not in KNOWN_VERSIONS:
         warnings.warn(
             f"fastreid {version} is not a version that unreid knows ({', '.join(KNOWN_VERSIONS)});"
-            " it may work, or train nothing without a word: compare its results first, or"
+            " it may work, or fail to train without an error: compare its results first, or"
             f" {INSTALL}",
             RuntimeWarning,
             stacklevel=3,

@@ -23,16 +23,16 @@ import unreid
 from unreid import compat
 from unreid.kernels import kernel, variant_of
 
-#: Packages that a run may use beside those that results.json names.
+#: Packages that a run may use in addition to those in results.json.
 OPTIONAL = ("faiss-cpu", "faiss-gpu", "scipy", "yacs", "cython", "pillow", "matplotlib", "jinja2",
             "infomap", "onnx", "onnxruntime", "gdown")
-#: Variables that change what a run does, and whose values are harmless.
+#: Environment variables that affect a run and have no private values.
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES",
              "UNREID_PURE_PYTHON", "UNREID_KERNELS")
 
 
 def kernel_names() -> list[str]:
-    """The kernels that there is source for."""
+    """Return the kernels that there is source for."""
     folder = Path(__file__).parent / "kernels"
     return sorted(path.name.removesuffix("_reference.py") for path in folder.glob("*_reference.py"))
 
@@ -54,7 +54,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, dict[str, str]]:
-    """Title -> name -> value, in the order in which :func:`describe` prints them."""
+    """Return title -> name -> value, in the order in which :func:`describe` prints them."""
     known = versions()
     machine = {"device": known.pop("device"), "threads of torch": known.pop("threads")}
     compiled = {}
@@ -133,7 +133,7 @@ def describe() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print it."""
+    """Print the environment report."""
     from unreid.cli import Parser  # here: a run imports this module for its versions
 
     parser = Parser(prog="python -m unreid.env",

@@ -1,4 +1,4 @@
-"""The types that every part speaks: features with cameras, labels, and pairs.
+"""Shared data types: features with cameras, pseudo labels, and pseudo pairs.
 
 Notation: N images, D channels, C clusters, M pairs.
 """
@@ -17,7 +17,7 @@ NOISE = -1
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only view, so that a shared bank cannot be changed behind another's back."""
+    """Return a read-only view, so that shared arrays cannot be changed."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -25,18 +25,18 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """What a labeler sees: one unit feature and one camera per training image.
+    """Input of a labeler: one unit feature and one camera per training image.
 
     Row i is image i of the sorted training list, for the whole run.
 
     Attributes:
         features: (N, D) float32, unit rows.
         camids: (N,) int64, cameras from 0.
-        lengths: (N,) float32 >= 0, how long the features were before they were brought to unit
-            length; None where that means nothing (a mean of several, a centred feature).
+        lengths: (N,) float32 >= 0, lengths of the features before normalisation;
+            None where undefined (a mean of several, a centred feature).
 
     Raises:
-        TypeError, ValueError: an array of another kind, shape or range.
+        TypeError, ValueError: An array of another kind, shape or range.
     """
 
     features: np.ndarray
@@ -78,20 +78,20 @@ class FeatureBank:
 
     @property
     def num_cameras(self) -> int:
-        """Cameras that own at least one image."""
+        """Number of cameras with at least one image."""
         return len(np.unique(self.camids))
 
 
 @dataclass(frozen=True)
 class PseudoPairs:
-    """Images that are taken to show one person, two by two; nothing need hold beyond a pair.
+    """Pairs of images that are assumed to show one person; pairs need not be transitive.
 
     Attributes:
         indices: (M, 2) int64, rows i < j, no row twice; M may be 0.
         confidence: (M,) float32 in 0..1.
 
     Raises:
-        TypeError, ValueError: an array of another kind, shape or range.
+        TypeError, ValueError: An array of another kind, shape or range.
     """
 
     indices: np.ndarray
@@ -130,18 +130,18 @@ class PseudoPairs:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Today's labels: ``NOISE`` (-1) or 0..C-1, with no id unused.
+    """Pseudo labels of an epoch: ``NOISE`` (-1) or 0..C-1, with no id unused.
 
     Attributes:
         labels: (N,) int64.
-        intermediate: named (N,) int64 labels on the way to ``labels`` (for example
+        intermediate: (N,) int64 labels of earlier steps by name (for example
             ``before_refinement``); logged and scored, never trained on.
         seconds: wall seconds by phase of the label step.
         remarks: short facts for the log line (for example ``{"pivots": "512"}``).
-        pairs: what a method of pairs trains on, or None.
+        pairs: Training pairs of a pair-based method, or None.
 
     Raises:
-        TypeError, ValueError: an array of another kind or shape, ids with gaps, or pairs of
+        TypeError, ValueError: An array of another kind or shape, ids with gaps, or pairs of
             images beyond N.
     """
 
@@ -159,7 +159,7 @@ class PseudoLabels:
             raise TypeError(f"PseudoLabels.labels must be int64, got {labels.dtype}")
         if labels.min() < NOISE:
             raise ValueError(f"PseudoLabels.labels must be >= -1, got {labels.min()}")
-        # Not by counting up to the largest id, which may be any number here.
+        # The largest id may be any number here, so ids are not counted up to it.
         used, counts = np.unique(labels[labels >= 0], return_counts=True)
         gaps = np.flatnonzero(used != np.arange(len(used)))
         if gaps.size:
@@ -186,12 +186,12 @@ class PseudoLabels:
 
     @property
     def num_clusters(self) -> int:
-        """C."""
+        """Number of clusters C."""
         return len(self.sizes)
 
     @property
     def num_noise(self) -> int:
-        """Images labelled -1."""
+        """Number of images labelled -1."""
         return int((self.labels == NOISE).sum())
 
     @property

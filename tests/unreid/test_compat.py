@@ -1,4 +1,4 @@
-"""What unreid does for fast-reid's age."""
+"""Compatibility workarounds for fast-reid 1.4.0."""
 
 from __future__ import annotations
 

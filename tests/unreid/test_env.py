@@ -1,4 +1,4 @@
-"""What is pasted into an issue: complete, and without names of people, machines or folders."""
+"""The environment report is complete and names no user, machine or folder."""
 
 from __future__ import annotations
 

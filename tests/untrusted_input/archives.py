@@ -18,7 +18,7 @@ from tests.untrusted_input.valid_files import ValidFiles
 
 
 class Boom:
-    """A pickle of it would run a command."""
+    """Object whose pickle runs a command."""
 
     def __reduce__(self) -> Any:
         return os.system, ("touch pwned",)
@@ -31,7 +31,7 @@ def _npz(**arrays: Any) -> bytes:
 
 
 def _header_says(shape: tuple[int, ...]) -> bytes:
-    """Labels of four bytes whose header promises any number."""
+    """Return the labels of four bytes whose header promises any number."""
     array = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         array, {"descr": "<i8", "fortran_order": False, "shape": shape})
@@ -43,7 +43,7 @@ def _header_says(shape: tuple[int, ...]) -> bytes:
 
 
 def _zeros(gigabytes: int) -> bytes:
-    """So many of zeros, packed a thousandfold."""
+    """Return compressed zeros of this size in GB."""
     count = gigabytes * 2**27
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -111,7 +111,7 @@ def _labels_of_run(name: str) -> Builder:
 
 
 def _report(folder: Path, valid: ValidFiles, data: bytes, *, refuse: bool = False) -> Case:
-    """A page is made in any case; it says which labels are not on it."""
+    """Return the case of a report, which names the label files that cannot be read."""
     run = copy_run(valid, folder)
     (run / "labels" / "epoch_001.npz").write_bytes(data)
     left = (run / "report.html", "labels/epoch_001.npz cannot be read") if refuse else None
@@ -132,13 +132,13 @@ def _names_of_files(folder: Path, valid: ValidFiles, rng: np.random.Generator) -
 
 
 def mutated_labels(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Good labels with their bytes damaged."""
+    """Return good labels with their bytes damaged."""
     good = (valid.run / "labels" / "epoch_001.npz").read_bytes()
     return _report(folder, valid, damage(good, rng))
 
 
 def _local(name: str) -> Builder:
-    """Labels of one camera after another, as CALR's second stage takes them."""
+    """Return the labels of one camera after another, as CALR's second stage takes them."""
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.npz"
         path.write_bytes(LABELS[name])
@@ -215,7 +215,7 @@ def _pickled_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) ->
 
 
 def mutated_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """A good index with its bytes damaged."""
+    """Return a good index with its bytes damaged."""
     path = folder / "damaged.index"
     path.write_bytes(damage(valid.index.read_bytes(), rng))
     return _searched(path, valid, with_folder=rng.random() < 0.5)

@@ -1,4 +1,4 @@
-"""What a malicious input is, and what must come of it."""
+"""Test case of an untrusted input: a command and the expected result."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ Builder = Callable[[Path, ValidFiles, np.random.Generator], Case]
 
 
 def copy_run(valid: ValidFiles, folder: Path, *, half: bool = False) -> Path:
-    """A run of one's own to damage."""
+    """Copy a run into ``folder``, so that a test can damage it."""
     return Path(shutil.copytree(valid.half if half else valid.run, folder / "run"))

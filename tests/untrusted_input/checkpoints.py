@@ -1,4 +1,4 @@
-"""Malicious checkpoints, and what else lies in the folder of a run that is resumed or shown."""
+"""Malicious checkpoints and other files of a run that is resumed or shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.untrusted_input.valid_files import ValidFiles
 
 
 class Hub:
-    """A pickle of it would fetch code and run it, by torch's own function."""
+    """Object whose pickle downloads and runs code by torch.hub."""
 
     def __reduce__(self) -> Any:
         return torch.hub.load, ("evil/repo", "model")
@@ -33,7 +33,7 @@ def _torch(content: Any) -> bytes:
 
 
 def _rewritten(data: bytes, *, packed: bool = False, change: Callable[[bytes], bytes]) -> bytes:
-    """The archive with its pickle changed."""
+    """Return the archive with its pickle changed."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(
             stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as target:
@@ -159,7 +159,7 @@ def _bytes(data: bytes) -> Builder:
 
 
 def _pretrained(data: bytes) -> Builder:
-    """Weights to start from, which fast-reid's backbones read."""
+    """Return the weights to start from, which fast-reid's backbones read."""
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / "start.pth"
         path.write_bytes(data)
@@ -172,7 +172,7 @@ def _pretrained(data: bytes) -> Builder:
 
 
 def _packed(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """A pickle of 2 GB of nothing, packed to 2 MB."""
+    """Return a pickle of 2 GB of nothing, packed to 2 MB."""
     run = copy_run(valid, folder)
     path = run / "model_final.pth"
     path.write_bytes(_rewritten(path.read_bytes(), packed=True,
@@ -181,7 +181,7 @@ def _packed(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """A storage of four numbers that claims 2,000 million."""
+    """Return a storage of four numbers that claims 2,000 million."""
     data = _rewritten(_torch({"model": {"w": torch.zeros(4)}}), change=lambda p: p.replace(
         b"K\x04t", b"J\xff\xff\xff\x7ft"))
     run = copy_run(valid, folder)
@@ -190,7 +190,7 @@ def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def _tag(text: str) -> Builder:
-    """Another ``last_checkpoint``."""
+    """Return another ``last_checkpoint``."""
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         run = copy_run(valid, folder, half=True)
         (run / "last_checkpoint").write_bytes(text.encode(errors="surrogateescape"))
@@ -201,7 +201,7 @@ def _tag(text: str) -> Builder:
 
 
 def _results(content: Any, *, shown: bool) -> Builder:
-    """Another ``results.json``."""
+    """Return another ``results.json``."""
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         run = copy_run(valid, folder, half=not shown)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -215,7 +215,7 @@ def _results(content: Any, *, shown: bool) -> Builder:
 
 
 def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """A good checkpoint, of the end or of the middle, with its bytes damaged."""
+    """Return a good checkpoint, of the end or of the middle, with its bytes damaged."""
     half = rng.random() < 0.3
     run = copy_run(valid, folder, half=half)
     path = run / ("model_last.pth" if half else "model_final.pth")
@@ -232,7 +232,7 @@ def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def mutated_record(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """What a run says of itself, damaged, shown or resumed."""
+    """Return what a run says of itself, damaged, shown or resumed."""
     shown = rng.random() < 0.7
     run = copy_run(valid, folder, half=not shown)
     name = str(rng.choice(["results.json", "metrics.json", "log.txt"]))

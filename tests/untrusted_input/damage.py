@@ -13,7 +13,7 @@ _WORDS = [n.to_bytes(size, order, signed=False)
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
-    """The bytes with one to eight changes: cut off, flipped, overwritten, doubled, moved."""
+    """Return the bytes with one to eight changes: cut off, flipped, overwritten, doubled, moved."""
     found = bytearray(data)
     for _ in range(int(rng.choice([1, 1, 1, 2, 4, 8]))):
         if not found:
@@ -45,7 +45,7 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def damage_text(text: str, rng: np.random.Generator) -> bytes:
-    """The text with lines doubled, moved, cut and retyped, and now and then its bytes damaged."""
+    """Return the text with lines doubled, moved, cut or changed, sometimes with damaged bytes."""
     lines = text.split("\n")
     for _ in range(int(rng.integers(1, 4))):
         at, other = (int(rng.integers(len(lines))) for _ in range(2))

@@ -1,8 +1,8 @@
-"""Malicious inputs for every reader, each through the command that a user would type.
+"""Untrusted inputs for every reader, each through its command line.
 
 An input passes when the command gives a correct result, or one line of error that names the file
-(or the setting in it): no traceback, no signal, no hang, no memory that the input does not warrant,
-nothing run that a pickle asks for. Two thirds of the inputs are made by hand, the others are valid
+(or the setting in it): no traceback, no signal, no hang, no excessive memory, no
+code run from a pickle. Two thirds of the inputs are made by hand, the others are valid
 files with their bytes damaged; the same number makes the same inputs.
 
     python -m tests.untrusted_input.fuzz --inputs 360
@@ -42,11 +42,11 @@ KINDS: dict[str, tuple[dict[str, Builder], tuple[Builder, ...], float]] = {
     "checkpoints": (checkpoints.SPECIALS, (checkpoints.mutated, checkpoints.mutated_record),
                     0.28),
 }
-#: By which a command may grow: the largest image that is decoded, some times over, and a model.
+#: Largest memory growth of a command in bytes: several large decoded images and a model.
 MAX_GROWN = 2**30
 
 
-#: Of every corner a few, for a suite that has other things to do.
+#: A selection of every kind for the test suite.
 SHORT: dict[str, tuple[str, ...]] = {
     "images": ("valid", "bomb.png", "ghostscript.jpg", "a pipe", "palette.png"),
     "yaml": ("valid", "object.yml", "laughs.yml", "based_on_itself.yml", "minuses.yml"),
@@ -61,7 +61,7 @@ SHORT: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Input:
-    """One of them: its kind, its name, and what makes it."""
+    """An input: its kind, name and builder."""
 
     kind: str
     name: str
@@ -69,7 +69,7 @@ class Input:
 
 
 def inputs(number: int) -> Iterator[Input]:
-    """So many inputs over all kinds; those made by hand come first, at most all of them."""
+    """Yield ``number`` inputs over all kinds, those made by hand first."""
     for kind, (special, makers, share) in KINDS.items():
         wanted = max(1, round(number * share))
         by_hand = list(special.items())
@@ -81,7 +81,7 @@ def inputs(number: int) -> Iterator[Input]:
 
 
 def short_inputs() -> Iterator[Input]:
-    """Those of :data:`SHORT`, and a damaged file of each kind."""
+    """Yield those of :data:`SHORT`, and a damaged file of each kind."""
     for kind, names in SHORT.items():
         special, makers, _ = KINDS[kind]
         yield from (Input(kind, name, special[name]) for name in names)
@@ -89,7 +89,7 @@ def short_inputs() -> Iterator[Input]:
 
 
 def judge(case: Case, outcome: Outcome, folder: Path, name: str = "") -> str:
-    """What is wrong, or ``""``."""
+    """Return the problem of an outcome, or ``""``."""
     if outcome.verdict in ("killed", "traceback"):
         return outcome.verdict
     if (folder / "pwned").exists():
@@ -115,7 +115,7 @@ def _text(path: Path) -> str:
 
 
 def tried(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]:
-    """What is wrong with how the command took it, and how it ended."""
+    """Run the command on an input; return the problem (or ``""``) and the outcome."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{entry.kind} {entry.name}".encode())])
     with tempfile.TemporaryDirectory(prefix="malicious") as name:
         folder = Path(name)
@@ -133,7 +133,7 @@ def tried(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]
 
 
 def prepared(root: Path) -> ValidFiles:
-    """The valid files, made in a process of their own: this one forks, and stays small."""
+    """Return the valid files, made in a subprocess so that this process stays small."""
     if not (root / "done").is_file():
         subprocess.run([sys.executable, "-m", "tests.untrusted_input.valid_files", str(root)],
                        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -141,13 +141,13 @@ def prepared(root: Path) -> ValidFiles:
 
 
 def say(line: str) -> None:
-    """To whoever waits."""
+    """Print a line and flush."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 def preload() -> None:
-    """Import once what every command would import for itself."""
+    """Import the modules of all commands once, before forking."""
     for module in ("unreid.engine.run", "unreid.commands.images", "unreid.inference.ranking",
                    "unreid.inference.answers", "unreid.inference.labelling", "unreid.data.survey",
                    "unreid.visualization.page", "unreid.visualization.sources", "tabulate",
@@ -157,12 +157,12 @@ def preload() -> None:
 
     from unreid.projects import load_project
 
-    torch.set_num_threads(1)  # whoever forks must have one
+    torch.set_num_threads(1)  # a process with more threads must not fork
     load_project("CALR")
 
 
 def main() -> int:
-    """0 when all inputs pass, 1 when some do not: they are listed, with all that was said."""
+    """Return 0 when all inputs pass, else 1; failures are printed with their output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=360, metavar="N", help="how many (360)")
     parser.add_argument("--seed", type=int, default=0, help="of the damaged files (0)")
@@ -170,7 +170,7 @@ def main() -> int:
     parser.add_argument("--valid-files", default="", help="a folder for the valid files, kept")
     parser.add_argument("--short", action="store_true",
                         help="two dozen inputs, a line of JSON for each")
-    parser.add_argument("--verbose", action="store_true", help="say how each of them ended")
+    parser.add_argument("--verbose", action="store_true", help="print the outcome of each input")
     args = parser.parse_args()
     root = Path(args.valid_files or tempfile.mkdtemp(prefix="valid"))
     valid = prepared(root / "valid")

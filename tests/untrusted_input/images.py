@@ -18,7 +18,7 @@ from tests.untrusted_input.valid_files import ValidFiles
 
 
 def _png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes:
-    """A PNG whose header promises what its data need not hold."""
+    """Return a PNG whose header promises what its data need not hold."""
     def chunk(name: bytes, content: bytes) -> bytes:
         return (struct.pack(">I", len(content)) + name + content
                 + struct.pack(">I", zlib.crc32(name + content)))
@@ -40,7 +40,7 @@ def _saved(kind: str, size: tuple[int, int] = (32, 64), mode: str = "RGB", **opt
 
 
 def _jpeg_of(width: int, height: int) -> bytes:
-    """A small JPEG whose frame header was rewritten."""
+    """Return a small JPEG whose frame header was rewritten."""
     data = bytearray(_saved("JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
@@ -114,7 +114,7 @@ def _special(name: str) -> Builder:
 def _asked(
     crops: Path, name: str, valid: ValidFiles, rng: np.random.Generator, *, refuse: bool = False
 ) -> Case:
-    """One of the commands that read images."""
+    """Return one of the commands that read images."""
     # A name that breaks lines is written as it would be in Python.
     named = (name, repr(name)[1:-1])
     kind = int(rng.integers(4))
@@ -127,7 +127,7 @@ def _asked(
         # Besides, the image is left out where that is wanted.
         return Case("search", (*model, "--gallery", str(crops), "--skip-bad", "--output", output,
                                "--query", str(valid.crops / "c0_0.jpg"), "--pictures"),
-                    (*named, "no readable picture"))
+                    (*named, "no readable"))
     if kind == 2 and "\n" not in name:
         return Case("search", (*model, "--gallery", str(valid.crops), "--output", output,
                                "--query", str(crops / name)), named, refuse)
@@ -164,7 +164,7 @@ def _no_file(kind: str) -> Builder:
 
 
 def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """A good image with its bytes damaged."""
+    """Return a good image with its bytes damaged."""
     crops = folder / "crops"
     crops.mkdir()
     source = sorted(valid.crops.iterdir())[int(rng.integers(4))]

@@ -1,4 +1,4 @@
-"""Malicious inputs in a short form: two dozen of them here, all of them by ``make fuzz``."""
+"""Untrusted inputs, a short selection; ``make fuzz`` runs all of them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ INPUTS = [(entry.kind, entry.name) for entry in fuzz.short_inputs()]
 
 @pytest.fixture(scope="module")
 def faults() -> dict[tuple[str, str], str]:
-    """(kind, name) -> what was wrong and what was said, or "".
+    """Return (kind, name) -> problem and output, or "".
 
-    Of a process of its own: the trials are forks, and a fork of one that has threads may wait for
-    a lock for ever. So it has one thread, whatever the suite has.
+    Runs in a subprocess with one thread, because a fork of a process with threads may deadlock.
     """
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(

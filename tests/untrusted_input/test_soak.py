@@ -1,4 +1,4 @@
-"""A soak in a short form: seven refreshes here, fifty by ``make soak``."""
+"""Short soak test with seven refreshes; ``make soak`` runs fifty."""
 
 from __future__ import annotations
 

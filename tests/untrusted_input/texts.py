@@ -112,7 +112,7 @@ def _checked(path: Path, *, refuse: bool = False) -> Case:
 
 
 def _of_run(path: Path, folder: Path, valid: ValidFiles) -> Case:
-    """As the config.yaml of a run that someone sent."""
+    """Return as the config.yaml of a run that someone sent."""
     run = copy_run(valid, folder)
     path.replace(run / "config.yaml")
     return Case("search", ("--run", str(run), "--gallery", str(valid.crops), "--output",
@@ -121,7 +121,7 @@ def _of_run(path: Path, folder: Path, valid: ValidFiles) -> Case:
 
 
 def mutated_yaml(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Good settings with their lines or bytes damaged."""
+    """Return good settings with their lines or bytes damaged."""
     whole = rng.random() < 0.4
     text = (valid.run / "config.yaml").read_text() if whole else _GOOD
     path = folder / "damaged.yml"
@@ -193,12 +193,12 @@ def _read(
 
 
 def mutated_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """A good table with its lines or bytes damaged."""
+    """Return a good table with its lines or bytes damaged."""
     return _read(folder, valid, rng, "damaged.csv", damage_text(_TABLE, rng))
 
 
 def _device(name: str) -> Builder:
-    """A table or settings that are no file."""
+    """Return a table or settings that are no file."""
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.csv"
         if name == "pipe":

@@ -15,9 +15,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Of processor time for a command, and of wall time on a machine that has other things to do.
+#: Limits of processor time and wall time of a command, in seconds.
 CPU_SECONDS, WALL_SECONDS = 30, 150
-#: That a command may take beyond what this process has, in bytes.
+#: Limit of memory of a command above that of this process, in bytes.
 MEMORY = 3 * 2**30
 
 
@@ -27,9 +27,9 @@ class Outcome:
 
     Attributes:
         code: Its exit code; None where it had to be killed, or died of a signal.
-        said: All that it wrote.
+        said: Its output.
         seconds: Wall time.
-        grown: Bytes by which it was larger at its peak than at its start.
+        grown: Peak resident bytes above those at its start.
     """
 
     code: int | None
@@ -88,10 +88,10 @@ def _wait(pid: int, until: float) -> tuple[int, resource.struct_rusage]:
 
 
 def _child(command: Callable[[], int | None], output: int) -> None:
-    """Never returns."""
+    """Run the command in the child process; this does not return."""
     code = TRACEBACK
     try:
-        # Whatever ends this process' parent ends it, too.
+        # The child ends with its parent.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         for stream in (0, 1, 2):
             os.dup2(output if stream else os.open(os.devnull, os.O_RDONLY), stream)

@@ -1,4 +1,4 @@
-"""The valid files that malicious ones are made of: a small run, half of one, images, an index."""
+"""Valid files that the malicious ones are made from: two runs, images and an index."""
 
 from __future__ import annotations
 

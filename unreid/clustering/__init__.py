@@ -1,7 +1,7 @@
 """Labels from distances, from a kNN graph, or from features by merging: pure functions.
 
 Where a function has the name of its module, the package's attribute is the function: write
-``from unreid.clustering.map_equation import codelength`` for what else a module offers.
+``from unreid.clustering.map_equation import codelength`` for other functions of a module.
 """
 
 from unreid.clustering.agglomerative import agglomerative

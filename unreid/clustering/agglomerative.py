@@ -20,7 +20,7 @@ LINKAGES = ("average", "complete", "single")
 
 
 def _condensed(distance: np.ndarray | sparse.sparray | sparse.spmatrix) -> np.ndarray:
-    """The upper triangle, row by row, (N (N - 1) / 2,) double; absent entries are 1."""
+    """Return the upper triangle, row by row, (N (N - 1) / 2,) double; absent entries are 1."""
     num = distance.shape[0]
     if not sparse.issparse(distance):
         return np.asarray(distance, dtype=np.float64)[np.triu_indices(num, 1)]
@@ -33,7 +33,7 @@ def _condensed(distance: np.ndarray | sparse.sparray | sparse.spmatrix) -> np.nd
 
 
 def _cut(tree: np.ndarray, num: int, num_clusters: int) -> np.ndarray:
-    """Labels after the first N - C merges of a scipy tree (sorted by height)."""
+    """Return the labels after the first N - C merges of a scipy tree (sorted by height)."""
     parent = np.arange(2 * num - 1)
     merges = num - num_clusters
     for step in range(merges):

@@ -1,4 +1,4 @@
-"""Bottom-up merging of clusters by a regularised distance: SphereCluster and its family.
+"""Bottom-up merging of clusters by a regularised distance: SphereCluster, BUC, HCT and DBC.
 
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification, 2022,
     https://doi.org/10.1145/3501404
@@ -45,12 +45,12 @@ def bottom_up(
 ) -> np.ndarray:
     """Return the labels after ``passes * num_merges`` merges of the nearest clusters.
 
-    ``update="exact"`` renews the distances after every merge and keeps the first
-    ``passes * num_merges`` merges of the tree. ``"pass"`` is that of [1]: in each pass all
-    distances once, then unions of pairs in ascending order until ``num_merges`` of them joined
-    something. ``pass_rule`` says which pairs are joined: with ``"union"`` all of different
-    clusters [1], so that chains form; with ``"skip"`` [3] those neither of whose clusters was
-    absorbed in this pass, where the cluster with the smaller id absorbs the other.
+    ``update="exact"`` updates the distances after every merge and keeps the first
+    ``passes * num_merges`` merges of the tree. ``"pass"`` follows [1]: each pass computes all
+    distances once and unites pairs in ascending order until ``num_merges`` clusters were merged.
+    ``pass_rule`` selects the pairs. ``"union"`` [1] unites all pairs of different clusters, so
+    that chains form. With ``"skip"`` [3] the cluster with the smaller id absorbs the other, and
+    pairs with a cluster absorbed in this pass are skipped.
 
     Equal distances go to the pair with the smaller id, then to the smaller of the other ids.
     At the start a cluster's id is its rank by first appearance; an exact union keeps the larger
@@ -58,21 +58,21 @@ def bottom_up(
 
     Args:
         features: (N, D) floating, numpy or torch; unit rows unless ``sphere`` is False.
-        num_merges: merges per pass, >= 0.
+        num_merges: Merges per pass, >= 0.
         passes: >= 1.
         linkage, regularizer, weight: as in ``unreid.clustering.linkage``; weight >= 0.
         update: "exact" or "pass".
-        labels: (N,) integers to start from, negative: noise, which stays noise and takes no
-            part; every image for itself when None.
-        sphere: False takes features of any length (the ablation of the sphere feature [0]).
-        pass_rule: "union" or "skip"; without effect with ``update="exact"``.
+        labels: (N,) initial labels; negative labels are noise, which is not merged. None starts
+            with one cluster per image.
+        sphere: False accepts features of any length (the ablation of the sphere feature [0]).
+        pass_rule: "union" or "skip"; not used by ``update="exact"``.
 
     Returns:
         (N,) int64, -1 where ``labels`` had noise, else 0..C-1 by first appearance.
 
     Raises:
-        ValueError, TypeError: an argument out of its range, or more merges than there are
-            clusters less one.
+        ValueError, TypeError: An argument out of its range, or more merges than clusters
+            minus one.
     """
     check_choice("update", update, UPDATES)
     check_choice("pass_rule", pass_rule, PASS_RULES)
@@ -107,16 +107,16 @@ def merge_tree(
     sphere: bool = True,
     num_merges: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The tree of exact merging, to cut at many numbers of clusters with ``cut_tree``.
+    """Return the tree of exact merging, to cut at many numbers of clusters with ``cut_tree``.
 
     Args:
         features, linkage, regularizer, weight, labels, sphere: as for ``bottom_up``.
-        num_merges: stop after so many merges; None goes on to one cluster.
+        num_merges: Number of merges; None merges to one cluster.
 
     Returns:
         (M, 2) int64: merge t joins nodes of ids merges[t, 0] < merges[t, 1] to the node C + t,
         where C is the number of clusters at the start, numbered by first appearance (scipy's
-        convention); and (M,) float64 the distances at which they merged, never falling for
+        convention); and (M,) float64 the distances at which they merged, non-decreasing for
         reducible rules (``Rule.reducible``).
     """
     rule = Rule(linkage, regularizer, weight)
@@ -131,13 +131,13 @@ def merge_tree(
 def cut_tree(
     merges: np.ndarray, num_merges: int, num_images: int, *, labels: ArrayLike | None = None
 ) -> np.ndarray:
-    """Labels after the first merges of a tree.
+    """Return the labels after the first merges of a tree.
 
     Args:
         merges: (M, 2) of ``merge_tree``.
         num_merges: in [0, M].
         num_images: N.
-        labels: (N,) the labels that the tree started from, if any.
+        labels: (N,) initial labels of the tree, if any.
 
     Returns:
         (N,) int64 labels 0..C-1 by first appearance, -1 where ``labels`` are negative.
@@ -149,7 +149,7 @@ def cut_tree(
     count = int(start.max(initial=-1)) + 1
     parent = np.arange(count + num_merges)
     parent[merges[:num_merges].ravel()] = np.repeat(np.arange(count, len(parent)), 2)
-    # Parents come after their children, so each halving of the paths reaches further.
+    # Parents come after their children, so path halving converges.
     while (parent != parent[parent]).any():
         parent = parent[parent]
     return compact(np.where(start >= 0, parent[start] if count else start, -1))
@@ -158,7 +158,7 @@ def cut_tree(
 def _prepare(
     features: Any, labels: ArrayLike | None, sphere: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The features as float32 or float64 rows in numpy, the labels numbered."""
+    """Return the features as float32 or float64 rows in numpy, the labels numbered."""
     check_features("features", features, unit=sphere)
     if not isinstance(features, np.ndarray):
         features = features.detach().float().cpu().numpy()
@@ -175,7 +175,7 @@ def _count(features: np.ndarray, start: np.ndarray | None) -> int:
 def _tree(
     features: np.ndarray, start: np.ndarray | None, rule: Rule, num_merges: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first merges, by the fastest route that is exact for the rule."""
+    """Return the first merges, by the fastest algorithm that is exact for the rule."""
     clusters = Clusters.of(features, start)
     owner = np.arange(len(features)) if start is None else start
     if kernel("merging") is None or not rule.reducible or rule.regularizer == "sse_union":
@@ -188,7 +188,7 @@ def _tree(
 
 
 def _nodes(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Pairs of slots, the larger of which is the union's, as pairs of nodes of a tree."""
+    """Return pairs of slots, the larger of which is the union's, as pairs of nodes of a tree."""
     node = np.arange(count)
     merges = np.empty_like(pairs)
     for step, (low, high) in enumerate(pairs.tolist()):

@@ -1,4 +1,4 @@
-"""Where to cut a merge tree, without any truth: the level with the best silhouette.
+"""Unsupervised choice of the level of a merge tree by the silhouette.
 
 Notation: N images, C clusters, D channels.
 """
@@ -20,16 +20,16 @@ def cut_by_silhouette(
     largest: float = 40.0,
     levels: int = 10,
 ) -> tuple[np.ndarray, float]:
-    """Labels at the level of the tree whose clusters are most compact for how far apart they are.
+    """Return the labels at the level of the tree with the best silhouette.
 
-    It errs towards too many clusters rather than too few (three to four times as many as people on
-    the real features it was tried on). Cost: ``levels`` products (N, D) x (D, C).
+    The selected level has too many clusters rather than too few: three to four times the number of
+    people on the features it was tested on. Cost: ``levels`` products (N, D) x (D, C).
 
     Args:
-        features: (N, D) float32, unit rows, that the tree was made of.
+        features: (N, D) float32, unit rows, of the tree.
         merges: (M, 2) of :func:`unreid.clustering.bottom_up.merge_tree` from singletons.
         smallest, largest: Mean images per cluster at the two ends of the search.
-        levels: Numbers of clusters tried, in a geometric row.
+        levels: Numbers of clusters tried, in geometric progression.
 
     Returns:
         (N,) int64 labels, and their :func:`sphere_silhouette`.

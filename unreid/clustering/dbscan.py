@@ -1,4 +1,4 @@
-"""DBSCAN on a precomputed distance that is sparse: what is absent is too far.
+"""DBSCAN on a precomputed sparse distance; absent entries are farther than eps.
 
 [0] Ester et al., A density-based algorithm for discovering clusters, KDD 1996.
 [1] scikit-learn, sklearn.cluster.DBSCAN(metric="precomputed"), whose labels these equal.
@@ -14,26 +14,28 @@ from scipy import sparse
 from unreid.checks import check_integer, check_number
 from unreid.kernels import dbscan_reference, kernel
 
-#: Rows of a dense distance looked at together: bounds the memory of the comparison.
+#: Rows of a dense distance compared at once, which bounds the memory.
 ROWS_AT_ONCE = 1024
 
 
 def check_distance(name: str, distance: np.ndarray | sparse.sparray | sparse.spmatrix) -> None:
-    """Refuse what is no square matrix of numbers without NaN."""
+    """Raise an error unless ``distance`` is a square matrix without NaN."""
     shape = getattr(distance, "shape", None)
     if shape is None:
         raise TypeError(f"{name} must be a matrix (N, N), got {type(distance).__name__}")
     if len(shape) != 2 or shape[0] != shape[1] or shape[0] < 1:
         raise ValueError(f"{name} must have shape (N, N) with N >= 1, got {tuple(shape)}")
     values = np.asarray(distance.data if sparse.issparse(distance) else distance)
-    # The minimum is NaN if anything is, and needs no mask as large as the matrix.
+    # The minimum is NaN if any entry is, and needs no mask of the size of the matrix.
     if values.size and np.isnan(values.min()):
         raise ValueError(f"{name} must be numbers, but holds NaN")
 
 
 def _entries(distance: np.ndarray | sparse.sparray, eps: float) -> tuple[np.ndarray, ...]:
-    """Row pointers (N + 1,) int64, columns int32 and values: all of a sparse matrix (shared, not
-    copied, where it is CSR), those <= eps of a dense one."""
+    """Return row pointers (N + 1,) int64, columns int32 and values of the entries.
+
+    A CSR matrix is not copied. Of a dense matrix only the entries <= eps are returned.
+    """
     if sparse.issparse(distance):
         csr = sparse.csr_array(distance)
         values = csr.data if csr.dtype in (np.float32, np.float64) else csr.data.astype(np.float64)
@@ -51,7 +53,7 @@ def _entries(distance: np.ndarray | sparse.sparray, eps: float) -> tuple[np.ndar
 def dbscan(
     distance: np.ndarray | sparse.sparray | sparse.spmatrix, eps: float, min_samples: int
 ) -> np.ndarray:
-    """Density clusters, numbered as scikit-learn numbers them.
+    """Return DBSCAN labels with scikit-learn's numbering.
 
     An image is a core when at least ``min_samples`` images, itself among them, lie within
     ``eps`` (inclusive). Cores within ``eps`` of each other share a cluster; ids follow the
@@ -60,7 +62,7 @@ def dbscan(
     Args:
         distance: (N, N) symmetric, >= 0. Sparse: an absent entry is farther than ``eps``, an
             image without a stored diagonal is still at distance 0 of itself.
-        eps: radius, > 0.
+        eps: Radius, > 0.
         min_samples: >= 1.
 
     Returns:

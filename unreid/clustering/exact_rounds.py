@@ -1,10 +1,10 @@
-"""Merging all mutual nearest neighbours at once: the tree of one-at-a-time merging, sooner.
+"""Exact merging of all mutual nearest neighbours in rounds, for reducible rules.
 
-For reducible rules [0] mutual nearest neighbours stay so until they merge. Beyond that, almost
-no distance is ever computed twice: each cluster keeps its T nearest others and a bound for the
-rest; both survive merges, because a union is no nearer to a third cluster than its parts were,
+Under a reducible rule [0] mutual nearest neighbours remain so until they merge, so the tree equals
+that of one merge at a time. Each cluster keeps its T nearest others and a bound for the rest. Both
+remain valid after merges, because a union is no nearer to a third cluster than its parts were,
 and the union's own list follows from theirs by the Lance-Williams recurrence [1]. A row of
-distances is renewed only when its bound can no longer decide.
+distances is recomputed only when its bound is too loose.
 
 [0] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
 [1] Lance, Williams: A general theory of classificatory sorting strategies, 1967
@@ -26,7 +26,7 @@ LIST_LENGTH = 32
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 4096
 #: LIST_LENGTH is at least 2: a list of ties must hold one that comes later than its first.
-#: Rows renewed at once, those with the lowest bounds first.
+#: Rows recomputed at once, those with the lowest bounds first.
 RENEWED_ROWS = 256
 
 
@@ -38,7 +38,7 @@ class Merging:
         self.clusters, self.num_merges = clusters, num_merges
         self.count, channels = clusters.means.shape
         scale = float(clusters.lengths.max() ** 2)
-        # Far above rounding in double, far below any difference that matters.
+        # Far above float64 rounding errors, far below relevant differences.
         self.slack = 1e-13 * (scale + 0.01 * rule.weight * self.count * max(scale, 1.0))
         by = rule.weight
         self.lists = module.Lists(
@@ -60,7 +60,7 @@ class Merging:
         self.limit = np.inf
 
     def note(self, low: np.ndarray, high: np.ndarray, heights: np.ndarray) -> None:
-        """Write down merges; rounding aside, none is lower than those it builds on."""
+        """Record merges; heights are corrected to be no lower than those of the parts."""
         heights = np.maximum(heights, np.maximum(self.height[low], self.height[high]))
         self.height[high] = heights
         self.pairs.append(np.column_stack([low, high]).astype(np.int64))
@@ -76,7 +76,7 @@ class Merging:
     def merge_equal(self) -> None:
         """Merge clusters at distance zero, in the order of their ids.
 
-        As mutual nearest neighbours they would go one pair per round, since ties go by id.
+        As mutual nearest neighbours they would merge one pair per round, because ties go by id.
         """
         means = self.clusters.means
         probe = means @ np.cos(np.arange(1, means.shape[1] + 1))
@@ -94,11 +94,11 @@ class Merging:
                 high.append(slot)
                 self.clusters.sizes[slot] += self.clusters.sizes[groups[key]]
             groups[key] = slot
-        if low:  # no list holds them yet, so there is nothing else to renew
+        if low:  # no list contains them yet
             self.note(np.array(low), np.array(high), np.zeros(len(low)))
 
     def fill_all(self) -> None:
-        """Lists for all active clusters: one triangle of products, each used both ways."""
+        """Fill the lists of all active clusters from one triangle of products."""
         active = self.active
         single = torch.from_numpy(self.clusters.means[active].astype(np.float32))
         squares = self._squares()
@@ -112,7 +112,7 @@ class Merging:
         self.lists.seal(active, len(active) - 1)
 
     def fill(self, rows: np.ndarray) -> None:
-        """New lists for some clusters."""
+        """Fill the lists of some clusters."""
         means, active, squares = self.clusters.means, self.active, self._squares()
         self.lists.reset(rows)
         left = torch.from_numpy(means[rows].astype(np.float32))
@@ -123,12 +123,12 @@ class Merging:
         self.lists.seal(rows, len(active) - 1)
 
     def _squares(self) -> np.ndarray:
-        """(C,) squared lengths, less what a float32 product may be wrong by."""
+        """Return the (C,) squared lengths minus the error bound of a float32 product."""
         means = self.clusters.means
         return np.einsum("ij,ij->i", means, means) * (1 - self.error)
 
     def round(self) -> bool:
-        """Merge the mutual nearest neighbours there are, or renew rows; False: all is done."""
+        """Merge all mutual nearest neighbours, or recompute rows; return False when done."""
         arrays = self.lists.arrays
         active = self.active
         if len(active) < 2:
@@ -152,7 +152,7 @@ class Merging:
         rows = np.sort(rows[np.argsort(lower, kind="stable")[:RENEWED_ROWS]])
         self.fill(rows)
         self.lists.resolve(rows)
-        # Within rounding of one another: only exact distances to all can tell.
+        # Equal up to rounding: only exact distances decide.
         tied = rows[~sure[rows]]
         if len(tied):
             self.lists.scan(tied, active)
@@ -162,10 +162,10 @@ class Merging:
 def merges_in_rounds(
     clusters: Clusters, rule: Rule, num_merges: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``num_merges`` merges that come first, for reducible rules on means.
+    """Return the first ``num_merges`` merges, for reducible rules on means.
 
     Args:
-        clusters: changed in place.
+        clusters: Changed in place.
         rule: average with none, sse, size or dispersion; ward with none or sse_increase.
 
     Returns:

@@ -21,12 +21,12 @@ BLOCK_ROWS = 512
 
 
 class Rows:
-    """Distances from one cluster to others, each computed the same way whoever asks.
+    """Distances from one cluster to others, with the same rounding for every caller.
 
     Args:
         clusters: changed by the caller as clusters merge.
-        features: (N, D) the images, owner: (N,) their clusters' slots (-1: in none); read for
-            ``minimum`` only, and ``owner`` is changed by the caller too.
+        features: (N, D) the images, owner: (N,) their clusters' slots (-1: none); used for
+            ``minimum`` only; ``owner`` is changed by the caller too.
     """
 
     def __init__(
@@ -37,12 +37,12 @@ class Rows:
         self._squared = (kernel("merging") or merging_reference).squared_distances
 
     def squared(self, slot: int, others: np.ndarray) -> np.ndarray:
-        """e = ||m_slot - m_other||^2, (len(others),) float64."""
+        """Return e = ||m_slot - m_other||^2, (len(others),) float64."""
         means = self.clusters.means
         return self._squared(means, means[slot], others, num_threads())
 
     def distances(self, slot: int, others: np.ndarray) -> np.ndarray:
-        """D(slot, other), (len(others),) float64."""
+        """Return D(slot, other), (len(others),) float64."""
         nearest = None
         if self.images is not None:
             nearest = np.full(len(self.clusters), np.inf)
@@ -56,10 +56,10 @@ class Rows:
 
 
 def lower_bounds(clusters: Clusters, rule: Rule) -> np.ndarray:
-    """(C,) a lower bound of each cluster's distance to its nearest neighbour.
+    """Return (C,) a lower bound of each cluster's distance to its nearest neighbour.
 
-    A float32 product in blocks, less its largest possible rounding error; minus infinity for
-    ``minimum``, which the means say nothing about.
+    The bound is a float32 product in blocks minus its error bound, and minus infinity for
+    ``minimum``, which is not a function of the means.
     """
     count, channels = clusters.means.shape
     if rule.linkage == "minimum":
@@ -78,7 +78,7 @@ def lower_bounds(clusters: Clusters, rule: Rule) -> np.ndarray:
 
 
 def _first(values: np.ndarray, slot: int, others: np.ndarray) -> int:
-    """The position of the nearest: the smallest value, then smaller id, then larger id."""
+    """Return the position of the nearest: the smallest value, then smaller id, then larger id."""
     ties = np.flatnonzero(values == values.min())
     if len(ties) == 1:
         return int(ties[0])
@@ -110,7 +110,7 @@ def greedy_merges(
             open_ties = ties[~exact[ties]]
             if not len(open_ties):
                 break
-            # A bound that comes first is made exact; the others wait.
+            # The smallest bound is replaced by the exact distance; other bounds are kept.
             for slot in open_ties.tolist():
                 others = active[active != slot]
                 distances = rows.distances(slot, others)
@@ -133,11 +133,11 @@ def _renew(
     rows: Rows, others: np.ndarray, union: int, gone: int,
     near: np.ndarray, nearest: np.ndarray, exact: np.ndarray,
 ) -> None:  # fmt: skip
-    """Set the new cluster's nearest neighbour, and what it changes in the others' caches."""
+    """Update the nearest neighbour of the new cluster and the caches of the others."""
     distances = rows.distances(union, others)
     at = _first(distances, union, others)
     near[union], nearest[union], exact[union] = distances[at], others[at], True
-    # Whose neighbour merged keeps the old distance as a bound: the rest is no nearer.
+    # If the neighbour of a cluster merged, the old distance is a lower bound.
     exact[others[(nearest[others] == gone) | (nearest[others] == union)]] = False
     before, known = near[others], nearest[others]
     low, high = np.minimum(others, union), np.maximum(others, union)

@@ -1,7 +1,7 @@
-"""The same communities by the authors' own ``infomap`` package, for those who have it.
+"""Communities by the authors' ``infomap`` package, an optional dependency.
 
-The package is under GPL-3.0, so it is neither shipped nor required: ``map_equation`` is our own
-search for the same optimum, and this module the way to compare.
+The package is under GPL-3.0, so it is neither shipped nor required. ``map_equation`` searches
+for the same optimum; this module is for comparison.
 
 [0] Rosvall, Bergstrom: Maps of random walks on complex networks, 2008,
     https://arxiv.org/abs/0707.0609
@@ -23,21 +23,21 @@ from unreid.clustering.link_flow import knn_links
 def infomap(
     indices: np.ndarray, similarities: np.ndarray, *, min_similarity: float, seed: int
 ) -> np.ndarray:
-    """Modules of the directed kNN graph by the ``infomap`` package, two levels, one trial.
+    """Return the two-level modules of the directed kNN graph by the ``infomap`` package.
 
-    The package itself would keep self links; none are given to it, as in CALR's release.
+    Self links are not passed to the package, as in CALR's released program.
 
     Args:
         indices, similarities, min_similarity: as for ``unreid.clustering.map_equation``.
-        seed: >= 0 (the package counts from 1, it is given ``seed + 1``).
+        seed: >= 0; the package gets ``seed + 1``, because its seeds start at 1.
 
     Returns:
         (N,) int64 labels 0..C-1, numbered by first appearance; no noise, an image without
         links is a module of its own.
 
     Raises:
-        ImportError: the package is not installed.
-        ValueError, TypeError: an argument of another shape, kind or range.
+        ImportError: The package is not installed.
+        ValueError, TypeError: An argument of another shape, kind or range.
     """
     seed = check_integer("seed", seed, 0)
     try:
@@ -51,7 +51,7 @@ def infomap(
     labels = -1 - np.arange(links.shape[0], dtype=np.int64)
     if links.nnz:
         with warnings.catch_warnings():
-            # Names that leave in its version 3, whose successors version 2.7 does not have.
+            # Deprecated names; version 2.7 does not have their successors of version 3.
             warnings.simplefilter("ignore")
             search = Infomap(two_level=True, directed=True, silent=True, seed=seed + 1)
             search.add_links(zip(links.row.tolist(), links.col.tolist(), links.data.tolist()))

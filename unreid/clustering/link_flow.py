@@ -1,4 +1,4 @@
-"""Where a random walker on the kNN graph goes: the flow that the map equation compresses.
+"""Flow of a random walker on the kNN graph, the input of the map equation.
 
 [0] Rosvall, Bergstrom: Maps of random walks on complex networks, 2008,
     https://arxiv.org/abs/0707.0609
@@ -17,13 +17,13 @@ from scipy.sparse import csr_array
 
 from unreid.checks import check_number
 
-#: The share of steps that jump to a random link (the damping .85 of PageRank).
+#: Damping factor of PageRank.
 TELEPORTATION = 0.15
 
 
 @dataclass(frozen=True)
 class Level:
-    """A graph as the search sees it.
+    """One level of the graph in the search for modules.
 
     Attributes:
         starts: (n + 1,) int64; neighbours: (m,) int32; weights: (m,) float64: CSR rows of
@@ -44,11 +44,11 @@ class Level:
 
 
 def knn_links(indices: np.ndarray, similarities: np.ndarray, min_similarity: float) -> csr_array:
-    """The directed graph of the neighbours that are similar enough.
+    """Return the directed graph of neighbours with similarity >= ``min_similarity``.
 
     Args:
         indices: (N, k) integer neighbours as ``unreid.graph.knn`` returns them; entries < 0
-            stand for "none". An image's link to itself is left out, wherever it stands.
+            stand for "none". Self links are left out.
         similarities: (N, k) floating, their cosines.
         min_similarity: in [0, 1]; links below it are dropped, and links of weight 0.
 
@@ -74,7 +74,7 @@ def knn_links(indices: np.ndarray, similarities: np.ndarray, min_similarity: flo
         raise ValueError("similarities must be finite, got NaN or infinity")
     rows = np.repeat(np.arange(n), k)
     columns, values = indices.ravel(), similarities.ravel().astype(np.float64)
-    # The threshold is rounded as the similarities are, so that "equal" means equal.
+    # The threshold is rounded to the dtype of the similarities, so that it is inclusive.
     lowest = float(similarities.dtype.type(min_similarity))
     keep = (columns >= 0) & (columns != rows) & (values >= lowest) & (values > 0)
     links = csr_array((values[keep], (rows[keep], columns[keep])), shape=(n, n))
@@ -85,7 +85,7 @@ def knn_links(indices: np.ndarray, similarities: np.ndarray, min_similarity: flo
 def link_flow(
     links: csr_array, *, tolerance: float = 1e-13, max_iterations: int = 500
 ) -> csr_array:
-    """The share of the walker's steps that pass each link.
+    """Return the flow of each link: its share of the walker's steps.
 
     PageRank whose jumps land at the start of a link drawn by weight, and are not themselves
     recorded [1]: p = .85 p P + (.15 + .85 p(dangling)) v with v_i the share of i in all
@@ -93,8 +93,8 @@ def link_flow(
 
     Args:
         links: (N, N) non-negative weights.
-        tolerance: stop when p changes by less than this in all.
-        max_iterations: and stop here in any case (.85 ** 500 is 1e-35).
+        tolerance: Stop when p changes by less than this in total.
+        max_iterations: Largest number of iterations (.85 ** 500 is 1e-35).
 
     Returns:
         (N, N) float64 CSR with sum 1, or with no entry when there is no link.
@@ -122,7 +122,7 @@ def link_flow(
 
 
 def leaf_level(flow: csr_array) -> Level:
-    """The level whose nodes are the images."""
+    """Return the level whose nodes are the images."""
     enter = np.asarray(flow.sum(axis=0)).ravel()
     leave = np.asarray(flow.sum(axis=1)).ravel()
     both = (flow + flow.T).tocsr()
@@ -140,7 +140,7 @@ def leaf_level(flow: csr_array) -> Level:
 def module_rates(
     level: Level, modules: np.ndarray, num_modules: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Flow, enter and exit rates of modules, (num_modules,) float64 each.
+    """Return flow, enter and exit rates of modules, (num_modules,) float64 each.
 
     Args:
         modules: (n,) ids in 0..num_modules-1.
@@ -152,13 +152,13 @@ def module_rates(
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(modules, weights=values, minlength=num_modules)
 
-    # Rounding may leave a closed module a hair below zero.
+    # Rounding may give a closed module a small negative rate.
     enter, leave = (np.maximum(total(x) - kept, 0.0) for x in (level.enter, level.exit))
     return total(level.flow), enter, leave
 
 
 def aggregate(level: Level, modules: np.ndarray, num_modules: int) -> Level:
-    """The level whose nodes are the modules of this one.
+    """Return the level whose nodes are the modules of this one.
 
     Args:
         modules: (n,) ids 0..num_modules-1.

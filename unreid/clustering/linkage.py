@@ -1,4 +1,4 @@
-"""The distance between two clusters: a linkage and a regulariser, and what each preserves.
+"""Distance between two clusters: linkage plus weighted regulariser.
 
 With d(a, b) = ||a - b||^2 (2 - 2 cos on the sphere), m_A the mean, n_A the size and
 SSE(A) = sum over A of ||a - m_A||^2, all but ``minimum`` follow from e = ||m_A - m_B||^2:
@@ -41,7 +41,7 @@ REGULARIZERS = ("sse", "size", "dispersion", "none", "sse_union", "sse_increase"
 
 @dataclass
 class Clusters:
-    """The clusters while they merge; slot i is cluster i until it is swallowed.
+    """The clusters while they merge; slot i holds cluster i until it is merged.
 
     Attributes:
         means: (C, D) float64.
@@ -58,7 +58,7 @@ class Clusters:
 
     @classmethod
     def of(cls, features: np.ndarray, labels: np.ndarray | None) -> Clusters:
-        """Every image for itself, or the clusters of (N,) labels 0..C-1 (-1: left out)."""
+        """Return one cluster per image, or the clusters of (N,) labels 0..C-1 (-1: left out)."""
         if labels is None:
             means = features.astype(np.float64)
             count = len(means)
@@ -81,7 +81,7 @@ class Clusters:
     def merge(self, low: int, high: int, squared: float) -> None:
         """Put the union of two clusters into slot ``high``; ``squared`` is e of the two."""
         a, b = self.sizes[low], self.sizes[high]
-        # From the difference: equal means stay what they are, to the last bit.
+        # Computed from the difference, so that equal means do not change.
         self.means[high] += a / (a + b) * (self.means[low] - self.means[high])
         self.sse[high] += self.sse[low] + a * b / (a + b) * squared
         self.sizes[high] = a + b
@@ -90,7 +90,7 @@ class Clusters:
 
 @dataclass(frozen=True)
 class Rule:
-    """Which clusters are near: a linkage, a regulariser and its weight.
+    """Merge rule: a linkage, a regulariser and its weight.
 
     Raises:
         ValueError: an unknown name, or a weight that is negative or not finite.
@@ -116,9 +116,9 @@ class Rule:
           g(A) + g(B) with g(A u B) >= (n_A g(A) + n_B g(B)) / (n_A + n_B): sse, size,
           dispersion; and for SSE(A u B u C), which exceeds SSE(A u C) and SSE(B u C).
         - minimum: for every g(A u B) >= max(g(A), g(B)): sse, size; and sse_union.
-        - ward alone, and with its own multiple. Unlike what is often said, not with sse or
-          size: A and B on opposite sides of a large C may be kept from C by its g, and their
-          union lies on C's centre.
+        - ward alone, and with its own multiple. Not with sse or size: A and B on
+          opposite sides of a large C may be kept from C by its g, and their union lies on C's
+          centre.
         - energy and centroid: never (inversions).
         """
         if self.weight == 0 or self.regularizer == "none":
@@ -130,7 +130,7 @@ class Rule:
         }.get(self.linkage, ())
 
     def own(self, sizes: np.ndarray, sse: np.ndarray) -> np.ndarray:
-        """g(A) of each cluster where the regulariser is weight * (g(A) + g(B)), else zero."""
+        """Return weight * g(A) of each cluster for a regulariser g(A) + g(B), else zero."""
         part = {"sse": sse, "size": sizes, "dispersion": 2 * sse / sizes}.get(self.regularizer)
         return np.zeros_like(sse) if part is None else self.weight * part
 
@@ -138,7 +138,7 @@ class Rule:
         self, squared: np.ndarray, a: Clusters, i: np.ndarray, j: np.ndarray,
         nearest: np.ndarray | None = None,
     ) -> np.ndarray:  # fmt: skip
-        """D between clusters.
+        """Return the distance D between clusters.
 
         Args:
             squared: e between slots i and j, any broadcastable shape.
@@ -158,7 +158,7 @@ class Rule:
         elif self.linkage == "centroid":
             la, lb = a.lengths[i], a.lengths[j]
             apart = np.maximum(squared - (la - lb) ** 2, 0)
-            # A mean of length zero has no direction: orthogonal to everything.
+            # A mean of length zero has no direction; its cosine is taken as 0.
             base = np.divide(apart, la * lb, where=la * lb > 0, out=np.full_like(apart, 2.0))
         else:
             assert nearest is not None

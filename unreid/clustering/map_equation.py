@@ -1,9 +1,9 @@
-"""Communities of the kNN graph by the two-level map equation, our own search for them.
+"""Communities of the kNN graph by the two-level map equation.
 
-A partition is good when a random walk is cheap to describe with one code book for moves
-between modules and one for each module [0]. Found by local moves over growing aggregates [1],
-then by moving single images and submodules again until nothing is gained (the refinement of
-[2], appendix). Written from these papers alone.
+The map equation [0] is the description length of a random walk with one code book for moves
+between modules and one for each module. It is minimised by local moves over aggregated levels [1],
+then by moves of single images and submodules until the gain is small (the refinement of [2],
+appendix). The implementation follows these papers only.
 
 [0] Rosvall, Bergstrom: Maps of random walks on complex networks reveal community structure,
     2008, https://arxiv.org/abs/0707.0609
@@ -28,7 +28,7 @@ from unreid.clustering.link_flow import (
 )
 from unreid.kernels import kernel, map_equation_reference
 
-#: Bits that a single move must gain, and the share of the codelength that a round must.
+#: Smallest gain of a move in bits, and of a round relative to the codelength.
 SMALLEST_GAIN = 1e-10
 WORTH_A_ROUND = 1e-4
 MAX_ROUNDS = 20
@@ -38,11 +38,11 @@ MAX_SWEEPS = 50
 def map_equation(
     indices: np.ndarray, similarities: np.ndarray, *, min_similarity: float, seed: int
 ) -> np.ndarray:
-    """Modules of the directed kNN graph by the map equation, two levels.
+    """Return the modules of the directed kNN graph by the map equation, two levels.
 
     The walker's flow is that of ``link_flow``. The same input and seed give the same labels;
     another seed, or another order of the images, gives another local optimum whose codelength
-    is nearly the same (parts without links between them are found in any order).
+    is nearly the same (components without links are found in any order).
 
     Args:
         indices: (N, k) integer neighbours, as ``unreid.graph.knn`` returns them (self links
@@ -79,7 +79,7 @@ def map_equation(
 def codelength(
     indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray, *, min_similarity: float
 ) -> float:
-    """Bits per step that a walk on the kNN graph costs under a partition, [0] eq. 1.
+    """Return the bits per step that a walk on the kNN graph costs under a partition, [0] eq. 1.
 
     Args:
         indices, similarities, min_similarity: as for ``map_equation``.
@@ -103,7 +103,7 @@ def _plogp(x: np.ndarray) -> float:
 
 
 def partition_codelength(leaves: Level, labels: np.ndarray) -> float:
-    """The codelength in bits of (n,) module ids >= 0 on a level of images."""
+    """Return the codelength in bits of (n,) module ids >= 0 on a level of images."""
     if len(leaves) == 0:
         return 0.0
     modules, count = _numbered(labels)
@@ -113,7 +113,7 @@ def partition_codelength(leaves: Level, labels: np.ndarray) -> float:
 
 
 def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """(n,) int32 ids 0..C-1 by first appearance, and C."""
+    """Return (n,) int32 ids 0..C-1 by first appearance, and C."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int32)
     rank[np.argsort(first)] = np.arange(len(first), dtype=np.int32)
@@ -123,7 +123,7 @@ def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
 def _settle(
     level: Level, modules: np.ndarray, rng: np.random.Generator, within: np.ndarray | None = None
 ) -> tuple[np.ndarray, int]:
-    """Sweep over the nodes in random order until none moves; (n,) numbered modules, and C."""
+    """Move nodes in random order until none moves; return (n,) numbered modules and C."""
     move_nodes = (kernel("map_equation") or map_equation_reference).move_nodes
     n = len(level)
     modules = modules.astype(np.int32)
@@ -145,7 +145,7 @@ def _settle(
 
 
 def _climb(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Settle, make each module a node, and again until nothing joins; (n,) module ids."""
+    """Alternate local moves and aggregation until no modules join; return (n,) module ids."""
     labels, count = _settle(level, modules, rng)
     current = aggregate(level, labels, count)
     while True:
@@ -157,12 +157,12 @@ def _climb(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def _fine_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Let single images move between the modules found, then climb again [2]."""
+    """Return let single images move between the modules found, then climb again [2]."""
     return _climb(leaves, _numbered(labels)[0], rng)
 
 
 def _coarse_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Split every module into submodules, and let these move [2]."""
+    """Split every module into submodules and move these [2]."""
     modules, _ = _numbered(labels)
     parts, count = _settle(leaves, np.arange(len(leaves), dtype=np.int32), rng, modules)
     owner = np.zeros(count, np.int32)

@@ -1,4 +1,4 @@
-"""Exact merging under the ``minimum`` linkage: from neighbours of images, never N x N.
+"""Exact merging under the ``minimum`` linkage from image neighbours, without an N x N matrix.
 
 Without a regulariser the tree is a minimum spanning tree of the images [0]. With SSE or size
 the rule stays reducible (``Rule.reducible``), so mutual nearest clusters merge in rounds; each
@@ -25,7 +25,7 @@ BLOCK_ROWS = 256
 
 
 class Neighbours:
-    """Of each image the images of other clusters that are nearest, penalties included."""
+    """Nearest images of other clusters for each image, penalties included."""
 
     def __init__(self, images: np.ndarray, owner: np.ndarray) -> None:
         self.images, self.owner = images, owner
@@ -36,14 +36,14 @@ class Neighbours:
         self.width = min(LIST_LENGTH, max(count - 1, 1))
         self.ids = np.zeros((count, self.width), np.int64)
         self.squared = np.full((count, self.width), np.inf)
-        #: What is not in the list has d + penalty of its cluster at or above this.
+        #: Lower bound of d + penalty of images that are not in the list.
         self.bound = np.full(count, -np.inf)
         self.trusted = np.zeros(count, bool)
         module: Any = kernel("merging") or merging_reference
         self.pairs, self.row = module.squared_pairs, module.squared_distances
 
     def renew(self, rows: np.ndarray, part: np.ndarray) -> None:
-        """New lists for some images; part: (C,) penalty of each cluster."""
+        """Recompute the lists of some images; part: (C,) penalty of each cluster."""
         part = part[self.owner]
         for start in range(0, len(rows), BLOCK_ROWS):
             some = rows[start : start + BLOCK_ROWS]
@@ -61,9 +61,9 @@ class Neighbours:
             self.squared[some] = np.where(foreign, squared.reshape(near.shape), np.inf)
 
     def scan(self, row: int, part: np.ndarray) -> None:
-        """A list from exact distances to all: the nearest image of each nearest cluster.
+        """Fill a list from exact distances: the nearest image of each nearest cluster.
 
-        Trusted until something merges: who is not listed comes later even when it ties.
+        It is valid until the next merge; images that are not listed come later at ties.
         """
         everyone = np.arange(len(self.images))
         apart = self.row(self.images, self.images[row], everyone, num_threads())
@@ -80,14 +80,14 @@ class Neighbours:
         self.trusted[row] = True
 
     def doubts(self, best: np.ndarray) -> np.ndarray:
-        """(P,) images whose bound leaves room for a cluster nearer than the (C,) best found."""
+        """Return the (P,) images whose bound allows a cluster nearer than the (C,) best."""
         limit = best[self.owner]
         return np.where(self.trusted, self.bound < limit, self.bound <= limit) & (
             self.bound < np.inf
         )
 
     def nearest(self, part: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """(C,) smallest d + penalty of a listed image, and (C,) its cluster; -1 without."""
+        """Return (C,) smallest d + penalty of a listed image and (C,) its cluster, or -1."""
         mine = np.repeat(self.owner, self.width)
         other = self.owner[self.ids.ravel()]
         values = self.squared.ravel() + part[other]
@@ -105,10 +105,10 @@ class Neighbours:
 def minimum_merges_in_rounds(
     clusters: Clusters, rule: Rule, num_merges: int, features: np.ndarray, owner: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``num_merges`` merges that come first under minimum with none, sse or size.
+    """Return the first ``num_merges`` merges under minimum with none, sse or size.
 
     Args:
-        clusters: changed in place.
+        clusters: Changed in place.
         features: (N, D) floating; owner: (N,) slots, -1: takes no part.
 
     Returns:
@@ -145,7 +145,7 @@ def minimum_merges_in_rounds(
                 lists.scan(image, part)
             continue
         for a, b in zip(mutual.tolist(), other[mutual].tolist()):
-            # The same order of sums whichever of the two is the smaller.
+            # The order of the sum must not depend on which id is smaller.
             height[b] = max(best[a] + part[a], height[a], height[b])
             pairs.append((a, b))
             heights.append(float(height[b]))
@@ -166,7 +166,7 @@ def minimum_merges_in_rounds(
 def _from_edges(
     low: np.ndarray, high: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The lightest edges of a spanning tree, in order, as merges of slots."""
+    """Return the lightest edges of a spanning tree, in order, as merges of slots."""
     root: dict[int, int] = {}
 
     def find(node: int) -> int:

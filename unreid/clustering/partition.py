@@ -13,11 +13,11 @@ from unreid.structures import NOISE
 
 
 def check_labels(name: str, labels: ArrayLike, num_images: int | None = None) -> np.ndarray:
-    """``labels`` as an integer array (N,), or an error that names what is wrong.
+    """Return ``labels`` as an integer array (N,).
 
     Raises:
-        TypeError: not integers.
-        ValueError: not one-dimensional, or not of ``num_images`` entries.
+        TypeError: The labels are not integers.
+        ValueError: The shape is not (N,), or not (``num_images``,).
     """
     array = np.asarray(labels)
     if array.size and array.dtype.kind not in "iu":
@@ -51,7 +51,7 @@ def compact(labels: ArrayLike, min_size: int = 1) -> np.ndarray:
 
 
 def centroids(features: np.ndarray, labels: ArrayLike) -> np.ndarray:
-    """The mean direction of each cluster.
+    """Return the mean direction of each cluster.
 
     Args:
         features: (N, D) float, unit rows.

@@ -1,4 +1,4 @@
-"""The merge pass of BUC, HCT and DBC: all distances once, unions in ascending order.
+"""Merge pass of BUC, HCT and DBC: all distances once, unions in ascending order.
 
 ``union`` (BUC [0], HCT): a pair whose clusters are not joined yet is joined, so chains form. The
 unions of such a pass are the lightest edges of a minimum spanning tree [1] of the complete graph
@@ -9,8 +9,8 @@ one of whose clusters has been absorbed in this pass is skipped. Cluster j is ab
 smallest edge (i, j), i < j, before which i is not absorbed itself; so going through the clusters
 in ascending order finds all absorptions, without sorting the edges.
 
-Blocks of distances stream by, and only edges below the heaviest one still needed are looked at:
-memory linear in C for both rules.
+Distances are computed in blocks, and only edges below the current limit are kept, so the memory is
+linear in C for both rules.
 
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738
@@ -37,9 +37,9 @@ PASS_RULES = ("union", "skip")
 
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 4096
-#: Points whose neighbours are looked at to guess how far a pass will reach.
+#: Points whose neighbours give an estimate of the last distance of a pass.
 SAMPLE = 256
-#: Edges that wait before they are folded into the forest.
+#: Edges that are buffered before the forest is updated.
 WAITING = 2**18
 
 
@@ -52,11 +52,11 @@ class Forest:
         self.values = np.zeros(0)
         self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self.num_waiting = 0
-        #: No edge above this can still be among them.
+        #: Upper bound of the result; larger edges are ignored.
         self.limit = limit
 
     def offer(self, i: np.ndarray, j: np.ndarray, values: np.ndarray) -> None:
-        """Take edges i - j (clusters, i != j) into account."""
+        """Add edges i - j (clusters, i != j)."""
         keep = values <= self.limit
         self.waiting.append((np.minimum(i, j)[keep], np.maximum(i, j)[keep], values[keep]))
         self.num_waiting += int(keep.sum())
@@ -87,17 +87,17 @@ class Absorptions:
         self.num_merges = num_merges
         self.low = self.high = np.zeros(0, np.int64)
         self.values = np.zeros(0)
-        #: No edge above this can still be among them.
+        #: Upper bound of the result; larger edges are ignored.
         self.limit = limit
         self.time = np.full(count, np.inf)
         self.absorber = np.full(count, -1, np.int64)
 
     def offer(self, i: np.ndarray, j: np.ndarray, values: np.ndarray) -> None:
-        """Take edges i - j (clusters, i < j) into account."""
+        """Add edges i - j (clusters, i < j)."""
         keep = values <= self.limit
         module = kernel("absorption") or absorption_reference
         module.offer(i[keep], j[keep], values[keep], self.time, self.absorber)
-        # Later edges only make absorptions earlier, so this bound holds for all of them.
+        # Further edges only lower these values, so the bound stays valid.
         last = np.partition(self.time, self.num_merges - 1)[self.num_merges - 1]
         self.limit = min(self.limit, float(last))
 
@@ -164,8 +164,8 @@ def nearest_edges(
 class Stream:
     """All distances between points of different clusters, in blocks of a triangle.
 
-    A float32 product less its largest possible rounding error picks the edges that may
-    matter; those are computed from the differences in double.
+    A float32 product minus its error bound selects candidate edges; these are computed from the
+    differences in float64.
     """
 
     def __init__(
@@ -186,10 +186,10 @@ class Stream:
         self.part = self.slope * self.squares + own[owner]
 
     def limits(self, num_merges: int) -> list[float]:
-        """Guesses, rising, of the distance of the last union; the last of them is infinite.
+        """Return ascending estimates of the distance of the last union; the last is infinite.
 
-        From the nearest neighbours of some points: two points whose nearest neighbour lies
-        within the limit make at least one union.
+        They come from the nearest neighbours of sampled points: two points whose nearest
+        neighbour lies within the limit give at least one union.
         """
         count = len(self.points)
         some = np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64)
@@ -210,7 +210,7 @@ class Stream:
             rows = np.arange(start, min(start + BLOCK_ROWS, count))
             for left in range(start, count, BLOCK_COLUMNS):
                 columns = np.arange(left, min(left + BLOCK_COLUMNS, count))
-                # A hair more, for bounds and distances are rounded differently.
+                # Slightly more, because bounds and distances are rounded differently.
                 i, j = self._below(rows, columns, forest.limit * (1 + 1e-12))
                 upper = (i < j) & (self.owner[i] != self.owner[j])
                 i, j = i[upper], j[upper]
@@ -236,7 +236,7 @@ class Stream:
         return rows[i], columns[j]
 
     def _bound(self, rows: np.ndarray, columns: np.ndarray, product: np.ndarray) -> np.ndarray:
-        """(R, K) no more than D."""
+        """Return (R, K) lower bounds of D."""
         squared = self.squares[rows, None] + self.squares[columns] - 2 * product
         np.maximum(squared, 0, out=squared)
         a, b = self.owner[rows][:, None], self.owner[columns][None]
@@ -245,7 +245,7 @@ class Stream:
         return self.rule.distance(squared, self.clusters, a, b)
 
     def _exact(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """D of pairs of points, (P,) float64."""
+        """Return the distances D of pairs of points, (P,) float64."""
         squared = self.module.squared_pairs(self.points, i, j, num_threads())
         a, b = self.owner[i], self.owner[j]
         if self.rule.linkage != "minimum":

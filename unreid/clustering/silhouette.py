@@ -1,4 +1,4 @@
-"""How well a partition separates, without any truth: silhouettes of two kinds.
+"""Silhouette scores of a partition, without ground truth.
 
 [0] Rousseeuw, Silhouettes: a graphical aid, J. Comput. Appl. Math. 20, 1987.
 [1] Hruschka, de Castro, Campello, Evolutionary algorithms for clustering, ICDM 2004
@@ -19,7 +19,7 @@ from unreid.clustering.partition import centroids
 
 
 def silhouette(distance: Any, labels: np.ndarray) -> float:
-    """Mean silhouette [0] on a distance matrix of one camera's images.
+    """Return the mean silhouette [0] on a precomputed distance matrix.
 
     Args:
         distance: (N, N) dense, or sparse with 1 where nothing is stored.
@@ -44,12 +44,14 @@ def silhouette(distance: Any, labels: np.ndarray) -> float:
 def sphere_silhouette(
     features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048
 ) -> float:
-    """Mean of (b - a) / max(a, b), a and b the distances 1 - cos to the own and the nearest other
-    cluster's mean [1]; the own mean is taken without the image itself. O(N C D), no N x N matrix.
+    """Return the mean simplified silhouette (b - a) / max(a, b) [1].
+
+    a and b are the distances 1 - cos to the mean of the own cluster (without the image itself) and
+    to the nearest other mean. The cost is O(N C D), without an N x N matrix.
 
     Args:
         features: (N, D) float32, unit rows.
-        labels: (N,) int64; -1 is left out, a singleton counts 0.
+        labels: (N,) int64; -1 is left out; the score of a singleton is 0.
         block_size: Images at a time.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The synthetic multi-camera set: drawn people in Market-1501's own layout.
+"""Synthetic multi-camera dataset in Market-1501's layout.
 
 ``draw_dataset`` writes what fast-reid's ``Market1501`` reads. People are seen by two cameras or
 more, in bursts of consecutive frames; training and test people differ; a query is the first
@@ -46,7 +46,7 @@ __all__ = [
 
 FOLDER = "Market-1501-v15.09.15"
 MANIFEST = "synthetic.json"
-#: Raised whenever the pixels of a seed change, so that an older set is drawn anew.
+#: Increased when the pixels of a seed change, so that an older dataset is replaced.
 VERSION = 2
 #: Market-1501's ids end here, and fast-reid checks it.
 MAX_IDS = 1501
@@ -55,7 +55,7 @@ BURST = 3
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """What was drawn: the folder that holds ``FOLDER``, and how many images and people."""
+    """Summary of a dataset: the folder that holds ``FOLDER``, and the counts."""
 
     root: str
     num_train_images: int
@@ -68,14 +68,14 @@ class SyntheticSummary:
 
 
 def make_identity(pid: int, seed: int = 0) -> Identity:
-    """The looks of person ``pid`` (>= 1) in the set of ``seed``."""
+    """Return the identity ``pid`` (>= 1) of the dataset of ``seed``."""
     return sample_identity(np.random.default_rng([seed, 1, pid]))
 
 
 def _visits(
     num_cameras: int, images_per_id: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Which cameras see a person and how often: (camera, images), two images or more each."""
+    """Return the visits of a person: (camera, images) with at least two images each."""
     most = min(num_cameras, images_per_id // 2, 5)
     count = int(rng.integers(2, most + 1))
     cameras = np.sort(rng.choice(num_cameras, count, replace=False))
@@ -85,7 +85,7 @@ def _visits(
 
 
 def _walks(camera: Camera, images: int, rng: np.random.Generator) -> list[tuple[int, int, View]]:
-    """(sequence, frame, view) of every image of one person under one camera."""
+    """Return (sequence, frame, view) of every image of one person under one camera."""
     views = []
     num_bursts = max(1, round(images / BURST)) if images > BURST + 1 else 1
     for sequence, burst in enumerate(np.array_split(np.arange(images), num_bursts), start=1):
@@ -99,8 +99,10 @@ def _draw_person(
     pid: int, cameras: list[Camera], images_per_id: int, size: tuple[int, int], seed: int,
     folders: tuple[Path, Path],
 ) -> tuple[int, int]:  # fmt: skip
-    """Draw one person: under each camera the first image into ``folders[0]``, the rest into
-    ``folders[1]``; return how many went where."""
+    """Draw the images of one person and return their numbers.
+
+    Under each camera the first image goes to ``folders[0]``, the others to ``folders[1]``.
+    """
     person, first, rest = make_identity(pid, seed), 0, 0
     rng = np.random.default_rng([seed, 2, pid])
     for index, images in _visits(len(cameras), images_per_id, rng):
@@ -137,7 +139,7 @@ def _draw_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
 
 
 def _read_manifest(target: Path) -> dict[str, Any] | None:
-    """The manifest of a set drawn here before, or None when there is none."""
+    """Return the manifest of an existing synthetic dataset, or None."""
     try:
         return read_json(target / MANIFEST)
     except (OSError, ValueError):
@@ -145,7 +147,7 @@ def _read_manifest(target: Path) -> dict[str, Any] | None:
 
 
 def _complete(target: Path, counts: dict[str, int]) -> bool:
-    """Whether the three folders hold as many images as the manifest says."""
+    """Return whether the numbers of images in the three folders match the manifest."""
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
     return all(len(list((target / folders[k]).glob("*.jpg"))) == n for k, n in counts.items())
 
@@ -182,10 +184,10 @@ def draw_dataset(
     size: tuple[int, int] = (64, 128),
     seed: int = 0,
 ) -> SyntheticSummary:
-    """Draw the set into ``root/Market-1501-v15.09.15``, unless exactly this set is there.
+    """Draw the dataset into ``root/Market-1501-v15.09.15``, unless it is already there.
 
     The images depend on the arguments alone (and on Pillow's JPEG encoder). They are drawn in a
-    temporary folder beside the target and renamed, so an interrupted draw leaves no half set.
+    temporary folder that is then renamed, so that an interrupted call leaves no partial dataset.
 
     Args:
         root: folder to be named by ``FASTREID_DATASETS``; made when missing.
@@ -250,12 +252,12 @@ def draw_contact_sheet(
     seed: int = 0,
     margin: int = 3,
 ) -> Image.Image:
-    """One RGB image to look at: a row for each person, ``views`` columns for each camera.
+    """Return an RGB contact sheet: a row per person, ``views`` columns per camera.
 
     Args:
         pids: people, >= 1, of the set of ``seed``.
         num_cameras: 1 to 6.
-        views: images of a person under a camera, >= 1, each of another walk.
+        views: Images per person and camera, >= 1, each of another walk.
         size: (width, height) of one image in pixels.
         seed: >= 0.
         margin: white pixels between images, twice as many between cameras.

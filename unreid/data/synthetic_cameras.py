@@ -1,8 +1,8 @@
-"""Six cameras: what each sees of a drawn person, and how it falsifies it.
+"""Six synthetic cameras: viewing angles, scenes, and image degradation.
 
 A camera turns a body (RGBA) and its place into an image: shadow, shading from the direction of
 its light, an object in front, exposure, a 3 x 3 colour matrix, a tone curve, lens blur and sensor
-noise. The numbers below set how far apart two cameras are, and so how hard the set is.
+noise. The parameters below set the domain gap between cameras.
 
 Notation: H, W height and width of an image in pixels.
 """
@@ -54,8 +54,8 @@ class Camera:
     seed: int
 
 
-# Gains within a tenth of each other look mild and are not: the first layers of an untrained network
-# see little else. Measured with ``tests/unreid/data/test_synthetic.py``.
+# Gains within a tenth of each other are a strong gap for the first layers of an untrained network.
+# Measured with ``tests/unreid/data/test_synthetic.py``.
 # fmt: off
 _CAMERAS: tuple[Camera, ...] = (
     Camera(index=0, place="plaza", gains=(1.04, 1.0, 0.955), saturation=1.0, gamma=1.0,
@@ -82,7 +82,7 @@ MAX_CAMERAS = len(_CAMERAS)
 
 
 def make_camera(index: int, seed: int = 0) -> Camera:
-    """Camera ``index`` (from 0, below ``MAX_CAMERAS``); ``seed`` moves its gains a little."""
+    """Return camera ``index`` (from 0, below ``MAX_CAMERAS``); ``seed`` varies its gains."""
     camera = _CAMERAS[check_integer("index", index, 0, MAX_CAMERAS - 1)]
     rng = np.random.default_rng([seed, 7, index])
     r, g, b = (gain * rng.uniform(0.985, 1.015) for gain in camera.gains)
@@ -90,7 +90,7 @@ def make_camera(index: int, seed: int = 0) -> Camera:
 
 
 def sample_track(camera: Camera, rng: np.random.Generator) -> View:
-    """The first view of a walk past ``camera``: its heading, framing and place in the scene."""
+    """Return the first view of a walk past ``camera``: heading, framing and place."""
     heading = (FRONT, SIDE, BACK)[int(rng.choice(3, p=camera.facing))]
     if heading == SIDE and rng.random() < 0.5:
         heading = -SIDE
@@ -110,7 +110,7 @@ def sample_track(camera: Camera, rng: np.random.Generator) -> View:
 
 
 def next_view(camera: Camera, first: View, frame: int, rng: np.random.Generator) -> View:
-    """Frame ``frame`` (from 0) of the walk that begins with ``first``, with its own crop error."""
+    """Return frame ``frame`` (from 0) of the walk that begins with ``first``."""
     hidden = bool(rng.random() < camera.hidden)
     return View(
         yaw=first.yaw + rng.normal(0.0, 0.12),
@@ -133,7 +133,7 @@ def _scene(place: str, size: tuple[int, int], seed: int) -> Scene:
 
 
 def _shading(alpha: Image.Image, light: tuple[float, float]) -> np.ndarray:
-    """How much light the figure's surface turns away or towards, (H, W) around 1.
+    """Return the shading of the figure's surface, (H, W) around 1.
 
     The blurred silhouette is read as a height field: it falls off at the sides, so its slope along
     the light tells the lit flank from the dark one.
@@ -146,7 +146,7 @@ def _shading(alpha: Image.Image, light: tuple[float, float]) -> np.ndarray:
 
 
 def _ground_shadow(view: View, camera: Camera, size: tuple[int, int]) -> np.ndarray:
-    """A soft ellipse at the feet, away from the light, (H, W) in [0.6, 1]."""
+    """Return a soft ellipse at the feet, away from the light, (H, W) in [0.6, 1]."""
     width, height = size
     x = np.arange(width, dtype=np.float32)[None] / height
     y = np.arange(height, dtype=np.float32)[:, None] / height
@@ -157,7 +157,7 @@ def _ground_shadow(view: View, camera: Camera, size: tuple[int, int]) -> np.ndar
 
 
 def _develop(light: np.ndarray, camera: Camera, exposure: float) -> np.ndarray:
-    """Exposure, colour matrix and tone curve of (H, W, 3) in [0, 255]."""
+    """Return exposure, colour matrix and tone curve of (H, W, 3) in [0, 255]."""
     luma = np.array([0.299, 0.587, 0.114], np.float32)
     mix = camera.saturation * np.eye(3) + (1 - camera.saturation) * luma[None]
     matrix = (np.asarray(camera.gains)[:, None] * mix * exposure / 255.0).astype(np.float32)
@@ -175,8 +175,8 @@ def draw_figure(
     """Draw one image: ``identity`` in ``view``, seen by ``camera``.
 
     Args:
-        identity: lasting looks of the person.
-        camera: who looks.
+        identity: Appearance of the person.
+        camera: The camera.
         view: pose and framing.
         rng: sensor noise only; the same state gives the same pixels.
         size: (W, H) in pixels.

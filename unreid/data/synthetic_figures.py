@@ -1,4 +1,4 @@
-"""Drawn figures: a passing pose and framing, and the ink that gives it a person's looks.
+"""Rendering of synthetic figures: pose, framing and appearance.
 
 A figure is a handful of joints in three dimensions (x to the viewer's right of a person seen from
 the front, y up, z forward; a standing person is one unit high), turned by the view's yaw and
@@ -28,7 +28,7 @@ WIDEN = 1.15
 
 @dataclass(frozen=True)
 class View:
-    """How one image shows a person: pose and framing.
+    """Pose and framing of a person in one image.
 
     ``yaw`` is 0 from the front, pi from the back; ``gait`` is the phase of the step, ``stride``
     the swing of the legs, ``pitch`` and ``tilt`` the camera's angles (all in radians); ``scale``
@@ -68,11 +68,11 @@ class _Canvas:
         self.pitch, self.tilt = math.sin(view.pitch), math.tan(view.tilt)
 
     def depth(self, joint: Joint) -> float:
-        """How near the viewer: larger is nearer."""
+        """Return the depth of a joint; larger is nearer to the viewer."""
         return joint[2] * self.cos - joint[0] * self.sin
 
     def flat(self, x: float, y: float, depth: float = 0.0) -> tuple[float, float]:
-        """Pixel of a point given in the image's plane (body units, before the tilt)."""
+        """Return pixel of a point given in the image's plane (body units, before the tilt)."""
         y = y - depth * self.pitch
         return (
             self.origin[0] + self.unit * (WIDEN * x + (y - 0.5) * self.tilt),
@@ -89,7 +89,7 @@ class _Canvas:
         self.ink.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
 
     def capsule(self, a: Joint, b: Joint, ra: float, rb: float, color: Color) -> None:
-        """A tapered limb from ``a`` (radius ``ra``) to ``b`` (radius ``rb``)."""
+        """Draw a tapered limb from ``a`` (radius ``ra``) to ``b`` (radius ``rb``)."""
         (ax, ay), (bx, by) = self.project(a), self.project(b)
         length = math.hypot(bx - ax, by - ay)
         if length > 1.0:
@@ -150,7 +150,7 @@ def _arm(canvas: _Canvas, person: Identity, angle: float, side: int) -> Joint:
 
 
 def _pattern(person: Identity, azimuth: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Colours (h, w, 3) of the torso at ``azimuth`` (0 in front) and ``level`` (1 at the neck)."""
+    """Return colours (h, w, 3) of the torso by ``azimuth`` (0: front) and ``level`` (1: neck)."""
     turn, rise = person.frequency * azimuth, 2 * math.pi * person.frequency * level + person.phase
     front = np.abs(azimuth)
     masks = {
@@ -220,7 +220,7 @@ def _skirt(canvas: _Canvas, person: Identity, view: View) -> None:
 
 
 def _head(canvas: _Canvas, person: Identity, behind: bool) -> None:
-    """The head in two passes: what hangs behind the torso, then what is before it."""
+    """Draw the head in two passes: parts behind the torso, then parts in front."""
     lean = 0.018 * canvas.sin
     center = canvas.flat(lean, 0.925)
     facing = canvas.cos
@@ -285,10 +285,10 @@ def _side_bag(canvas: _Canvas, person: Identity, hand: Joint) -> None:
 
 
 def draw_body(person: Identity, view: View, size: tuple[int, int]) -> Image.Image:
-    """Draw the person alone, on nothing.
+    """Draw the person alone on a transparent background.
 
     Args:
-        person: lasting looks.
+        person: Appearance of the person.
         view: pose and framing.
         size: (W, H) of the result in pixels.
 

@@ -1,4 +1,4 @@
-"""Drawn people's lasting looks: build, clothes and bag, out of few colours that many share."""
+"""Appearance of synthetic people: build, clothes and bag, in few shared colours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 Color = tuple[int, int, int]
 
-# Few colours, worn by many: the colour alone must not give a person away.
+# Few colours, so that colour alone does not identify a person.
 UPPER_COLORS: tuple[Color, ...] = (
     (38, 38, 42), (222, 220, 214), (128, 130, 134), (36, 48, 92), (168, 40, 44),
     (58, 104, 168), (48, 96, 66), (206, 176, 82), (200, 132, 150), (176, 152, 120),
@@ -25,7 +25,7 @@ BAGS = ("none", "backpack", "shoulder", "hand")
 
 @dataclass(frozen=True)
 class Identity:
-    """What stays the same about one person, whoever looks.
+    """Appearance of one person, the same under all cameras.
 
     Lengths are shares of a body height; ``frequency`` counts pattern periods over the torso and
     ``phase`` is in radians; ``side`` is +1 or -1, the side that a bag hangs on.
@@ -68,7 +68,7 @@ def _pick(colors: tuple[Color, ...], rng: np.random.Generator) -> Color:
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """Draw one person's lasting looks from ``rng``."""
+    """Sample the appearance of one person from ``rng``."""
     texture = TEXTURES[int(rng.choice(len(TEXTURES), p=(0.22, 0.16, 0.11, 0.13, 0.11, 0.13, 0.14)))]
     build = rng.uniform(0.86, 1.2)
     return Identity(

@@ -1,4 +1,4 @@
-"""Drawn places: a panorama behind the people of each camera, and the objects that hide them.
+"""Synthetic scenes: the background panorama and the occluder of each camera.
 
 A place is drawn once per camera, several images wide; each image cuts a window out of it.
 Lengths inside are shares of the image's height, so a place looks alike at any size.
@@ -51,13 +51,13 @@ class _Wall:
         return int(r), int(g), int(b)
 
     def ladder(self, start: float, step: float, jitter: float) -> np.ndarray:
-        """Positions along the panorama, ``step`` apart, each moved by up to ``jitter``."""
+        """Return positions along the panorama, ``step`` apart, each moved by up to ``jitter``."""
         places = np.arange(start, PANORAMA, step)
         return places + self.rng.uniform(-jitter, jitter, len(places))
 
 
 def _plaza(wall: _Wall) -> None:
-    """A brick front with windows above pale slabs."""
+    """Draw a brick front with windows above pale slabs."""
     wall.box(0, 0, PANORAMA, 0.62, (150, 98, 80))
     for row, y in enumerate(np.arange(0.0, 0.62, 0.031)):
         for x in np.arange(-0.04 * (row % 2), PANORAMA, 0.083):
@@ -74,7 +74,7 @@ def _plaza(wall: _Wall) -> None:
 
 
 def _lawn(wall: _Wall) -> None:
-    """Trees and bushes over grass and a path."""
+    """Draw trees and bushes over grass and a path."""
     wall.box(0, 0, PANORAMA, 0.4, (176, 198, 208))
     for x in wall.ladder(0.0, 0.11, 0.05):
         wall.oval(x, 0.36, 0.13, wall.rng.uniform(0.07, 0.2), wall.vary((62, 98, 60), 22))
@@ -91,7 +91,7 @@ def _lawn(wall: _Wall) -> None:
 
 
 def _shop(wall: _Wall) -> None:
-    """Shelves of goods above a polished floor."""
+    """Draw shelves of goods above a polished floor."""
     wall.box(0, 0, PANORAMA, 0.66, (206, 196, 172))
     for y in (0.16, 0.32, 0.48, 0.64):
         x = 0.0
@@ -114,7 +114,7 @@ def _shop(wall: _Wall) -> None:
 
 
 def _gate(wall: _Wall) -> None:
-    """A fence and banners before grey concrete."""
+    """Draw a fence and banners before grey concrete."""
     wall.box(0, 0, PANORAMA, 0.58, (140, 148, 156))
     for x in wall.ladder(0.0, 0.34, 0.0):
         wall.box(x, 0, x + 0.012, 0.58, (112, 120, 128))
@@ -132,7 +132,7 @@ def _gate(wall: _Wall) -> None:
 
 
 def _carpark(wall: _Wall) -> None:
-    """Parked cars on bright asphalt."""
+    """Draw parked cars on bright asphalt."""
     wall.box(0, 0, PANORAMA, 0.3, (206, 216, 224))
     wall.box(0, 0.18, PANORAMA, 0.36, (168, 172, 168))
     wall.box(0, 0.36, PANORAMA, 1, (158, 158, 160))
@@ -150,7 +150,7 @@ def _carpark(wall: _Wall) -> None:
 
 
 def _passage(wall: _Wall) -> None:
-    """A tiled underpass with lamps and posters."""
+    """Draw a tiled underpass with lamps and posters."""
     wall.box(0, 0, PANORAMA, 0.7, (116, 104, 96))
     for row, y in enumerate(np.arange(0.12, 0.7, 0.058)):
         for x in np.arange(0, PANORAMA, 0.058):
@@ -204,7 +204,7 @@ def _column(ink: ImageDraw.ImageDraw, w: int, h: int) -> None:
     ink.rectangle((w * 0.3, 0, w * 0.38, h), fill=(132, 118, 108, 255))
 
 
-#: Each place with the object that hides people there.
+#: Places and their occluders.
 PLACES: dict[
     str, tuple[Callable[[_Wall], None], Callable[[ImageDraw.ImageDraw, int, int], None]]
 ] = {
@@ -219,14 +219,14 @@ PLACES: dict[
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn place: the panorama (RGB, H high) and one object in front (RGBA, W x H)."""
+    """Synthetic scene: a panorama (RGB, H high) and one occluder (RGBA, W x H)."""
 
     panorama: Image.Image
     occluder: Image.Image
 
 
 def draw_scene(name: str, size: tuple[int, int], seed: int) -> Scene:
-    """Draw a place.
+    """Draw a scene.
 
     Args:
         name: a key of ``PLACES``.

@@ -1,6 +1,6 @@
 """Scores: of a model (``reid_evaluator``, with fast-reid) and of labels (``label_quality``).
 
-What is exported here needs no fast-reid.
+The names exported here do not need fast-reid.
 """
 
 from unreid.evaluation.label_quality import label_quality

@@ -1,4 +1,6 @@
-"""How good today's labels are, held against the truth; the only reader of it during training.
+"""Clustering metrics of pseudo labels against ground truth.
+
+During training only this module uses the ground truth.
 
 [0] Hubert, Arabie: Comparing partitions, 1985, https://doi.org/10.1007/BF01908075
 [1] Vinh et al.: Information theoretic measures for clusterings comparison, 2010,
@@ -22,8 +24,8 @@ from unreid.structures import NOISE
 class LabelQuality:
     """Scores of a labelling, each in [0, 1] except ``ari`` in [-0.5, 1].
 
-    An image that is noise counts as a cluster of its own wherever pairs or information are
-    counted: it joins nobody, which costs recall and no precision.
+    A noise image counts as its own cluster in pair and information scores: it lowers recall, not
+    precision.
 
     Attributes:
         precision: share of the pairs with one label that show one person; 0 without such pairs.
@@ -32,7 +34,7 @@ class LabelQuality:
         ari: adjusted Rand index [0].
         nmi: normalised mutual information, by the arithmetic mean of the entropies [1].
         purity: share of the clustered images that show the most frequent person of their
-            cluster; noise is left out, since a lone image is pure for nothing; 0 without cluster.
+            cluster; noise is left out; 0 without clusters.
         num_clusters: labels in use, noise not counted.
         num_noise: images labelled -1.
         cameras_per_cluster: mean number of cameras that see a cluster; 0 without cluster, None
@@ -50,7 +52,7 @@ class LabelQuality:
     cameras_per_cluster: float | None = None
 
     def as_dict(self) -> dict[str, float]:
-        """The scores by name, for a log; without ``cameras_per_cluster`` where it is None."""
+        """Return the scores by name; ``cameras_per_cluster`` is left out if None."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -95,7 +97,7 @@ def label_quality(
     if camids is not None:
         seen, _, _ = _counts(clusters, _vector("camids", camids, len(labels))[clustered])
         cameras = len(seen) / num_clusters if num_clusters else 0.0
-    # Counts come sorted by cluster; the clusters proper stand before the lone images of noise.
+    # Counts are sorted by cluster, with noise images at the end.
     largest = np.zeros(num_clusters, dtype=np.int64)
     proper = rows < num_clusters
     np.maximum.at(largest, rows[proper], joint[proper])
@@ -128,7 +130,7 @@ def pair_quality(indices: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> d
 
     Raises:
         TypeError: an argument is not of an integer type.
-        ValueError: another shape, an image that is not there, or a pair of one image.
+        ValueError: A wrong shape, an image outside 0..N-1, or a pair of one image.
     """
     pids = _vector("pids", pids)
     camids = _vector("camids", camids, len(pids))
@@ -167,20 +169,20 @@ def _vector(name: str, values: np.ndarray, length: int | None = None) -> np.ndar
 
 
 def _counts(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pairs (left, right) that occur, sorted, and how often: a sparse contingency table."""
+    """Return the sparse contingency table: sorted pairs (left, right) and their counts."""
     pairs = np.stack([left, right])
     found, counts = np.unique(pairs, axis=1, return_counts=True)
     return found[0], found[1], counts
 
 
 def _pairs(counts: np.ndarray) -> int:
-    """Pairs within groups of these sizes, as a Python int: their products pass 64 bits."""
+    """Return the number of pairs within groups as a Python int, since products exceed 64 bits."""
     counts = counts.astype(np.int64)
     return int((counts * (counts - 1) // 2).sum())
 
 
 def _adjusted_rand(both: int, labelled: int, true: int, num_images: int) -> float:
-    """Index above chance over the best index above chance [0, equation 5]; 1 on full agreement."""
+    """Return the adjusted Rand index [0, eq. 5]; 1 for full agreement."""
     if labelled == both == true:
         return 1.0
     every = num_images * (num_images - 1) // 2
@@ -189,18 +191,18 @@ def _adjusted_rand(both: int, labelled: int, true: int, num_images: int) -> floa
 
 
 def _mutual_information(joint: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
-    """2 I / (H_left + H_right) [1]; 1 where neither side is split, 0 where one is."""
+    """Return 2 I / (H_left + H_right) [1]; 1 where neither side is split, 0 where one is."""
     if len(left) == len(right) and len(left) <= 1:
         return 1.0
     h_left, h_right, h_joint = _entropy(left), _entropy(right), _entropy(joint)
     information = h_left + h_right - h_joint
-    # Independent labellings leave a rounding error of either sign, not a zero.
+    # Independent labellings give a rounding error of either sign.
     if information <= 1e-12 * h_joint:
         return 0.0
     return min(1.0, 2 * information / (h_left + h_right))
 
 
 def _entropy(counts: np.ndarray) -> float:
-    """-sum p log p in nats."""
+    """Return -sum p log p in nats."""
     shares = counts / counts.sum()
     return -math.fsum(shares * np.log(shares))

@@ -1,7 +1,7 @@
-"""CMC, average precision and inverse negative penalty by counting, without sorting the gallery.
+"""CMC, average precision and inverse negative penalty without sorting the gallery.
 
 The rank of a match is the number of kept gallery images that are closer, or as close and earlier
-in the gallery; nothing else of the order matters to any of the three.
+in the gallery. All three metrics depend on these ranks only.
 
 [0] Zheng et al., Scalable person re-identification: a benchmark (Market-1501), ICCV 2015.
 [1] Ye et al., Deep learning for person re-identification: a survey and outlook (mINP), 2020,
@@ -28,7 +28,7 @@ METRICS = ("cosine", "euclidean")
 
 
 def _ids(name: str, values: ArrayLike, num: int) -> np.ndarray:
-    """``values`` as (num,) int64."""
+    """Return ``values`` as (num,) int64."""
     array = np.asarray(values)
     if array.shape != (num,):
         raise ValueError(f"{name} must have shape ({num},), got {array.shape}")
@@ -36,10 +36,10 @@ def _ids(name: str, values: ArrayLike, num: int) -> np.ndarray:
 
 
 class _Truth:
-    """Who matches whom: for each query its matches, and what it leaves out.
+    """Matches and removed gallery images of each query.
 
-    A gallery image of the query's identity is left out when its camera is the query's, and is a
-    match otherwise [0].
+    A gallery image of the query's identity is removed if its camera is the query's; otherwise it
+    is a match [0].
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class _Truth:
         return np.ascontiguousarray(same_pid[kept], dtype=np.int64), ends
 
     def ranks(self, distances: np.ndarray, start: int) -> np.ndarray:
-        """Ranks of the matches of queries start .. start + len(distances)."""
+        """Return ranks of the matches of queries start .. start + len(distances)."""
         if np.isnan(distances.min(initial=np.inf)):
             raise ValueError("distmat must be numbers, but holds NaN")
         stop = start + len(distances)
@@ -85,7 +85,7 @@ class _Truth:
 def _scores(
     ranks: np.ndarray, ends: np.ndarray, max_rank: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """CMC (max_rank,), AP (V,) and INP (V,), float32, from the ranks (R,) of all matches."""
+    """Return CMC (max_rank,), AP (V,) and INP (V,), float32, from the ranks (R,) of all matches."""
     counts = np.diff(ends)
     queries = np.repeat(np.arange(len(counts)), counts)
     ranks = ranks[np.lexsort((ranks, queries))]
@@ -106,7 +106,7 @@ def _single_shot_cmc(
     max_rank: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """CMC over galleries of one random kept image per identity, ``SHOTS`` times [2]."""
+    """Return CMC over galleries of one random kept image per identity, ``SHOTS`` times [2]."""
     cmc = np.zeros(max_rank)
     valid = np.flatnonzero(np.diff(truth.match_ends))
     for q in valid:
@@ -136,16 +136,15 @@ def evaluate_rank(
     use_cython: bool = True,
     generator: np.random.Generator | None = None,
 ) -> tuple[Any, ...]:
-    """Drop-in for ``fastreid.evaluation.rank.evaluate_rank``, without its argsort.
+    """Return CMC, AP and INP; drop-in for ``fastreid.evaluation.rank.evaluate_rank``.
 
     Args:
         distmat: (Q, G) distances; compared in float32, ties by gallery index.
         q_pids, q_camids: (Q,) integers. g_pids, g_camids: (G,) integers.
         max_rank: length of the CMC, >= 1.
         use_metric_cuhk03: the single-gallery-shot protocol [2], without INP.
-        use_cython: accepted for the sake of the signature; the compiled kernel is used where it
-            was built, the reference implementation gives the same otherwise.
-        generator: draws the single shots of [2] (None: seed 0).
+        use_cython: Not used; kept for compatibility with fast-reid.
+        generator: Samples the single shots of [2] (None: seed 0).
 
     Returns:
         Market protocol: cmc (max_rank,), AP (V,) and INP (V,), float32, over the V queries that
@@ -153,7 +152,7 @@ def evaluate_rank(
         ``max_rank`` entries and keeps its last value beyond the gallery's size.
 
     Raises:
-        ValueError: shapes that do not fit, NaN, or no query with a match.
+        ValueError: Inconsistent shapes, NaN, or no query with a match.
     """
     distances = np.ascontiguousarray(distmat, dtype=np.float32)
     if distances.ndim != 2:
@@ -176,7 +175,7 @@ def evaluate_rank(
 
 
 def feature_distances(query: torch.Tensor, gallery: torch.Tensor, metric: str) -> np.ndarray:
-    """Distances (B, G) float32 as fast-reid defines them: 1 - cosine, or squared Euclidean."""
+    """Return fast-reid's distances (B, G) float32: 1 - cosine, or squared Euclidean."""
     if metric == "cosine":
         normalise = torch.nn.functional.normalize
         return (normalise(query, dim=1) @ normalise(gallery, dim=1).T).neg_().add_(1.0).numpy()
@@ -196,12 +195,12 @@ def evaluate_features(
     max_rank: int = 50,
     block_size: int = 512,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``evaluate_rank`` from features, a block of queries at a time: never the (Q, G) matrix.
+    """Return CMC, AP and INP from features in blocks of queries, without a (Q, G) matrix.
 
     Args:
         query_features, gallery_features: (Q, D), (G, D) float arrays or tensors, any length.
         metric: "cosine" or "euclidean", as fast-reid's ``TEST.METRIC``.
-        block_size: queries whose distances are held at once, >= 1.
+        block_size: Queries in a block, >= 1.
         q_pids, g_pids, q_camids, g_camids, max_rank: as ``evaluate_rank``.
 
     Returns:

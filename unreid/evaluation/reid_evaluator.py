@@ -1,4 +1,4 @@
-"""fast-reid's retrieval evaluator, with our ranking and camera centring behind its own keys.
+"""Retrieval evaluator for fast-reid, with faster ranking and camera centring.
 
 [0] Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015 (mAP, CMC).
 [1] Ye et al., Deep Learning for Person Re-identification, TPAMI 2021 (mINP), arXiv 2001.04193.
@@ -33,25 +33,25 @@ _FALSE_POSITIVE_RATES = (1e-4, 1e-3, 1e-2)
 
 
 class UnsupervisedEvaluator(ReidEvaluator):
-    """mAP, CMC, mINP and ROC under ``TEST.{AQE,RERANK,ROC,METRIC,CENTER_CAMERAS}``.
+    """Evaluator of mAP, CMC, mINP and ROC by ``TEST.{AQE,RERANK,ROC,METRIC,CENTER_CAMERAS}``.
 
     Nothing is compiled at run time, and nothing needs a GPU. ``TEST.CENTER_CAMERAS`` uses the
     gallery's camera ids and means, and is named in the log and beside the result.
     """
 
     def _compile_dependencies(self) -> None:
-        """fast-reid would run ``make`` inside site-packages here, and exit when that fails."""
+        """Do nothing; fast-reid would run ``make`` in site-packages and exit when it fails."""
 
     def process(self, inputs: dict[str, Any], outputs: torch.Tensor) -> None:
-        """Keep a batch's features and ids, and its tracklets where it has any."""
+        """Store features and ids of a batch, and its tracklets if any."""
         super().process(inputs, outputs)
         if "tracklets" in inputs:
             self._predictions[-1]["tracklets"] = inputs["tracklets"].cpu()
 
     def collected(self) -> tuple[torch.Tensor, np.ndarray, np.ndarray, int]:
-        """Features (Q + G, D), ids and cameras (Q + G,), and Q.
+        """Return features (Q + G, D), ids and cameras (Q + G,), and Q.
 
-        Of video, a tracklet is one: the mean of its frames' unit features.
+        For video a row is a tracklet: the mean of its frames' unit features.
         """
         features = torch.cat([p["feats"] for p in self._predictions])
         pids = torch.cat([p["pids"] for p in self._predictions]).numpy()
@@ -65,7 +65,7 @@ class UnsupervisedEvaluator(ReidEvaluator):
         return torch.from_numpy(means), pids[first], camids[first], num_query
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Percent by name (``mAP``, ``Rank-1``, ...); TPR as a share, as fast-reid has it."""
+        """Return scores by name in percent; TPR is a fraction, as in fast-reid."""
         features, pids, camids, split = self.collected()
         ids = (pids[:split], pids[split:], camids[:split], camids[split:])
         if self.cfg.TEST.CENTER_CAMERAS:
@@ -76,7 +76,7 @@ class UnsupervisedEvaluator(ReidEvaluator):
             query, gallery = aqe(query, gallery, test.AQE.QE_TIME, test.AQE.QE_K, test.AQE.ALPHA)
         if test.RERANK.ENABLED or test.ROC.ENABLED:
             dist = self._distances(query, gallery)
-            # The market protocol gives three; the cuhk03 one, which is not asked for, two.
+            # The Market protocol returns three values.
             scores = cast(Any, evaluate_rank(dist, *ids))
         else:  # block by block: a (Q, G) matrix of MSMT17 is 3.8 GB
             scores = evaluate_features(query, gallery, *ids, metric=test.METRIC)
@@ -98,7 +98,7 @@ class UnsupervisedEvaluator(ReidEvaluator):
     def _centred(
         self, features: torch.Tensor, camids: np.ndarray, num_query: int
     ) -> torch.Tensor:
-        """Subtract the mean of the gallery's images of the same camera (all, where it has none)."""
+        """Subtract the gallery mean of the same camera, or the global mean without images."""
         logger.info("TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; name"
                     " it beside the result")
         unit = F.normalize(features).numpy()
@@ -109,7 +109,7 @@ class UnsupervisedEvaluator(ReidEvaluator):
         return torch.from_numpy(subtract_means(unit, numbered, means))
 
     def _distances(self, query: torch.Tensor, gallery: torch.Tensor) -> np.ndarray:
-        """(Q, G) float32, mixed with the Jaccard distance where ``TEST.RERANK`` is on."""
+        """Return (Q, G) float32 distances, mixed with the Jaccard distance for ``TEST.RERANK``."""
         test = self.cfg.TEST
         dist = build_dist(query, gallery, test.METRIC)
         if test.RERANK.ENABLED:

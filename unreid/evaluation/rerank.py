@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking at test, from sparse encodings: nothing of size (Q + G) x (Q + G).
+"""k-reciprocal re-ranking from sparse encodings, without a (Q + G) x (Q + G) matrix.
 
 [0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
     arXiv:1701.08398.
@@ -28,7 +28,7 @@ METRICS = ("cosine", "euclidean")
 def _stacked(
     query_features: Any, gallery_features: Any, *, unit: bool = True
 ) -> tuple[np.ndarray, int]:
-    """Return queries above gallery, (N, D) float32, unit rows where ``unit``, and Q."""
+    """Return query and gallery features stacked, (N, D) float32, and Q."""
     parts = []
     for name, values in (
         ("query_features", query_features),
@@ -60,7 +60,7 @@ def k_reciprocal_rerank(
     k2: int = 6,
     lambda_value: float = 0.3,
 ) -> np.ndarray:
-    """The distances of ``fastreid.evaluation.rerank.re_ranking`` on cosine distances.
+    """Return re-ranked distances as ``fastreid.evaluation.rerank.re_ranking`` on cosine distances.
 
     That routine squares the distance d = 1 - cos, divides each image's by its largest, encodes
     sets of k1 + 1 neighbours with weights exp(-d^2 / max d^2), and mixes the Jaccard distance
@@ -69,8 +69,8 @@ def k_reciprocal_rerank(
 
     Args:
         query_features: (Q, D) float, unit rows; gallery_features: (G, D) likewise.
-        k1, k2: >= 1, clipped to what there is.
-        lambda_value: share of the original distance, 0..1.
+        k1, k2: >= 1, clipped to N.
+        lambda_value: Weight of the original distance, 0..1.
 
     Returns:
         (Q, G) float32. Memory: this, N k1 for the neighbours, and the sparse encodings.
@@ -79,7 +79,7 @@ def k_reciprocal_rerank(
     k1, k2 = check_integer("k1", k1, 1), check_integer("k2", k2, 1)
     share = check_number("lambda_value", lambda_value, 0.0, 1.0)
     indices, _, least = exact_and_farthest(features, min(k1 + 1, len(features)))
-    # All images the same: every distance is zero, whatever it is divided by.
+    # Identical images: avoid a division by zero; every distance is zero.
     largest = np.maximum((1.0 - least.astype(np.float64)) ** 2, np.finfo(np.float32).tiny)
 
     def weights(rows: np.ndarray, columns: np.ndarray, products: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def jaccard_query_gallery(
 
     Args:
         query_features: (Q, D) float; gallery_features: (G, D) likewise.
-        k1, k2: as ``TEST.RERANK.K1`` and ``.K2``, >= 1, clipped to what there is.
+        k1, k2: as ``TEST.RERANK.K1`` and ``.K2``, >= 1, clipped to N.
         metric: "cosine" takes unit rows (fast-reid normalises the features before this when
             ``TEST.METRIC`` is "cosine"), "euclidean" rows of any length (fast-reid does not
             normalise them).
@@ -142,7 +142,7 @@ def _squared_weights(
 
     def weights(rows: np.ndarray, columns: np.ndarray, products: np.ndarray) -> np.ndarray:
         squared = squares[rows] + squares[columns] - 2.0 * products.astype(np.float64)
-        # An image is at no distance from itself, so a row sums to 1 or more.
+        # The distance of an image to itself is 0, so a row sums to at least 1.
         return np.exp(-np.where(rows == columns, 0.0, np.maximum(squared, 0.0)))
 
     return weights

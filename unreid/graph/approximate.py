@@ -1,4 +1,4 @@
-"""Approximate neighbours through faiss, scored and ordered as the exact ones are.
+"""Approximate nearest neighbours by faiss, with exact scores and the order of the exact search.
 
 [0] Johnson et al., Billion-scale similarity search with GPUs, 2017, arXiv:1702.08734 (faiss).
 [1] Malkov & Yashunin, Hierarchical navigable small world graphs, 2016, arXiv:1603.09320.
@@ -14,14 +14,14 @@ import numpy as np
 
 from unreid.kernels import kernel, knn_reference, num_threads
 
-#: Links of a node of the hnsw graph, and the beam that builds it.
+#: Links per node of the HNSW graph, and efConstruction.
 LINKS, BUILD_BEAM = 32, 80
-#: Images that train the k-means of ivf, per list.
+#: Images per inverted list that train the k-means of IVF.
 TRAINING_PER_LIST = 64
 
 
 def _ivf(faiss: Any, features: np.ndarray, num_probes: int, seed: int) -> Any:
-    """An inverted file with about 4 sqrt(N) lists over exact vectors."""
+    """Return an inverted file with about 4 sqrt(N) lists over exact vectors."""
     num, channels = features.shape
     num_lists = max(1, min(num // 8, int(4 * np.sqrt(num))))
     index = faiss.IndexIVFFlat(
@@ -37,7 +37,7 @@ def _ivf(faiss: Any, features: np.ndarray, num_probes: int, seed: int) -> Any:
 
 
 def _hnsw(faiss: Any, features: np.ndarray, k: int, num_probes: int) -> Any:
-    """A navigable graph. Built by one thread: the graph depends on the order of insertion."""
+    """Return an HNSW index, built by one thread because it depends on the order of insertion."""
     index = faiss.IndexHNSWFlat(features.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = BUILD_BEAM
     index.hnsw.efSearch = max(num_probes, 2 * k)
@@ -53,14 +53,18 @@ def _hnsw(faiss: Any, features: np.ndarray, k: int, num_probes: int) -> Any:
 def approximate(
     features: np.ndarray, k: int, method: str, num_probes: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Neighbours (N, k) by ``method`` "ivf" or "hnsw"; rows that come back short are completed.
+    """Return the approximate neighbours (N, k); rows with missing results are searched exactly.
 
     Args:
-        features: (N, D) float32 unit rows; k <= N.
+        features: (N, D) float32 unit rows.
+        k: Neighbours, the image itself included, <= N.
+        method: "ivf" or "hnsw".
+        num_probes: Inverted lists to visit, or efSearch.
+        seed: Of the k-means of "ivf".
 
     Returns:
-        indices int32 and similarities float32 (N, k), self first, then descending, ties by
-        index; similarities as exact as those of the exact search.
+        Indices int32 and similarities float32 (N, k): self first, then descending, ties by
+        index. The similarities are those of the exact search.
     """
     import faiss
 

@@ -1,6 +1,6 @@
-"""Takes each camera's mean feature out: the cheapest gain against the camera gap.
+"""Camera-mean subtraction (camera centring), which reduces the domain gap between cameras.
 
-It needs camera ids and nothing else; projects/CALR/README.md has what it gains on real images.
+Only camera ids are needed. projects/CALR/README.md reports the measured gain.
 
 Notation: N images, D channels, M cameras.
 """
@@ -15,22 +15,22 @@ from unreid.checks import check_features, check_number
 def camera_means(
     features: np.ndarray, camids: np.ndarray, num_cameras: int, shrinkage: float = 16.0
 ) -> np.ndarray:
-    """Mean feature of each camera, shrunk towards the mean of all when it has few images.
+    """Return the mean feature of each camera, shrunk towards the global mean.
 
     mu_c = (sum of c's features + shrinkage * mu) / (n_c + shrinkage); a camera without an image
-    (and shrinkage > 0) has mu, the mean of all.
+    has the global mean mu.
 
     Args:
         features: (N, D) float.
-        camids: (N,) integer in 0..num_cameras-1; others raise.
+        camids: (N,) integer in 0..num_cameras-1; other values raise.
         num_cameras: M.
-        shrinkage: Images whose weight equals one global mean, >= 0.
+        shrinkage: Weight of the global mean in images, >= 0.
 
     Returns:
         (M, D) float32.
 
     Raises:
-        ValueError: a camera outside 0..M-1, or features that are not finite.
+        ValueError: A camera outside 0..M-1, or features that are not finite.
     """
     check_features("features", features, unit=False)
     check_number("shrinkage", shrinkage, 0)
@@ -49,7 +49,7 @@ def camera_means(
 
 
 def subtract_means(features: np.ndarray, camids: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Unit rows of features - means[camera]; a row that equals its mean stays as it was.
+    """Return features - means[camera] as unit rows; a row equal to its mean is not changed.
 
     Args:
         features: (N, D) float, unit rows.
@@ -61,7 +61,7 @@ def subtract_means(features: np.ndarray, camids: np.ndarray, means: np.ndarray) 
     """
     centred = features - means[camids]
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    # All images of a camera alike: no direction is left, so the feature itself has to do.
+    # A row equal to its camera's mean has no direction left, so the feature is kept.
     return np.where(lengths > 1e-6, centred / np.maximum(lengths, 1e-6), features).astype(
         np.float32
     )
@@ -70,6 +70,6 @@ def subtract_means(features: np.ndarray, camids: np.ndarray, means: np.ndarray) 
 def center_cameras(
     features: np.ndarray, camids: np.ndarray, shrinkage: float = 16.0
 ) -> np.ndarray:
-    """:func:`camera_means` of these very features, subtracted; see there."""
+    """Subtract the :func:`camera_means` of the same features; see there for the arguments."""
     means = camera_means(features, camids, int(camids.max()) + 1, shrinkage)
     return subtract_means(features, camids, means)

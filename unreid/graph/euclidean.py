@@ -13,12 +13,12 @@ from unreid.kernels import zero_copy
 
 #: Entries of a block of float32 products.
 MAX_ENTRIES = 2**24
-#: Candidates beyond k from float32 products, which are then ordered by distances in double.
+#: Extra candidates of the float32 search, which are then ordered by float64 distances.
 SPARE = 16
 
 
 def centred(features: np.ndarray) -> np.ndarray:
-    """Subtract the mean row, (N, D) float32: distances stay, their rounding errors shrink."""
+    """Return features minus their mean row, (N, D) float32, which reduces rounding errors."""
     mean = features.mean(axis=0, dtype=np.float64)
     return np.ascontiguousarray(features - mean, dtype=np.float32)
 
@@ -28,7 +28,7 @@ def euclidean_knn(features: np.ndarray, k: int) -> np.ndarray:
 
     Args:
         features: (N, D) float32, rows of any length; see :func:`centred`.
-        k: neighbours including the image itself, >= 1; clipped to N.
+        k: Neighbours including the image itself, >= 1; clipped to N.
 
     Returns:
         (N, k) int32: self first, then ascending distance, ties by index.
@@ -40,7 +40,7 @@ def euclidean_knn(features: np.ndarray, k: int) -> np.ndarray:
     rows = zero_copy(np.ascontiguousarray(features, dtype=np.float32))
     squares = rows.square().sum(dim=1)
     found = torch.empty((num, k), dtype=torch.int64)
-    # The second limit is of the (rows, width, D) float64 differences.
+    # The second limit bounds the (rows, width, D) float64 differences.
     at_once = max(1, min(MAX_ENTRIES // num, MAX_ENTRIES // (width * rows.shape[1])))
     for part in torch.arange(num).split(at_once):
         # ||x - y||^2 without ||x||^2, which is the same for all candidates y of a row.

@@ -1,4 +1,4 @@
-"""The k-reciprocal Jaccard distance as a sparse matrix, never N x N.
+"""The k-reciprocal Jaccard distance as a sparse matrix, without a dense N x N matrix.
 
 [0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
     arXiv:1701.08398.
@@ -25,23 +25,23 @@ Csr = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _array(values: Any) -> np.ndarray:
-    """A numpy array of a tensor's or array's values."""
+    """Return a tensor or array as a numpy array."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
 
 
 def half_width(k1: int) -> int:
-    """Neighbours, itself included, in the half set of [0]: round(k1 / 2) + 1, even halves down."""
+    """Return the size of the half set of [0], itself included: round-half-even(k1 / 2) + 1."""
     return int(np.around(k1 / 2)) + 1
 
 
 def normalise_rows(indptr: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weights (E,) divided by the sum of their row, float32; no row may be empty."""
+    """Return the weights (E,) float32 divided by the sum of their row; no row may be empty."""
     sums = np.add.reduceat(weights, indptr[:-1], dtype=np.float64)
     return (weights / np.repeat(sums, np.diff(indptr))).astype(np.float32)
 
 
 def cosine_weights(rows: np.ndarray, columns: np.ndarray, products: np.ndarray) -> np.ndarray:
-    """exp(-(2 - 2 cos)): the constant cancels when a row is normalised, but keeps exp small."""
+    """Return exp(-(2 - 2 cos)); the constant factor cancels when rows are normalised."""
     return np.exp(2.0 * products - 2.0)
 
 
@@ -52,14 +52,14 @@ def encode(
     k2: int,
     weights: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = cosine_weights,
 ) -> Csr:
-    """Each image as a sparse distribution over its k-reciprocal neighbours (eq. 5-7 of [0]).
+    """Encode each image as a distribution over its k-reciprocal neighbours (eq. 5-7 of [0]).
 
     Args:
         features: (N, D) float32, unit rows for the default ``weights``.
-        indices: (N, K) int32 neighbours, self first; all K make a k-reciprocal set.
-        k1: what the half set is half of; k2: columns averaged by the query expansion (1: none;
-            clipped to K).
-        weights: of pairs, from their rows (E,), columns (E,) and inner products (E,).
+        indices: (N, K) int32 neighbours, self first; all K form the k-reciprocal set.
+        k1: Size of the k-reciprocal set that the half set is taken from.
+        k2: Neighbours averaged by the query expansion, clipped to K; 1 means none.
+        weights: Function of the rows (E,), columns (E,) and inner products (E,) of pairs.
 
     Returns:
         CSR (N, N) with sorted columns, rows that sum to 1.
@@ -77,14 +77,20 @@ def encode(
 
 
 def distances(encoded: Csr, num_rows: int, first_column: int, max_distance: float) -> Csr:
-    """Jaccard distances below 1 (and <= ``max_distance``) of the first rows with the columns
-    from ``first_column`` on, as indptr, columns, values (eq. 10 of [0])."""
+    """Return the Jaccard distances below 1 as indptr, columns, values (eq. 10 of [0]).
+
+    Args:
+        encoded: CSR (N, N) of :func:`encode`.
+        num_rows: Rows to compute, from 0.
+        first_column: Smaller columns are left out.
+        max_distance: Larger distances are left out.
+    """
     rows = (kernel("jaccard") or jaccard_reference).jaccard_rows
     return rows(*encoded, num_rows, first_column, max_distance, num_threads())
 
 
 def check_neighbours(neighbours: tuple[Any, Any], num: int, k: int) -> np.ndarray:
-    """The indices (N, K >= k) int32 of ``neighbours``, or an error that says what is wrong."""
+    """Return the indices (N, K >= k) int32 of ``neighbours`` after validation."""
     indices = np.ascontiguousarray(_array(neighbours[0]), dtype=np.int32)
     if indices.ndim != 2 or len(indices) != num or indices.shape[1] < k:
         raise ValueError(
@@ -104,14 +110,14 @@ def jaccard_distance(
     neighbours: tuple[Any, Any] | None = None,
     max_distance: float | None = None,
 ) -> sparse.csr_array:
-    """Jaccard distance of k-reciprocal encodings, the entries below 1 only.
+    """Return the Jaccard distance of k-reciprocal encodings as a sparse matrix of entries below 1.
 
     Args:
         features: (N, D) float, unit rows; numpy array or tensor.
         k1: neighbours in a k-reciprocal set, itself included, >= 1; clipped to N.
         k2: neighbours averaged by the query expansion, >= 1 (1: none); clipped to min(k1, N).
-        neighbours: what ``knn(features, k >= k1)`` returned, where it is at hand already.
-        max_distance: keep only entries <= this (all that DBSCAN with eps <= this needs).
+        neighbours: Result of ``knn(features, k >= k1)``; computed when None.
+        max_distance: Keep only entries <= this value, such as the eps of DBSCAN.
 
     Returns:
         (N, N) symmetric float32 ``csr_array`` with sorted columns and explicit zeros on the
@@ -128,7 +134,7 @@ def jaccard_distance(
     array = np.ascontiguousarray(_array(features), dtype=np.float32)
     encoded = encode(array, np.ascontiguousarray(indices), k1, k2)
     indptr, columns, values = distances(encoded, num, 0, limit)
-    # Pointers as wide as the columns: else scipy widens every column, at twice their memory.
+    # scipy uses one index type: int64 pointers would double the memory of the columns.
     if len(columns) <= np.iinfo(np.int32).max:
         indptr = indptr.astype(np.int32)
     return sparse.csr_array((values, columns, indptr), shape=(num, num))

@@ -19,19 +19,18 @@ from unreid.graph.approximate import approximate
 from unreid.kernels import kernel, knn_reference, num_threads, zero_copy
 
 METHODS = ("exact", "ivf", "hnsw")
-#: Rows of a block of the product when nothing is asked for.
+#: Default number of rows in a block of the product.
 BLOCK_SIZE = 1024
-#: Entries of the plain search's product at once, of float32, on a CPU and on a GPU: a block of rows
-#: is as wide as there are images.
+#: Float32 entries in one block of products of the plain search, on a CPU and on a GPU.
 MAX_ENTRIES = (2**24, 2**30)
-#: Candidates beyond k that a block keeps at first, before the error bound is looked at.
+#: Extra candidates of a block, before the error bound is checked.
 SPARE = 16
 #: Added to an image's own score, so that it stays first among its exact duplicates.
 SELF = 4.0
 
 
 def _products(features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Similarities (R, M) float32, summed in double, of rows (R,) with columns (R, M)."""
+    """Return similarities (R, M) float32 of rows (R,) and columns (R, M), summed in double."""
     if features.device.type == "cpu":
         pair_products = (kernel("knn") or knn_reference).pair_products
         array = features.numpy()
@@ -49,7 +48,7 @@ def _products(features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor)
 def _best(
     features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k best (R, k) of the candidate columns (R, M): self, then similarity, then index."""
+    """Return the k best (R, k) of the candidates (R, M): self, then similarity, then index."""
     columns = columns.sort(dim=1).values
     scores = _products(features, rows, columns)
     scores = torch.where(columns == rows[:, None], scores + SELF, scores)
@@ -60,18 +59,19 @@ def _best(
 def search(
     features: torch.Tensor, rows: torch.Tensor, k: int, block_size: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The plain search, on any device: the rows' float32 products with all, then rescored.
+    """Search neighbours on any device: float32 products first, then exact rescoring.
 
     Args:
         features: (N, D) float32, unit rows.
-        rows: (R,) int64, the images whose neighbours are wanted.
-        k: <= N. block_size: rows at once.
+        rows: (R,) int64, the images to search neighbours for.
+        k: Neighbours, the image itself included, <= N.
+        block_size: Rows in a block.
 
     Returns:
         indices (R, k) int64 and similarities (R, k) float32, self first.
     """
     num, channels = features.shape
-    # Of a float32 sum of D products of unit rows, in any order and twice over for a split one.
+    # Error bound of a float32 sum of D products, in any order; doubled for a split sum.
     bound = 4.0 * channels * 2.0**-24 + 1e-6
     if features.device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32:
         bound += 2.0**-9
@@ -86,7 +86,7 @@ def search(
         top, candidates = product.topk(width, dim=1)
         indices, scores = _best(features, part, candidates, k)
         if width < num:
-            # Who was left out lies below the last candidate: is that too low to enter?
+            # Images left out score below the last candidate; check that they cannot be among the k.
             unsure = (top[:, -1] + 2 * bound >= scores[:, -1]).nonzero()[:, 0]
             for row in unsure:
                 wide = (product[row] >= scores[row, -1] - 2 * bound).nonzero()[:, 0]
@@ -99,20 +99,20 @@ def search(
 
 
 def pair_similarities(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Inner products (P,) float32 of rows and columns (P,), summed in double."""
+    """Return the inner products (P,) float32 of rows and columns (P,), summed in double."""
     pair_products = (kernel("knn") or knn_reference).pair_products
     return pair_products(features, features, rows, columns, num_threads())
 
 
 def exact(features: np.ndarray, k: int, block_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Exact neighbours (N, k) on the CPU: half the matrix by kernels, or the plain search."""
+    """Return exact neighbours (N, k) on the CPU, by the kernel or by :func:`search`."""
     return _exact(features, k, block_size, False)[:2]
 
 
 def exact_and_farthest(
     features: np.ndarray, k: int, block_size: int = BLOCK_SIZE
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``exact``, and the smallest similarity (N,) of each row, in one pass over the matrix."""
+    """Return the result of ``exact`` and the smallest similarity (N,) of each row in one pass."""
     indices, similarities, farthest = _exact(features, k, block_size, True)
     return indices, similarities, pair_similarities(features, indices[:, 0], farthest)
 
@@ -120,7 +120,7 @@ def exact_and_farthest(
 def _exact(
     features: np.ndarray, k: int, block_size: int, far: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neighbours (N, k), and with ``far`` the farthest image of each (N,), else an empty one."""
+    """Return neighbours (N, k) and, with ``far``, the smallest similarity (N,), else empty."""
     tensor, every = zero_copy(features), np.arange(len(features), dtype=np.int32)
     kernels = kernel("knn")
     if kernels is None:
@@ -157,23 +157,23 @@ def knn(
     num_probes: int = 64,
     seed: int = 0,
 ) -> tuple[Any, Any]:
-    """The k nearest images of each, itself first.
+    """Return the k nearest images of each image, itself first.
 
     Args:
         features: (N, D) float, unit rows; numpy array or tensor on any device.
-        k: neighbours including the image itself, >= 1; where N < k, all N are given.
-        method: "exact", or "ivf" / "hnsw" (faiss, on the CPU) for large N. Where int8 products
-            are fast, "exact" took less than "ivf" at 40,000 x 256 still (which found 96 %).
-        block_size: rows of the product held at once, >= 1; the result does not depend on it.
-        num_probes: lists visited by "ivf", or the beam of "hnsw", >= 1: recall against time.
-        seed: of the k-means of "ivf".
+        k: Neighbours including the image itself, >= 1; clipped to N.
+        method: "exact", or "ivf" / "hnsw" (faiss, on the CPU) for large N. With
+            fast int8 products, "exact" was faster than "ivf" (recall 96 %) at 40,000 x 256.
+        block_size: Rows in a block of the product, >= 1; it does not change the result.
+        num_probes: Lists visited by "ivf", or efSearch of "hnsw", >= 1; more gives higher recall.
+        seed: Of the k-means of "ivf".
 
     Returns:
-        indices (N, min(k, N)) int32 and similarities float32, of the kind of ``features``:
+        Indices (N, min(k, N)) int32 and similarities float32, of the type of ``features``:
         self first (even among exact duplicates), then descending similarity, ties by index. A
         similarity is the inner product summed in double and rounded to float32. The exact
-        result is the same for any block size and number of threads; the approximate ones repeat
-        themselves on one machine ("hnsw" is built by one thread, and slowly, for that reason).
+        result is the same for any block size and number of threads; the approximate
+        results are reproducible on one machine, so "hnsw" is built by one thread.
     """
     check_features("features", features)
     k = min(check_integer("k", k, 1), features.shape[0])

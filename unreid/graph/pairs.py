@@ -24,23 +24,23 @@ from unreid.checks import check_features, check_integer, check_number
 from unreid.graph.jaccard import check_neighbours
 from unreid.kernels import zero_copy
 
-#: Rows of a block of similarities held at once.
+#: Rows in a block of similarities.
 BLOCK_SIZE = 1024
-#: This many saturated rows, or half of all, are still completed exactly.
+#: Up to this many saturated rows, or half of all, are completed exactly.
 COMPLETED_ROWS = 4096
 #: Rows of the estimate.
 SAMPLED_ROWS = 512
-#: Below the lists' own threshold by this, so that another order of summing loses no pair.
+#: Margin below the threshold of the lists, for sums in another order.
 ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """What ``expected_threshold`` found.
+    """Result of ``expected_threshold``.
 
     Attributes:
         beta: 0..1.
-        exact: False where it is the estimate from ``SAMPLED_ROWS`` rows.
+        exact: False if estimated from ``SAMPLED_ROWS`` rows.
         saturated: S, the images whose list of neighbours ended above beta.
     """
 
@@ -50,7 +50,7 @@ class Threshold:
 
 
 def _neighbours(neighbours: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """The others (N, K - 1) int64 of each image and their similarities, clipped to 0..1."""
+    """Return the others (N, K - 1) int64 of each image and their similarities, clipped to 0..1."""
     similarities = np.asarray(neighbours[1])
     indices = check_neighbours(neighbours, len(similarities), 1)
     if similarities.shape != indices.shape:
@@ -62,7 +62,7 @@ def _neighbours(neighbours: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cameras(camids: Any, num: int) -> np.ndarray:
-    """camids (N,), or an error."""
+    """Return camids (N,), or raise ValueError for another shape."""
     camids = np.asarray(camids)
     if camids.shape != (num,):
         raise ValueError(f"camids must have shape ({num},), got {camids.shape}")
@@ -70,7 +70,7 @@ def _cameras(camids: Any, num: int) -> np.ndarray:
 
 
 def _edges(others: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of the chosen (row, neighbour), min * N + max, sorted, and the flat place of each."""
+    """Return the sorted keys min * N + max of the chosen pairs, and their flat positions."""
     num = len(others)
     places = np.flatnonzero(chosen)
     rows, columns = places // others.shape[1], others.reshape(-1)[places]
@@ -87,21 +87,21 @@ def mutual_pairs(
     camids: np.ndarray | None = None,
     beta_cross: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs that are among the k nearest of each other and more similar than beta.
+    """Return pairs that are among the k nearest of each other and more similar than beta.
 
     Args:
-        neighbours: what ``knn(features, K >= k + 1)`` returned (itself first); arrays.
-        k: nearest others of an image that may be its partners, >= 1; where N - 1 < k, all.
+        neighbours: Arrays of ``knn(features, K >= k + 1)``, each image itself first.
+        k: Nearest other images that may form a pair, >= 1; clipped to N - 1.
         beta: threshold, 0..1; a pair needs s > beta.
         camids: (N,) cameras; only needed with ``beta_cross``.
         beta_cross: threshold of pairs of two cameras in place of ``beta``, 0..1.
 
     Returns:
-        indices (M, 2) int64, i < j, unique, ascending; and the confidence (M,) float32 in 0..1,
-        the size |s - beta| of the gradient of [1]. M may be 0.
+        Indices (M, 2) int64, i < j, unique, ascending; and the confidence (M,) float32 in 0..1,
+        the absolute gradient |s - beta| of [1]. M may be 0.
 
     Raises:
-        ValueError: lists shorter than k + 1, a threshold outside 0..1, or no camids.
+        ValueError: Lists shorter than k + 1, a threshold outside 0..1, or no camids.
     """
     k, beta = check_integer("k", k, 1), check_number("beta", beta, 0.0, 1.0)
     others, similarities = _neighbours(neighbours)
@@ -118,7 +118,7 @@ def mutual_pairs(
         limit = np.where(cameras[:, None] != cameras[others], cross, limit)
     strength = np.abs(similarities - limit).reshape(-1)
     keys, places = _edges(others, similarities > limit)
-    # A pair that both sides list stands there twice, side by side.
+    # A mutual pair occurs twice, in adjacent positions.
     mutual = np.flatnonzero(keys[1:] == keys[:-1])
     pairs = np.stack(np.divmod(keys[mutual], num), axis=1)
     return pairs.reshape(-1, 2), strength[places[mutual]].astype(np.float32)
@@ -132,25 +132,26 @@ def expected_threshold(
     camids: np.ndarray | None = None,
     cross: bool = False,
 ) -> Threshold:
-    """The beta above which an image has ``expected`` others on average.
+    """Return the threshold beta above which an image has ``expected`` others on average.
 
     It is the quantile 1 - expected / (N - 1) of the N (N - 1) / 2 similarities, the (m + 1)-th
-    largest for m = expected N / 2, found without forming them: a pair in neither image's list is
-    no more similar than the last of both, so only images whose lists end above the threshold of
-    the listed pairs (S of them) can hide one, and the S x S similarities among them settle it.
-    Beyond ``COMPLETED_ROWS`` and N / 2 such images it is the quantile of ``SAMPLED_ROWS`` rows
-    at equal distances instead: an estimate, and ``exact`` says so.
+    largest for m = expected N / 2, without computing all of them. A pair in neither image's list
+    is no more similar than the last entry of both lists. So only images whose lists end above
+    the threshold of the listed pairs (S saturated images) can have unlisted pairs above it, and
+    the S x S similarities among them are computed. With more than ``COMPLETED_ROWS`` and N / 2
+    saturated images, the quantile is estimated from ``SAMPLED_ROWS`` evenly spaced rows and
+    ``exact`` is False.
 
     Args:
         features: (N, D) float32 unit rows.
-        neighbours: what ``knn(features, K)`` returned; K of twice ``expected`` leaves few to
+        neighbours: Arrays of ``knn(features, K)``; K = 2 ``expected`` leaves few rows to
             complete.
-        expected: others per image above beta, > 0. Where there are no more pairs than that, 0.
-        camids: (N,); None counts all pairs, otherwise those within a camera, or
-        cross: those of two cameras. ``expected`` then counts such others only.
+        expected: Others per image above beta, > 0. beta is 0 if there are no more pairs.
+        camids: (N,) cameras; None counts all pairs, otherwise pairs within one camera.
+        cross: Count pairs of two cameras instead. ``expected`` then counts such pairs only.
 
     Raises:
-        ValueError: a value out of range, or fewer than two images.
+        ValueError: A value out of range, or fewer than two images.
     """
     check_features("features", features)
     expected = check_number("expected", expected, 0.0, open_minimum=True)
@@ -170,7 +171,7 @@ def expected_threshold(
     last = similarities[:, -1] if others.shape[1] else np.ones(num)
     hidden = (last > low) & (others.shape[1] < num - 1)
     saturated = int(hidden.sum())
-    # A single such image has nobody to make a hidden pair with.
+    # A single saturated image has no unlisted pair.
     if saturated <= 1:
         return Threshold(max(0.0, low), True, saturated)
     if saturated > max(COMPLETED_ROWS, num // 2):
@@ -178,7 +179,7 @@ def expected_threshold(
     kept = values[~(hidden[rows] & hidden[columns])]
     for more in _among(features, np.flatnonzero(hidden), low - ROUNDING, cameras, cross):
         kept = np.concatenate([kept, more])
-        if len(kept) > 4 * wanted + BLOCK_SIZE**2:  # all alike: only the largest can matter
+        if len(kept) > 4 * wanted + BLOCK_SIZE**2:  # identical images: keep only the largest
             kept = np.partition(kept, len(kept) - wanted - 1)[len(kept) - wanted - 1 :]
     return Threshold(max(0.0, _largest(kept, wanted)), True, saturated)
 
@@ -186,7 +187,7 @@ def expected_threshold(
 def _listed(
     others: np.ndarray, similarities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every listed pair once: its two images and its similarity."""
+    """Return the two images and the similarity of every listed pair, each pair once."""
     keys, places = _edges(others, np.ones(others.shape, dtype=bool))
     first = np.flatnonzero(np.diff(keys, prepend=-1))
     rows, columns = np.divmod(keys[first], len(others))
@@ -194,7 +195,7 @@ def _listed(
 
 
 def _largest(values: np.ndarray, wanted: int) -> float:
-    """The (wanted + 1)-th largest of the values, or -1 where there are no more than wanted."""
+    """Return the (wanted + 1)-th largest value, or -1 if there are not more than wanted."""
     place = len(values) - wanted - 1
     return float(np.partition(values, place)[place]) if place >= 0 else -1.0
 
@@ -202,7 +203,7 @@ def _largest(values: np.ndarray, wanted: int) -> float:
 def _among(
     features: np.ndarray, members: np.ndarray, low: float, cameras: np.ndarray | None, cross: bool
 ) -> Iterator[np.ndarray]:
-    """Clipped similarities above ``low`` of the pairs among the members (S,), block by block."""
+    """Yield blocks of clipped similarities above ``low`` of the pairs of members (S,)."""
     tensor = zero_copy(np.ascontiguousarray(features[members], dtype=np.float32))
     for start in range(0, len(members), BLOCK_SIZE):
         left = tensor[start : start + BLOCK_SIZE]
@@ -221,7 +222,7 @@ def _among(
 def _estimate(
     features: np.ndarray, expected: float, cameras: np.ndarray | None, cross: bool
 ) -> float:
-    """The threshold of R rows at equal distances with all others, 0..1."""
+    """Return the threshold in 0..1 estimated from R evenly spaced rows."""
     num = len(features)
     rows = np.unique(np.linspace(0, num - 1, min(num, SAMPLED_ROWS)).astype(np.int64))
     tensor = zero_copy(np.ascontiguousarray(features, dtype=np.float32))

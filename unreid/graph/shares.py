@@ -1,10 +1,11 @@
-"""Shares of the neighbour search and of the Jaccard distance, for several processes, and the whole
-that they make: to the bit what one process finds.
+"""Sharded neighbour search and Jaccard distance for several processes.
 
-On a CPU the search forms half of the matrix of similarities, so a share is some of its blocks, and
-every image has candidates from several shares; on a GPU it is some of the rows. The distances are
-half a matrix, too: a share is two strips of rows, a long one from the top with a short one from the
-bottom, so that all shares are equally much work.
+The joined shards equal the result of one process bit by bit.
+
+On a CPU a shard of the search is a subset of the blocks of the upper triangle of similarities, so
+each image has candidates from several shards. On a GPU a shard is a subset of the rows. A shard of
+the distances is two strips of rows of the upper triangle, one from the top and one from the bottom,
+so that all shards have equal work.
 
 Notation: N images, D channels, K neighbours, R rows of a share, E entries.
 """
@@ -24,7 +25,7 @@ from unreid.graph.knn import BLOCK_SIZE, pair_similarities, search
 from unreid.kernels import kernel, zero_copy
 
 #: rows (R,) int64, indices (R, K - 1) int32 and similarities (R, K - 1) float32 of other images,
-#: and the images (F,) int64 that must be searched anew. A similarity of -inf is no candidate.
+#: and the images (F,) int64 to search again. A similarity of -inf marks an empty entry.
 Found = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -32,14 +33,15 @@ def knn_share(
     features: np.ndarray, k: int, part: int, parts: int, *, device: str = "cpu",
     block_size: int = BLOCK_SIZE,
 ) -> Found:
-    """What one of ``parts`` processes contributes to ``knn(features, k)``.
+    """Return the shard ``part`` of ``parts`` of ``knn(features, k)``.
 
     Args:
         features: (N, D) float32, unit rows.
         k: Neighbours, the image itself included, 1..N.
-        part, parts: Which share, of how many.
-        device: Where the products are made.
-        block_size: Rows of a product held at once.
+        part: Index of the shard.
+        parts: Number of shards.
+        device: Device of the matrix products.
+        block_size: Rows in a block of the product.
     """
     num = len(features)
     if device == "cpu" and kernel("knn") is not None:
@@ -53,7 +55,7 @@ def knn_share(
 
 def _blocks(features: np.ndarray, k: int, part: int, parts: int, block_size: int) -> Found:
     num, wanted = len(features), k - 1
-    # Small enough that every process has some: a block and its mirror image are two of them.
+    # Small enough that every process has blocks; a block also stands for its transpose.
     block_size = max(1, min(block_size, -(-num // (2 * parts))))
     kernels = kernel("knn")
     assert kernels is not None
@@ -74,11 +76,11 @@ def join_knn(
     features: np.ndarray, k: int, shares: Sequence[Found], *, device: str = "cpu",
     block_size: int = BLOCK_SIZE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """``knn(features, k)`` of the shares of all parts: indices (N, k) int32, similarities float32.
+    """Join the shards of all processes into the result of ``knn(features, k)``.
 
     Args:
-        features, k, device, block_size: As every share had them.
-        shares: In any order.
+        features, k, device, block_size: Those of :func:`knn_share`.
+        shares: Results of :func:`knn_share`, in any order.
     """
     num, wanted = len(features), k - 1
     every = np.arange(num, dtype=np.int32)
@@ -107,18 +109,19 @@ def join_knn(
 
 
 def strips(num: int, part: int, parts: int) -> list[tuple[int, int]]:
-    """Two strips of rows (start, end) of the upper half of an N x N matrix: 1 / ``parts`` of it."""
+    """Return two strips of rows (start, end) with 1 / ``parts`` of an upper triangle."""
     ends = np.linspace(0, num, 2 * parts + 1).round().astype(int).tolist()
     return [(ends[i], ends[i + 1]) for i in (part, 2 * parts - 1 - part)]
 
 
 def jaccard_share(encoded: Csr, max_distance: float, part: int, parts: int) -> Csr:
-    """One share of the Jaccard distances on and above the diagonal, as rows, columns, values.
+    """Return one shard of the upper triangle of the Jaccard distances as rows, columns, values.
 
     Args:
         encoded: CSR (N, N) of :func:`unreid.graph.jaccard.encode`.
-        max_distance: Larger ones are left out, and so are those of 1.
-        part, parts: Which share, of how many.
+        max_distance: Larger distances are left out, and so are those of 1.
+        part: Index of the shard.
+        parts: Number of shards.
 
     Returns:
         (E,) int32 rows, (E,) int32 columns >= rows, (E,) float32 distances.
@@ -139,8 +142,10 @@ def jaccard_share(encoded: Csr, max_distance: float, part: int, parts: int) -> C
 
 
 def _from_row(encoded: Csr, start: int) -> Csr:
-    """The rows from ``start`` on. Those before it, which have met them in strips of their own, come
-    after as rows of one entry each: the kernel wants a square."""
+    """Return the rows from ``start`` on, followed by the earlier rows with one entry each.
+
+    The kernel takes a square matrix; distances to the earlier rows belong to other strips.
+    """
     indptr, columns, values = encoded
     first, fill = indptr[start], np.arange(start, dtype=columns.dtype)
     rest = indptr[start:] - first
@@ -152,7 +157,7 @@ def _from_row(encoded: Csr, start: int) -> Csr:
 
 
 def join_jaccard(num: int, shares: Sequence[Sequence[np.ndarray]]) -> sparse.csr_array:
-    """The (N, N) distances of :func:`unreid.graph.jaccard.jaccard_distance` of all shares."""
+    """Join all shards into the matrix of :func:`unreid.graph.jaccard.jaccard_distance`."""
     rows, columns, values = (np.concatenate([share[i] for share in shares]) for i in range(3))
     off = rows != columns
     both: tuple[Any, Any] = (np.concatenate([rows, columns[off]]),

@@ -1,7 +1,7 @@
-"""Draws each feature towards its mutual nearest neighbours, before clusters are merged.
+"""Neighbour smoothing: query expansion over mutual nearest neighbours.
 
-Query expansion with weights [0], over mutual neighbours only: two images that are among each
-other's k nearest mostly show one person, so their mean is nearer to that person than either.
+Weighted query expansion [0] over mutual neighbours only. Two images that are among each other's k
+nearest mostly show one person, so their mean is less noisy than either feature.
 
 [0] Radenovic, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation, 2018,
     https://arxiv.org/abs/1711.02512
@@ -24,11 +24,11 @@ def smooth_mutual(
     *,
     neighbours: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Unit rows of v_i + sum over mutual neighbours j of max(v_i . v_j, 0) v_j.
+    """Return unit rows of v_i + sum over mutual neighbours j of max(v_i . v_j, 0) v_j.
 
     Args:
         features: (N, D) float32, unit rows.
-        k: j counts as i's neighbour when it is among its k nearest, i itself not counted; >= 1.
+        k: Neighbours of each image, itself not counted, >= 1.
         neighbours: (N, K) indices and similarities with K > k, sorted, as of
             :func:`unreid.graph.knn`; computed when None.
 
@@ -41,7 +41,7 @@ def smooth_mutual(
     if indices.shape[1] < min(k + 1, num):
         raise ValueError(f"neighbours must have at least {k + 1} columns, got {indices.shape[1]}")
     rows = np.arange(num)
-    # An image is its own first neighbour, save among copies of it.
+    # An image is its own first neighbour, except among duplicates.
     others = indices != rows[:, None]
     others &= np.cumsum(others, axis=1) <= k
     row, at = np.nonzero(others)
@@ -49,7 +49,7 @@ def smooth_mutual(
     ones = np.ones(len(row), dtype=np.float32)
     column = indices[row, at]
     listed = csr_array((ones, (row, column)), shape=shape)
-    # A similarity of zero must not make a neighbour: it has weight zero all the same.
+    # A neighbour with similarity zero has weight zero.
     weights = csr_array((np.maximum(similarities[row, at], 0), (row, column)), shape=shape)
     mutual = weights.multiply(listed.T.tocsr()).tocsr()
     smoothed = (mutual @ features + features).astype(np.float32)

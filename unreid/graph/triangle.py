@@ -1,10 +1,10 @@
-"""Exact neighbours from a quantized product of half the matrix.
+"""Exact nearest neighbours from quantized products of the upper triangle.
 
 The matrix of similarities is symmetric, so only blocks on and above the diagonal are formed, in
-the cheapest format whose error is bounded well enough. With x = x' + d (x' the stored row) the
-error of a product is |<x, y> - <x', y'>| <= |d_x| |y| + |x'| |d_y|, and |d| is measured, not
-assumed. Every image within twice the bound of the k-th best is scored again in double; a value
-found outside its bound sends its row to the plain search, so the result never hangs on it.
+the fastest number format with a sufficient error bound. With x = x' + d (x' the stored row) the
+error of a product is |<x, y> - <x', y'>| <= |d_x| |y| + |x'| |d_y|, and |d| is measured.
+Every image within twice the bound of the k-th best is scored again in double. If a value exceeds
+its bound, the row is searched again without quantization, so the result is always exact.
 
 Notation: N images, D channels, K neighbours, B rows of a block, M candidates of a list.
 """
@@ -21,7 +21,7 @@ import torch
 
 from unreid.kernels import num_threads, zero_copy
 
-#: Widest error bound of a similarity for which int8 is worth its shorter product.
+#: Largest error bound of a similarity for which int8 is used.
 INT8_BOUND = 0.04
 #: Rows converted together.
 ROWS_AT_ONCE = 1024
@@ -29,14 +29,14 @@ ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class QuantizedFeatures:
-    """Features in a quantized format.
+    """Quantized features with a measured error bound.
 
     Attributes:
         rows: (N, D) int8, bfloat16 or float32.
         scales: (N,) float32; row i stands for ``scales[i] * rows[i]``.
         slack: (N,) float32: twice the bound of the error of any product of row i.
         precision: bits a product is rounded to when stored, 0 for none.
-        product: what multiplies two blocks, ``product(a, b.T, out=...)``.
+        product: Function that multiplies two blocks, ``product(a, b.T, out=...)``.
     """
 
     rows: torch.Tensor
@@ -47,13 +47,13 @@ class QuantizedFeatures:
 
 
 def _has(name: str) -> bool:
-    """Whether this processor has a feature, as far as this torch can tell."""
+    """Return whether torch reports this processor feature."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get(name, False))
 
 
 def formats() -> list[str]:
-    """The formats whose product is fast here, cheapest first."""
+    """Return the number formats with a fast product on this processor, fastest first."""
     found = ["float32"]
     if _has("avx512_bf16") or _has("amx_bf16"):
         found.insert(0, "bfloat16")
@@ -63,7 +63,7 @@ def formats() -> list[str]:
 
 
 def _convert(features: np.ndarray, name: str) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """Rows in the format, their scales (N,), and the length of what the format lost (N,)."""
+    """Return the converted rows, their scales (N,), and the norms of the errors (N,)."""
     num = len(features)
     scales, lost = np.ones(num, dtype=np.float32), np.zeros(num)
     if name == "float32":
@@ -85,17 +85,17 @@ def _convert(features: np.ndarray, name: str) -> tuple[torch.Tensor, np.ndarray,
 
 
 def quantize(features: np.ndarray, name: str | None = None) -> QuantizedFeatures:
-    """The features in the format ``name``, or in the cheapest that is fast and close enough.
+    """Quantize features to ``name``, or to the fastest format with a sufficient error bound.
 
     Args:
         features: (N, D) float32, rows of length 1 (to a thousandth).
-        name: "int8", "bfloat16" or "float32"; None chooses.
+        name: "int8", "bfloat16" or "float32"; None selects by processor and error bound.
     """
     names = [name] if name else formats()
     for candidate in names:
         rows, scales, lost = _convert(features, candidate)
         longest = 1.01 + lost.max()
-        # A float32 sum of D products, in any order and twice over for a split one.
+        # Error bound of a float32 sum of D products, in any order; doubled for a split sum.
         summing = 4.0 * features.shape[1] * 2.0**-24 * longest**2
         bound = longest * (lost + lost.max()) * 1.001 + summing + 1e-6
         if candidate != "int8" or name or bound.max() <= INT8_BOUND:
@@ -106,7 +106,7 @@ def quantize(features: np.ndarray, name: str | None = None) -> QuantizedFeatures
 
 
 class CandidateLists:
-    """For each image the candidates for its nearest (sign 1) or farthest (sign -1) images."""
+    """Candidates of each image for its nearest (sign 1) or farthest (sign -1) images."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class CandidateLists:
         )
 
     def finish(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Indices and similarities (N, wanted), and the rows (F,) that must be searched anew."""
+        """Return the indices and similarities (N, wanted), and the rows (F,) to search again."""
         indices, scores, trusted = self.kernels.finish(
             features, self.sign, *self.lists, self.wanted, self.quantized.precision, num_threads()
         )
@@ -150,8 +150,7 @@ class CandidateLists:
 
 
 def block_pairs(num: int, block_size: int, part: int = 0, parts: int = 1) -> list[tuple[int, int]]:
-    """Where the blocks on and above the diagonal begin, (row, column), or one of ``parts`` equal
-    shares of them."""
+    """Return the first (row, column) of each block of the upper triangle, or of a shard."""
     starts = range(0, num, block_size)
     pairs = [(row, column) for row in starts for column in range(row, num, block_size)]
     return pairs[part::parts]
@@ -164,7 +163,7 @@ def scan(
     part: int = 0,
     parts: int = 1,
 ) -> None:
-    """Form the blocks of :func:`block_pairs` once, and offer each to all lists."""
+    """Compute the blocks of :func:`block_pairs` once and offer each to all lists."""
     num, dtype = len(quantized.rows), quantized.rows.dtype
     kind = torch.int32 if dtype == torch.int8 else dtype
     whole = torch.empty((min(block_size, num), min(block_size, num)), dtype=kind)

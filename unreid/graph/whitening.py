@@ -1,10 +1,10 @@
-"""Evens out what each camera does to features: its mean and, beyond centring, its covariance.
+"""Per-camera whitening: removes the mean and reduces the covariance of each camera.
 
-Directions in which a camera's images vary most (light, background, pose) say little of who is
-on them. Each camera's centred features are multiplied by a power of its own covariance, shrunk
-towards that of all cameras: with power 1/2 this is whitening, with 0 centring alone. Aligning
-second moments is [0]'s idea, here for every camera towards a flatter spectrum, without labels.
-``benchmarks/merging_quality.py`` measures what it gains.
+Directions in which a camera's images vary most (light, background, pose) carry little identity
+information. Each camera's centred features are multiplied by a power of its own covariance, shrunk
+towards that of all cameras: with power 1/2 this is whitening, with 0 centring alone. Unlike
+[0], second moments are not aligned to a target domain but flattened for every camera, without
+labels. ``benchmarks/merging_quality.py`` measures the gain.
 
 [0] Sun, Feng, Saenko: Return of frustratingly easy domain adaptation (CORAL), 2016,
     https://arxiv.org/abs/1511.05547
@@ -30,27 +30,27 @@ def camera_transforms(
     floor: float = 0.1,
     mean_shrinkage: float = 16.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each camera, and the matrix that evens its spectrum out.
+    """Return the mean and the whitening matrix of each camera.
 
     S is the covariance of all features around their cameras' means, S_c that of camera c:
     T_c = (1 - floor) S'_c + floor trace(S'_c) / D, S'_c = (n_c S_c + kappa S) / (n_c + kappa)
-    with kappa = shrinkage * D, and the matrix is T_c^-power up to scale: symmetric, so a direction
-    means the same in every camera. A camera without an image has S.
+    with kappa = shrinkage * D, and the matrix is T_c^-power up to scale: symmetric, so the
+    axes stay comparable across cameras. A camera without an image has S.
 
     Args:
         features: (N, D) float.
-        camids: (N,) integer in 0..num_cameras-1; others raise.
+        camids: (N,) integer in 0..num_cameras-1; other values raise.
         num_cameras: M.
-        power: in [0, 1/2]; 0 is centring, 1/2 whitening.
-        shrinkage: images per channel whose weight equals the common covariance, >= 0.
-        floor: share of the mean eigenvalue that is added to each, in (0, 1].
-        mean_shrinkage: of :func:`unreid.graph.centering.camera_means`.
+        power: In [0, 1/2]; 0 is centring, 1/2 whitening.
+        shrinkage: Weight of the common covariance in images per channel, >= 0.
+        floor: Fraction of the mean eigenvalue added to each eigenvalue, in (0, 1].
+        mean_shrinkage: See :func:`unreid.graph.centering.camera_means`.
 
     Returns:
         (M, D) float32 means and (M, D, D) float32 matrices; identities where nothing varies.
 
     Raises:
-        ValueError: a value out of its range, or features that are not finite.
+        ValueError: A value out of its range, or features that are not finite.
     """
     check_number("power", power, 0, 0.5)
     check_number("shrinkage", shrinkage, 0)
@@ -60,7 +60,7 @@ def camera_transforms(
     sums = np.zeros((num_cameras, channels, channels))
     counts = np.bincount(camids, minlength=num_cameras)
     for camera in range(num_cameras):
-        # By camera: a double copy of all features at once may be gigabytes.
+        # Per camera, because a float64 copy of all features may take gigabytes.
         apart = features[camids == camera].astype(np.float64) - means[camera]
         sums[camera] = apart.T @ apart
     common = sums.sum(axis=0) / max(len(features), 1)
@@ -74,29 +74,29 @@ def camera_transforms(
 
 
 def _power(covariance: np.ndarray, power: float, floor: float) -> np.ndarray:
-    """A power of a covariance after its eigenvalues were drawn towards their mean."""
+    """Return a power of a covariance with eigenvalues shrunk towards their mean."""
     mean = float(np.trace(covariance)) / len(covariance)
-    if mean <= 1e-12 or power == 0:  # all images alike: nothing to even out
+    if mean <= 1e-12 or power == 0:  # identical images: nothing to whiten
         return np.eye(len(covariance))
     values, vectors = np.linalg.eigh(covariance)
     values = (1 - floor) * np.maximum(values, 0) + floor * mean
-    # Relative to the mean: the scale of the features says nothing, and unit rows forget it.
+    # Relative to the mean, because the result is normalised to unit rows.
     return (vectors * (values / mean) ** power) @ vectors.T
 
 
 def apply_transforms(
     features: np.ndarray, camids: np.ndarray, means: np.ndarray, matrices: np.ndarray
 ) -> np.ndarray:
-    """Unit rows of matrices[camera] @ (feature - means[camera]).
+    """Return unit rows of matrices[camera] @ (feature - means[camera]).
 
     Args:
         features: (N, D) float, unit rows.
         camids: (N,) integer, rows of ``means`` and ``matrices``.
-        means: (M, D); matrices: (M, D, D); both of :func:`camera_transforms`.
+        means: (M, D) of :func:`camera_transforms`.
+        matrices: (M, D, D) of :func:`camera_transforms`.
 
     Returns:
-        (N, D) float32, unit rows; a row that equals its mean stays as it was. The input is not
-        changed.
+        (N, D) float32, unit rows; a row equal to its mean is not changed, nor is the input.
     """
     evened = np.empty(features.shape, dtype=np.float32)
     for camera in np.unique(camids):
@@ -118,7 +118,7 @@ def whiten_cameras(
     floor: float = 0.1,
     mean_shrinkage: float = 16.0,
 ) -> np.ndarray:
-    """:func:`camera_transforms` of these very features, applied; see there."""
+    """Apply the :func:`camera_transforms` of the same features; see there for the arguments."""
     means, matrices = camera_transforms(
         features, camids, int(camids.max()) + 1, power=power, shrinkage=shrinkage, floor=floor,
         mean_shrinkage=mean_shrinkage,

@@ -1,16 +1,16 @@
-"""Compiled kernels, chosen by what the processor has, and numpy implementations beside them.
+"""Compiled kernels in variants for the processor, and numpy reference implementations.
 
 Every kernel is compiled in up to three variants: ``baseline`` for any processor (the modules
-``unreid.kernels.NAME``), ``avx2`` and ``avx512`` (``unreid.kernels.VARIANT.NAME``). The best one
-that the processor supports and that was built is used. A kernel also has a reference
-implementation in numpy with the same functions, which is used where nothing was compiled.
+``unreid.kernels.NAME``), ``avx2`` and ``avx512`` (``unreid.kernels.VARIANT.NAME``). The best
+built variant that the processor supports is used. A kernel also has a reference implementation in
+numpy with the same functions, which is used when nothing was compiled.
 
 Environment variables:
     UNREID_KERNELS: ``baseline``, ``avx2`` or ``avx512``: the best variant that may be used.
     UNREID_PURE_PYTHON: ``1`` uses the numpy implementations.
 
-The kernels contain no VNNI or BF16 instruction: such products are torch's, and
-``unreid.graph.triangle`` chooses among them by what the processor has.
+The kernels contain no VNNI or BF16 instructions: torch computes such products, and
+``unreid.graph.triangle`` selects one that the processor supports.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 
 from unreid.checks import check_choice
 
-#: From the slowest, which every processor can run.
+#: Slowest first; every processor can run the first.
 VARIANTS = ("baseline", "avx2", "avx512")
 
 
@@ -44,16 +44,16 @@ def supported_variants() -> tuple[str, ...]:
 
 
 def kernel(name: str) -> ModuleType | None:
-    """Return a compiled kernel, or None when its numpy implementation is to be used.
+    """Return a compiled kernel, or None to use its numpy implementation.
 
     Args:
-        name: Such as ``knn``.
+        name: Name of the kernel, such as ``knn``.
 
     Returns:
-        The module of the best variant that was built, at most that of ``UNREID_KERNELS``.
+        The module of the best built variant, at most ``UNREID_KERNELS``.
 
     Raises:
-        ValueError: ``UNREID_KERNELS`` is no variant.
+        ValueError: ``UNREID_KERNELS`` is not a variant.
         RuntimeError: ``UNREID_KERNELS`` is a variant that this processor cannot run.
     """
     if os.environ.get("UNREID_PURE_PYTHON", "") not in ("", "0"):
@@ -72,7 +72,7 @@ def variant_of(module: ModuleType) -> str:
 
 
 def _allowed(forced: str) -> tuple[str, ...]:
-    """The variants that may be loaded, slowest first."""
+    """Return the variants that may be loaded, slowest first."""
     supported = supported_variants()
     if not forced:
         return supported
@@ -87,7 +87,7 @@ def _allowed(forced: str) -> tuple[str, ...]:
 
 @functools.cache
 def _load(variant: str, name: str) -> ModuleType | None:
-    """A variant of a kernel, or None where it was not built."""
+    """Import a variant of a kernel; return None if it was not built."""
     folder = "" if variant == VARIANTS[0] else f"{variant}."
     try:
         return importlib.import_module(f"unreid.kernels.{folder}{name}")
@@ -96,14 +96,14 @@ def _load(variant: str, name: str) -> ModuleType | None:
 
 
 def num_threads() -> int:
-    """Threads a kernel may use: torch's number, so that one setting rules both."""
+    """Return the number of threads of a kernel, which is torch's."""
     return max(1, torch.get_num_threads())
 
 
 def zero_copy(array: np.ndarray) -> torch.Tensor:
     """Return a zero-copy view of an array as a tensor, for reading only.
 
-    torch warns of arrays that are read-only, as a bank's features are; the caller does not write.
+    torch's warning about read-only arrays is suppressed; the caller must not write to the tensor.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -1,5 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Edges of a merge pass that skips absorbed clusters; reference implementation: absorption_reference.py.
+"""Edges of a merge pass that skips absorbed clusters.
+
+The reference implementation is absorption_reference.py.
 
 Notation: C clusters, E edges.
 """

@@ -15,7 +15,7 @@ def offer(
     time: np.ndarray,
     absorber: np.ndarray,
 ) -> None:
-    """Update in place by which edge each cluster is absorbed.
+    """Update in place which edge absorbs each cluster.
 
     Cluster j is absorbed by the smallest edge (value, i, j), i < j, whose i is not absorbed
     before. So the edges into i must be offered before those out of i.

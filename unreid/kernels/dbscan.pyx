@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""DBSCAN over the rows of a sparse symmetric distance, without a copy of it.
+"""DBSCAN over the rows of a sparse symmetric distance, without a copy.
 
 Notation: N images, E entries.
 """
@@ -12,7 +12,7 @@ ctypedef fused real:
 
 
 cdef int _root(int *parent, int i) noexcept nogil:
-    """The root of i, halving the path on the way."""
+    """Return the root of i; halve the path."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -20,7 +20,7 @@ cdef int _root(int *parent, int i) noexcept nogil:
 
 
 cdef void _join(int *parent, int i, int j) noexcept nogil:
-    """One tree of two; the smaller index is the root, whatever the order of joining."""
+    """Join two trees; the smaller index becomes the root."""
     i = _root(parent, i)
     j = _root(parent, j)
     if i < j:
@@ -31,13 +31,13 @@ cdef void _join(int *parent, int i, int j) noexcept nogil:
 
 def label(const long long[::1] indptr, const int[::1] columns, const real[::1] values, double eps,
           Py_ssize_t min_samples):
-    """Labels (N,) int64 in the order of each cluster's first core, -1 for noise.
+    """Return the labels (N,) int64 in the order of each cluster's first core, -1 for noise.
 
     Args:
-        indptr, columns, values: CSR (N, N), symmetric; an image is within reach of itself
-            whether its diagonal is stored or not.
-        eps: largest distance within reach, compared in the type of ``values``.
-        min_samples: images within reach, itself among them, that make a core.
+        indptr, columns, values: CSR (N, N), symmetric; the diagonal is 0 whether it
+            is stored or not.
+        eps: Largest distance of neighbours, compared in the dtype of ``values``.
+        min_samples: Neighbours, the image itself included, of a core image.
     """
     cdef Py_ssize_t num = indptr.shape[0] - 1, i, e, near
     cdef real limit = <real> eps

@@ -13,13 +13,13 @@ from scipy.sparse.csgraph import connected_components
 def label(
     indptr: np.ndarray, columns: np.ndarray, values: np.ndarray, eps: float, min_samples: int
 ) -> np.ndarray:
-    """Labels (N,) int64 in the order of each cluster's first core, -1 for noise.
+    """Return the labels (N,) int64 in the order of each cluster's first core, -1 for noise.
 
     Args:
-        indptr, columns, values: CSR (N, N), symmetric; an image is within reach of itself
-            whether its diagonal is stored or not.
-        eps: largest distance within reach, compared in the type of ``values``.
-        min_samples: images within reach, itself among them, that make a core.
+        indptr, columns, values: CSR (N, N), symmetric; the diagonal is 0 whether it
+            is stored or not.
+        eps: Largest distance of neighbours, compared in the dtype of ``values``.
+        min_samples: Neighbours, the image itself included, of a core image.
     """
     num = len(indptr) - 1
     rows = np.repeat(np.arange(num, dtype=np.int32), np.diff(indptr))

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """k-reciprocal sets, query expansion and sparse Jaccard distances, a row at a time.
 
-Each thread owns a few arrays of N numbers; nothing is N x N. Sums of minima are taken in whole
-units of 2^-30, so that no order of summing, and so no number of threads, changes a bit.
+Each thread owns a few arrays of N numbers; nothing is N x N. Minima are summed in
+units of 2^-30, so that the result does not depend on the order or the number of threads.
 
 Notation: N images, K neighbours, E entries of a sparse matrix, T threads.
 """
@@ -33,7 +33,7 @@ cdef double UNITS = 1073741824.0  # 2^30
 
 
 cdef void _sort(int *values, Py_ssize_t n) noexcept nogil:
-    """Ascending, in place (Shell's, with Ciura's gaps)."""
+    """Sort ascending in place (Shell sort with Ciura's gaps)."""
     cdef int gaps[8]
     cdef Py_ssize_t g, i, j, gap
     cdef int value
@@ -51,7 +51,7 @@ cdef void _sort(int *values, Py_ssize_t n) noexcept nogil:
 
 cdef Py_ssize_t _mutual(const int *indices, Py_ssize_t stride, Py_ssize_t width, Py_ssize_t row,
                         int *out) noexcept nogil:
-    """Those of the row's first ``width`` neighbours that have the row among theirs."""
+    """Write the k-reciprocal neighbours of a row, k = ``width``; return their number."""
     cdef Py_ssize_t c, l, n = 0
     cdef const int *theirs
     cdef int found
@@ -69,7 +69,7 @@ cdef Py_ssize_t _mutual(const int *indices, Py_ssize_t stride, Py_ssize_t width,
 cdef Py_ssize_t _union(Py_ssize_t row, const int *full, const int *full_count, Py_ssize_t width,
                        const int *half, const int *half_count, Py_ssize_t half_width,
                        int *member, int *seen, int *out) noexcept nogil:
-    """The expanded set of a row into ``out`` (unless NULL); its size."""
+    """Write the expanded set of a row to ``out`` (unless NULL); return its size."""
     cdef Py_ssize_t c, l, n = 0, size
     cdef int candidate, stamp = <int> row + 1, shared
     cdef const int *theirs
@@ -99,7 +99,7 @@ cdef Py_ssize_t _union(Py_ssize_t row, const int *full, const int *full_count, P
 
 
 def expand(const int[:, ::1] indices, Py_ssize_t width, Py_ssize_t half_width, int threads=1):
-    """k-reciprocal sets, widened by the halves that lie in them to more than two thirds.
+    """Return expanded k-reciprocal sets: half sets with more than two thirds inside are joined.
 
     Args:
         indices: (N, K) int32 neighbours, self first.
@@ -139,7 +139,7 @@ def expand(const int[:, ::1] indices, Py_ssize_t width, Py_ssize_t half_width, i
 
 cdef Py_ssize_t _gather(Py_ssize_t row, const long long *indptr, const int *columns,
                         const int *neighbours, Py_ssize_t k2, int *seen, int *out) noexcept nogil:
-    """The columns of the rows of a row's neighbours into ``out`` (unless NULL); how many."""
+    """Write the columns of a row's neighbours to ``out`` (unless NULL); return their number."""
     cdef Py_ssize_t e, l, n = 0
     cdef int stamp = <int> row + 1, who
     for l in range(k2):
@@ -156,7 +156,7 @@ cdef Py_ssize_t _gather(Py_ssize_t row, const long long *indptr, const int *colu
 cdef void _average(Py_ssize_t row, const long long *indptr, const int *columns,
                    const float *values, const int *neighbours, Py_ssize_t k2, double *total,
                    const int *wanted, Py_ssize_t n, float *out) noexcept nogil:
-    """The mean over the neighbours' rows at the sorted columns ``wanted``."""
+    """Compute the mean over the neighbours' rows at the sorted columns ``wanted``."""
     cdef Py_ssize_t e, l
     cdef int who
     for l in range(k2):
@@ -222,7 +222,7 @@ cdef struct Buffer:
 
 
 cdef int _make_room(Buffer *buffer, Py_ssize_t wanted) noexcept nogil:
-    """Grow a thread's buffer by halves; 0 when there is no memory."""
+    """Grow a thread's buffer by half; return 0 without memory."""
     cdef Py_ssize_t room = max(buffer.size + wanted, buffer.room + buffer.room // 2)
     cdef int *columns
     cdef float *values
@@ -243,7 +243,7 @@ cdef int _make_room(Buffer *buffer, Py_ssize_t wanted) noexcept nogil:
 
 cdef inline Py_ssize_t _first_from(const int *rows, Py_ssize_t low, Py_ssize_t high,
                                    int least) noexcept nogil:
-    """Where the sorted rows[low:high] reach ``least``."""
+    """Return the first position in the sorted rows[low:high] with a value >= ``least``."""
     cdef Py_ssize_t middle
     while low < high:
         middle = (low + high) // 2
@@ -256,7 +256,7 @@ cdef inline Py_ssize_t _first_from(const int *rows, Py_ssize_t low, Py_ssize_t h
 
 cdef Py_ssize_t _share(const Inverted *sets, Py_ssize_t row, int least, unit *shared,
                        int *touched) noexcept nogil:
-    """Add up the row's minima with every row from ``least`` on; how many rows it meets."""
+    """Sum the minima of a row with every row from ``least`` on; return the number of rows."""
     cdef Py_ssize_t e, l, stop, n = 0
     cdef const int *rows = sets.rows
     cdef const unit *amounts = sets.row_amounts
@@ -277,7 +277,7 @@ cdef Py_ssize_t _share(const Inverted *sets, Py_ssize_t row, int least, unit *sh
 
 cdef Py_ssize_t _distances(const Inverted *sets, Py_ssize_t row, int least, unit *shared,
                            int *touched, word *bits, Buffer *buffer) noexcept nogil:
-    """Append the row's kept distances from column ``least`` on to the buffer; how many."""
+    """Append the kept distances of a row from column ``least`` on; return their number."""
     cdef Py_ssize_t l, w, kept, n = _share(sets, row, least, shared, touched)
     cdef int who
     cdef int *columns
@@ -338,7 +338,7 @@ cdef void _assemble(Py_ssize_t num_rows, bint mirror, Buffer *buffers, const int
 
 cdef void _count(Py_ssize_t num_rows, bint mirror, Buffer *buffers, const int *owner,
                  const long long *offset, const long long *count, long long *out) noexcept nogil:
-    """Entries of each row of the result."""
+    """Count the entries of each row of the result."""
     cdef Py_ssize_t i, e
     cdef const int *theirs
     for i in range(num_rows):
@@ -350,7 +350,7 @@ cdef void _count(Py_ssize_t num_rows, bint mirror, Buffer *buffers, const int *o
 
 
 def _invert(const long long[::1] indptr, const int[::1] columns, const unit[::1] amounts):
-    """The transpose: starts (N + 1,), rows (E,) sorted within a column, amounts (E,)."""
+    """Return the transpose: starts (N + 1,), rows (E,) sorted within a column, amounts (E,)."""
     cdef Py_ssize_t num = indptr.shape[0] - 1, i, e
     starts = np.zeros(num + 1, dtype=np.int64)
     np.cumsum(np.bincount(columns, minlength=num), out=starts[1:])
@@ -371,14 +371,14 @@ def _invert(const long long[::1] indptr, const int[::1] columns, const unit[::1]
 def jaccard_rows(const long long[::1] indptr, const int[::1] columns, const float[::1] values,
                  Py_ssize_t num_rows, Py_ssize_t first_column, double max_distance,
                  int threads=1):
-    """Jaccard distances of rows that sum to one: 1 - s / (2 - s), s the sum of the minima.
+    """Return Jaccard distances 1 - s / (2 - s) of rows that sum to one; s sums the minima.
 
     Args:
         indptr, columns, values: CSR (N, N) with sorted columns, no row empty; values float32,
             > 0 and at most 1.
-        num_rows: rows wanted, from 0.
-        first_column: columns before it are left out.
-        max_distance: entries above it are left out, and so are those of exactly 1.
+        num_rows: Rows to compute, from 0.
+        first_column: Smaller columns are left out.
+        max_distance: Larger entries are left out, and so are those of exactly 1.
         threads: OpenMP threads; the result does not depend on it.
 
     Returns:

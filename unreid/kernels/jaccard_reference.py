@@ -8,14 +8,14 @@ from __future__ import annotations
 import numpy as np
 from scipy import sparse
 
-#: Sums of minima are taken in whole parts of this, so that they are exact.
+#: Minima are summed in integer multiples of 1 / UNITS, so that sums are exact.
 UNITS = 2.0**30
 
 Csr = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _links(indices: np.ndarray, width: int) -> sparse.csr_array:
-    """(N, N) int32 ones at the first ``width`` neighbours of each row."""
+    """Return (N, N) int32 ones at the first ``width`` neighbours of each row."""
     num, width = len(indices), min(width, indices.shape[1])
     columns = indices[:, :width].reshape(-1)
     ones = np.ones(len(columns), dtype=np.int32)
@@ -25,12 +25,12 @@ def _links(indices: np.ndarray, width: int) -> sparse.csr_array:
 def expand(
     indices: np.ndarray, width: int, half_width: int, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
-    """k-reciprocal sets, widened by the halves that lie in them to more than two thirds.
+    """Return expanded k-reciprocal sets: half sets with more than two thirds inside are joined.
 
     Args:
         indices: (N, K) int32 neighbours, self first.
-        width, half_width: columns that make the set and the half set (clipped to K).
-        threads: ignored here.
+        width, half_width: Columns of the set and the half set (clipped to K).
+        threads: Not used.
 
     Returns:
         indptr (N + 1,) int64 and sorted columns (E,) int32.
@@ -61,7 +61,7 @@ def mean_rows(
     Args:
         indptr, columns, values: CSR (N, N), values float32.
         neighbours: (N, k2) int32.
-        threads: ignored here.
+        threads: Not used.
 
     Returns:
         CSR with sorted columns: indptr (N + 1,) int64, columns int32, values float32.
@@ -86,14 +86,14 @@ def jaccard_rows(
     max_distance: float,
     threads: int = 1,
 ) -> Csr:
-    """Jaccard distances of rows that sum to one: 1 - s / (2 - s), s the sum of the minima.
+    """Return Jaccard distances 1 - s / (2 - s) of rows that sum to one; s sums the minima.
 
     Args:
         indptr, columns, values: CSR (N, N) with sorted columns; values >= 0 float32.
-        num_rows: rows wanted, from 0.
-        first_column: columns before it are left out.
-        max_distance: entries above it are left out, and so are those of exactly 1.
-        threads: ignored here.
+        num_rows: Rows to compute, from 0.
+        first_column: Smaller columns are left out.
+        max_distance: Larger entries are left out, and so are those of exactly 1.
+        threads: Not used.
 
     Returns:
         CSR of shape (num_rows, N) with sorted columns and 0 on the diagonal.
@@ -109,7 +109,7 @@ def jaccard_rows(
         who = np.concatenate([inverted.indices[s] for s in lists])
         minima = [np.minimum(v, inverted.data[s]) for v, s in zip(amounts[mine], lists)]
         found, place = np.unique(who, return_inverse=True)
-        # Whole numbers far below 2^53: exact in double, in any order.
+        # Integers far below 2^53: exact in float64, in any order.
         shared = np.bincount(place, np.concatenate(minima), len(found)) / UNITS
         distance = np.maximum(0.0, (1.0 - shared / (2.0 - shared)).astype(np.float32))
         distance[found == i] = 0.0

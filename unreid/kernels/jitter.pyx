@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Brightness, contrast, saturation and hue of a batch of small images, each in its own order.
+"""Colour jitter of a batch: brightness, contrast, saturation and hue, each image in its own order.
 
 Notation: B images, P pixels of each.
 """
@@ -8,8 +8,8 @@ from libc.math cimport floorf
 
 import numpy as np
 
-# gcc keeps a choice between two floats a branch, for fear of a trap that nobody has set, and a loop
-# with a branch does not run in lanes: four times the time for hue. The values are the same.
+# Without this option gcc compiles a choice between two floats to a branch, because floating-point
+# traps might be enabled. The loop is then not vectorised, and hue takes four times as long.
 cdef extern from *:
     """
     #if defined(__GNUC__) && !defined(__clang__)
@@ -24,7 +24,7 @@ cdef inline float _bounded(float value) noexcept nogil:
 
 
 cdef inline float _wave(float k) noexcept nogil:
-    """How far a channel is below the value, 0 to 1, at ``k`` sixths of a turn."""
+    """Return how far a channel is below the value, 0 to 1, at ``k`` sixths of a turn."""
     k = k - 6 * floorf(k * <float>(1.0 / 6.0))
     cdef float rest = 4 - k
     k = k if k < rest else rest
@@ -34,7 +34,7 @@ cdef inline float _wave(float k) noexcept nogil:
 
 cdef void _blend_plain(float *r, float *g, float *b, float factor, float other,
                        Py_ssize_t num) noexcept nogil:
-    """Towards one grey: 0 for brightness, the mean for contrast."""
+    """Blend with one grey: 0 for brightness, the mean for contrast."""
     cdef Py_ssize_t p
     cdef float rest = (1 - factor) * other
     for p in range(num):
@@ -44,7 +44,7 @@ cdef void _blend_plain(float *r, float *g, float *b, float factor, float other,
 
 
 cdef void _blend_grey(float *r, float *g, float *b, float factor, Py_ssize_t num) noexcept nogil:
-    """Towards the grey of each pixel: saturation."""
+    """Blend with the grey of each pixel: saturation."""
     cdef Py_ssize_t p
     cdef float grey
     for p in range(num):
@@ -55,7 +55,7 @@ cdef void _blend_grey(float *r, float *g, float *b, float factor, Py_ssize_t num
 
 
 cdef void _turn_hue(float *r, float *g, float *b, float turns, Py_ssize_t num) noexcept nogil:
-    """Around the circle of colours, value and saturation kept."""
+    """Shift the hue; value and saturation do not change."""
     cdef Py_ssize_t p
     cdef float high, low, chroma, inverse, sixths, of_red, of_green, red, green, blue
     cdef float shift = 6 * turns
@@ -67,7 +67,7 @@ cdef void _turn_hue(float *r, float *g, float *b, float turns, Py_ssize_t num) n
         low = low if low < blue else blue
         chroma = high - low
         inverse = 1 / (chroma if chroma > <float>1e-6 else <float>1e-6)
-        # All three, and then one of them: a branch would keep the loop from running in lanes.
+        # All three are computed and one is chosen: a branch would prevent vectorisation.
         of_red = (green - blue) * inverse
         of_green = 2 + (blue - red) * inverse
         sixths = 4 + (red - green) * inverse
@@ -91,7 +91,7 @@ cdef float _mean_grey(const float *planes, Py_ssize_t num) noexcept nogil:
 
 cdef void _apply(float *planes, Py_ssize_t num, const long long *order, const float *factors,
                  Py_ssize_t first, Py_ssize_t last, float mean) noexcept nogil:
-    """Steps ``first`` to ``last`` of the order, block by block, so that a block stays close."""
+    """Apply steps ``first`` to ``last`` block by block, so that a block stays in cache."""
     cdef Py_ssize_t start, count, step
     cdef float *r
     cdef float *g
@@ -122,7 +122,7 @@ cdef void _one(const unsigned char *pixels, unsigned char *out, float *planes, P
         if order[step] == 1:
             contrast = step
     _apply(planes, num, order, factors, 0, contrast, 0)
-    if contrast < 4:  # its mean is that of the image as it is by then
+    if contrast < 4:  # the mean of the image after the earlier steps
         mean = _mean_grey(planes, num)
         _apply(planes, num, order, factors, contrast, 4, mean)
     for p in range(num):
@@ -133,14 +133,14 @@ cdef void _one(const unsigned char *pixels, unsigned char *out, float *planes, P
 
 def color_jitter(const unsigned char[:, :, ::1] pixels, const long long[:, ::1] orders,
                  const float[:, ::1] factors):
-    """Each image after its own steps: float32 between the steps, rounded once at the end.
+    """Return the images after colour jitter, in float32 with one rounding at the end.
 
     Args:
         pixels: (B, P, 3) uint8 RGB.
-        orders: (B, 4) int64, which step comes when: 0 brightness, 1 contrast, 2 saturation,
+        orders: (B, 4) int64, the steps in order: 0 brightness, 1 contrast, 2 saturation,
             3 hue, each at most once; -1 is none.
-        factors: (B, 4) float32: of brightness, contrast and saturation, 1 changes nothing; of hue
-            turns of the circle, 0 changes nothing.
+        factors: (B, 4) float32 factors of brightness, contrast and saturation (1: identity), and the
+            hue shift in turns (0: identity).
 
     Returns:
         (B, P, 3) uint8.

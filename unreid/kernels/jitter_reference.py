@@ -11,14 +11,14 @@ _GREY = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def color_jitter(pixels: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Each image after its own steps: float32 between the steps, rounded once at the end.
+    """Return the images after colour jitter, in float32 with one rounding at the end.
 
     Args:
         pixels: (B, P, 3) uint8 RGB.
-        orders: (B, 4) int64, which step comes when: 0 brightness, 1 contrast, 2 saturation,
+        orders: (B, 4) int64, the steps in order: 0 brightness, 1 contrast, 2 saturation,
             3 hue, each at most once; -1 is none.
-        factors: (B, 4) float32: of brightness, contrast and saturation, 1 changes nothing; of hue
-            turns of the circle, 0 changes nothing.
+        factors: (B, 4) float32: factors of brightness, contrast and saturation (1: identity), and
+            the hue shift in turns (0: identity).
 
     Returns:
         (B, P, 3) uint8.
@@ -42,7 +42,7 @@ def color_jitter(pixels: np.ndarray, orders: np.ndarray, factors: np.ndarray) ->
 
 
 def _turned(planes: np.ndarray, turns: np.float32) -> np.ndarray:
-    """Around the circle of colours, value and saturation kept."""
+    """Return the planes with a shifted hue; value and saturation do not change."""
     red, green, blue = planes
     high = planes.max(axis=0)
     chroma = high - planes.min(axis=0)

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Candidate lists fed by blocks of a quantized product, and inner products summed in double.
+"""Candidate lists from blocks of a quantized product, and inner products summed in double.
 
-A quantized value a of a similarity s carries a bound: |a - s| <= slack / 2 + (what its format
-rounds). A list keeps everyone who may still be among the ``wanted`` best: all within twice the
+A quantized value a of a similarity s has the error bound |a - s| <= slack / 2 + (what its format
+rounds). A list keeps all entries that may be among the ``wanted`` best: all within twice the
 bound of the ``wanted``-th best quantized value seen so far. ``finish`` scores these exactly.
 
 Notation: N images, D channels, P pairs, M capacity of a list.
@@ -94,7 +94,7 @@ cdef inline float _number(quantized bits) noexcept nogil:
 
 
 cdef float _largest(float *values, int n, int rank) noexcept nogil:
-    """The ``rank``-th largest of n values (rank from 1); reorders them."""
+    """Return the ``rank``-th largest of n values (rank from 1); reorders them."""
     cdef int low = 0, high = n - 1, left, right, target = rank - 1
     cdef float pivot, swap
     while low < high:
@@ -122,7 +122,7 @@ cdef float _largest(float *values, int n, int rank) noexcept nogil:
 
 
 cdef inline double _rounded(double value, int precision) noexcept nogil:
-    """Half a unit in the last place of a number of ``precision`` bits (0: exact)."""
+    """Return half a unit in the last place of a number of ``precision`` bits (0: exact)."""
     cdef int exponent = 0
     if precision == 0:
         return 0.0
@@ -131,7 +131,7 @@ cdef inline double _rounded(double value, int precision) noexcept nogil:
 
 
 cdef void _prune(Lists *lists, Py_ssize_t row) noexcept nogil:
-    """Raise the row's threshold to what its list proves, and drop what falls below."""
+    """Raise the threshold of a row by its list, and remove entries below it."""
     cdef int n = lists.count[row], kept = 0, c
     cdef int *index = lists.index + row * lists.capacity
     cdef float *value = lists.value + row * lists.capacity
@@ -146,7 +146,7 @@ cdef void _prune(Lists *lists, Py_ssize_t row) noexcept nogil:
         scratch[c] = value[c]
     best = _largest(scratch, n, lists.wanted)
     free(scratch)
-    # Whoever is kept is nearer to ``best`` than the reach, so rounds no coarser than there.
+    # Kept entries differ from ``best`` by less than the bound, so their rounding is no coarser.
     reach = lists.slack[row] + 2.0 * _rounded(fabs(best) + 2.0 * lists.slack[row],
                                               lists.precision)
     lists.threshold[row] = <float> (best - reach - 1e-6)
@@ -156,7 +156,7 @@ cdef void _prune(Lists *lists, Py_ssize_t row) noexcept nogil:
             index[kept] = index[c]
             kept += 1
     lists.count[row] = kept
-    # A fresh threshold saves more offers than the selection costs: do not wait for a full list.
+    # A new threshold saves more offers than the selection costs, so lists are pruned early.
     lists.room[row] = min(lists.capacity, kept + lists.wanted // 2 + 16)
 
 
@@ -165,7 +165,7 @@ cdef void _push(Lists *lists, Py_ssize_t row, int column, float value) noexcept 
     if n >= lists.room[row]:
         _prune(lists, row)
         n = lists.count[row]
-        if n == lists.capacity:  # too many ties for a list: the caller starts over
+        if n == lists.capacity:  # too many ties for a list: the caller searches again
             lists.count[row] = -1
             lists.threshold[row] = INFINITY
             return
@@ -241,8 +241,8 @@ def offer(quantized[:, ::1] block, Py_ssize_t row0, Py_ssize_t column0, float[::
         scale: (N,) float32; the quantized value is ``sign * scale[i] * scale[j] * block``.
         index, value: (N, M) the lists; count: (N,) their lengths, -1 where one overflowed;
             room: (N,) the lengths at which they are pruned next, > wanted and <= M at first.
-        threshold: (N,) what a value must reach; slack: (N,) twice the bound of a value's error.
-        wanted: how many best are asked for, itself not counted.
+        threshold: (N,) smallest value to keep; slack: (N,) twice the bound of a value's error.
+        wanted: Number of best entries, the image itself not counted.
         precision: bits of the format that ``block`` was rounded to, 0 for none.
         threads: OpenMP threads; the lists do not depend on it.
     """
@@ -266,7 +266,7 @@ def offer(quantized[:, ::1] block, Py_ssize_t row0, Py_ssize_t column0, float[::
 
 cdef int _finish_row(const float *features, Py_ssize_t channels, Py_ssize_t row, float sign,
                      Lists *lists, int *out_index, float *out_value) noexcept nogil:
-    """Score a row's list exactly and sort its best; 0 when the list cannot be trusted."""
+    """Score a list exactly and sort its best; return 0 if the list is not valid."""
     cdef int n, c, p, l, filled = 0
     cdef int four[4]
     cdef double products[4]
@@ -309,12 +309,12 @@ cdef int _finish_row(const float *features, Py_ssize_t channels, Py_ssize_t row,
 def finish(const float[:, ::1] features, float sign, int[:, ::1] index, float[:, ::1] value,
            int[::1] count, int[::1] room, float[::1] threshold, float[::1] slack, int wanted,
            int precision, int threads):
-    """The ``wanted`` best of each list by exact value, descending, ties by index.
+    """Return the ``wanted`` best of each list by exact value, descending, ties by index.
 
     Returns:
         indices (N, wanted) int32, ``sign`` times the similarities (N, wanted) float32, and
-        (N,) int32: 0 where a list overflowed or a quantized value broke its bound, so that the row
-        has to be searched in another way.
+        (N,) int32: 0 where a list overflowed or a quantized value exceeded its bound, so that the row
+        must be searched again.
     """
     cdef Py_ssize_t i, num = features.shape[0], channels = features.shape[1]
     cdef Lists lists
@@ -338,7 +338,7 @@ def finish(const float[:, ::1] features, float sign, int[:, ::1] index, float[:,
 
 def pair_products(const float[:, ::1] left, const float[:, ::1] right, rows, columns,
                   int threads=1):
-    """Inner products of ``left[rows[p]]`` and ``right[columns[p]]``, summed in double.
+    """Return the inner products of ``left[rows[p]]`` and ``right[columns[p]]``, summed in double.
 
     Args:
         left, right: (N, D), (N', D) float32.

@@ -16,15 +16,15 @@ LANES = 16
 def pair_products(
     left: np.ndarray, right: np.ndarray, rows: np.ndarray, columns: np.ndarray, threads: int = 1
 ) -> np.ndarray:
-    """Inner products of ``left[rows[p]]`` and ``right[columns[p]]``, summed in double.
+    """Return the inner products of ``left[rows[p]]`` and ``right[columns[p]]``, summed in double.
 
     Args:
         left, right: (N, D), (N', D) float32.
         rows, columns: (P,) integers.
-        threads: ignored here.
+        threads: Not used.
 
     Returns:
-        (P,) float32, to the bit those of the kernel: the same sixteen lanes in the same order.
+        (P,) float32, bit-identical to the kernel: sixteen lanes in the same order.
     """
     products = np.empty(len(rows), dtype=np.float32)
     padding = ((0, 0), (0, -left.shape[1] % LANES))

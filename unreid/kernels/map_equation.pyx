@@ -1,5 +1,7 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""One round of greedy moves of the two-level map equation; the reference implementation is map_equation_reference.py.
+"""One round of greedy moves of the two-level map equation.
+
+The reference implementation is map_equation_reference.py.
 
 Notation: n nodes of a level, m links of its symmetrised graph.
 """
@@ -14,7 +16,7 @@ cdef inline double plogp(double x) noexcept nogil:
 
 
 cdef inline double between(double enter, double exit_, double flow) noexcept nogil:
-    """What one module adds to the codelength, the sum of all enter rates apart."""
+    """Return the terms of one module in the codelength, without the sum of all enter rates."""
     return plogp(exit_ + flow) - plogp(enter) - plogp(exit_)
 
 
@@ -59,10 +61,10 @@ def move_nodes(
                     candidates[touched] = b
                     touched += 1
                 shared[b] += weights[e]
-            if members[a] > 1:  # leaving for a module of one's own is a candidate too
+            if members[a] > 1:  # a new module of its own is a candidate too
                 candidates[touched] = empty[empties - 1]
                 touched += 1
-            # The module that is left behind: internal links of the node become its borders.
+            # Internal links of the node become boundary links of its old module.
             x = shared[a]
             if members[a] > 1:
                 en = module_enter[a] - enter[i] + x

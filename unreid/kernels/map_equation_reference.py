@@ -15,12 +15,12 @@ import numpy as np
 
 
 def plogp(x: float) -> float:
-    """x log2 x, and 0 where rounding left nothing or less."""
+    """Return x log2 x, and 0 for x <= 0."""
     return x * log2(x) if x > 0 else 0.0
 
 
 def between(enter: float, leave: float, flow: float) -> float:
-    """What one module adds to the codelength, the sum of all enter rates apart."""
+    """Return the terms of one module in the codelength, without the sum of all enter rates."""
     return plogp(leave + flow) - plogp(enter) - plogp(leave)
 
 
@@ -55,7 +55,7 @@ def move_nodes(
         modules: (n,) int32, changed in place, as are the next five.
         members: (n,) int32, nodes in each module.
         module_flow, module_enter, module_exit: (n,) float64 rates of each module.
-        active: (n,) uint8, nodes worth visiting.
+        active: (n,) uint8, nodes to visit.
         total_enter: the sum of ``module_enter``.
         threshold: the smallest gain, in bits, that is worth a move.
 

@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Merging clusters: exact distances, nearest-neighbour lists that outlive merges, forests.
+"""Merging clusters: exact distances, nearest-neighbour lists that stay valid after merges, forests.
 
 The functions have reference implementations in merging_reference.py. ``Lists`` has none: without it the same tree is
 built one merge at a time (unreid.clustering.greedy).
@@ -14,7 +14,7 @@ from libc.math cimport INFINITY
 
 
 cdef inline double apart(const double* a, const double* b, Py_ssize_t n) noexcept nogil:
-    """||a - b||^2 in eight running sums, so in one order whatever the thread; symmetric."""
+    """Return ||a - b||^2 in eight sums of fixed order; symmetric in a and b."""
     cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0, rest = 0
     cdef double d0, d1, d2, d3, d4, d5, d6, d7
     cdef Py_ssize_t i = 0, whole = n - n % 8
@@ -44,7 +44,7 @@ cdef inline double apart(const double* a, const double* b, Py_ssize_t n) noexcep
 
 
 cdef inline int few(Py_ssize_t work, int num_threads) noexcept nogil:
-    """One thread for what takes less time than waking another."""
+    """Return 1 for work that is too small for several threads, else ``num_threads``."""
     return num_threads if work > 100000 else 1
 
 
@@ -135,7 +135,7 @@ def spanning(const long long[::1] low, const long long[::1] high, Py_ssize_t cou
 
 
 cdef class Lists:
-    """Of each cluster the nearest others: distances or bounds of them, and a bound for the rest.
+    """Nearest other clusters of each cluster: distances or bounds, and a bound for the rest.
 
     D(i, j) = e + part_i + part_j with part = per_mean SSE / n + per_sse SSE + per_size n, or,
     if ``ward`` > 0, ward n_i n_j / (n_i + n_j) e. All arrays belong to the caller.
@@ -268,7 +268,7 @@ cdef class Lists:
                                 limit = self.worst[i]
 
     def seal(self, const int[::1] rows, Py_ssize_t num_others):
-        """What was not kept lies at or above the worst entry kept, unless all were."""
+        """Set the bound of entries that were not kept to the worst kept entry."""
         cdef Py_ssize_t r
         cdef int i
         for r in range(rows.shape[0]):
@@ -278,7 +278,7 @@ cdef class Lists:
             self.bound_high[i] = -1
 
     cdef void tidy(self, int i) noexcept nogil:
-        """Follow merges: entries become the clusters they are in now, each once."""
+        """Replace entries by the clusters that they were merged into, each once."""
         cdef int t, u, c, kept = 0
         cdef double v
         cdef bint twice
@@ -309,7 +309,7 @@ cdef class Lists:
         self.filled[i] = kept
 
     cdef inline bint before(self, int i, double v, int c, double w, int d) noexcept nogil:
-        """Whether pair (i, c) at v comes before pair (i, d) at w."""
+        """Return whether pair (i, c) at v comes before pair (i, d) at w."""
         cdef int low_c, low_d
         if v != w:
             return v < w
@@ -320,7 +320,7 @@ cdef class Lists:
         return (i if c < i else c) < (i if d < i else d)
 
     cdef void settle(self, int i) noexcept nogil:
-        """Find the nearest entry, and whether it is sure to be the nearest cluster."""
+        """Find the nearest entry, and whether it is proven to be the nearest cluster."""
         cdef int t, at, c, low, high
         cdef double v
         self.tidy(i)
@@ -398,7 +398,7 @@ cdef class Lists:
             self.bound_high[i] = j if i < j else i
 
     def scan(self, const int[::1] rows, const int[::1] others):
-        """Fill lists from exact distances to all others: for ties that no bound can decide."""
+        """Fill lists from exact distances to all others, for ties that bounds cannot decide."""
         cdef Py_ssize_t r
         cdef int threads = few(rows.shape[0] * others.shape[0] * self.D, self.num_threads)
         for r in prange(rows.shape[0], nogil=True, num_threads=threads,
@@ -406,7 +406,7 @@ cdef class Lists:
             self.scan_row(rows[r], &others[0], others.shape[0])
 
     def merge(self, const int[::1] low, const int[::1] high):
-        """Put the union of each pair of slots into the larger; its list from theirs."""
+        """Put the union of each pair of slots into the larger; merge their lists."""
         cdef Py_ssize_t p
         cdef int threads = few(low.shape[0] * self.D * 4, self.num_threads)
         for p in prange(low.shape[0], nogil=True, num_threads=threads,
@@ -425,7 +425,7 @@ cdef class Lists:
         cdef int t, u, c, at, kept
         cdef Py_ssize_t d
         for d in range(self.D):
-            # From the difference: equal means stay what they are, to the last bit.
+            # Computed from the difference, so that equal means do not change.
             self.means[b, d] = self.means[b, d] + wa * (self.means[a, d] - self.means[b, d])
         self.sse[b] = self.sse[a] + self.sse[b] + na * nb / n * e
         self.sizes[b] = n

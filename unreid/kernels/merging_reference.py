@@ -1,4 +1,4 @@
-"""Reference implementation of ``merging.pyx`` in numpy: what every route of merging needs of it.
+"""Reference implementation of the functions of ``merging.pyx`` in numpy.
 
 The rest of that kernel only makes exact merging fast; without it ``greedy_merges`` builds the
 same tree one merge at a time.
@@ -16,13 +16,13 @@ BLOCK_ROWS = 1024
 def squared_distances(
     points: np.ndarray, point: np.ndarray, ids: np.ndarray, num_threads: int = 1
 ) -> np.ndarray:
-    """||points[id] - point||^2 for each id, from the differences.
+    """Return ||points[id] - point||^2 for each id, from the differences.
 
-    Differences cancel nothing, so equal points are at distance 0 exactly.
+    Differences avoid cancellation, so equal points are at distance 0 exactly.
 
     Args:
         points: (C, D) float64; point: (D,) float64; ids: (P,) int64 rows of ``points``.
-        num_threads: of no influence on the result.
+        num_threads: Not used.
 
     Returns:
         (P,) float64.
@@ -37,7 +37,7 @@ def squared_distances(
 def squared_pairs(
     points: np.ndarray, a: np.ndarray, b: np.ndarray, num_threads: int = 1
 ) -> np.ndarray:
-    """||points[a] - points[b]||^2 for each pair, (P,) float64, from the differences."""
+    """Return ||points[a] - points[b]||^2 for each pair, (P,) float64, from the differences."""
     apart = np.empty(len(a))
     for start in range(0, len(a), BLOCK_ROWS):
         rows = slice(start, start + BLOCK_ROWS)
@@ -53,7 +53,7 @@ def below(
     factor: float,
     limit: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where row_part + column_part - 2 factor product <= limit: (P,) rows and columns, int64.
+    """Return (P,) rows and columns int64 with row_part + column_part - 2 factor product <= limit.
 
     Args:
         product: (R, K) float32; row_part: (R,) and column_part: (K,) float64.
@@ -64,7 +64,7 @@ def below(
 
 
 def spanning(low: np.ndarray, high: np.ndarray, count: int, most: int) -> np.ndarray:
-    """The first ``most`` edges, in the order given, that close no ring.
+    """Return the first ``most`` edges, in the order given, that close no cycle.
 
     Args:
         low, high: (E,) int64 ends in [0, count).

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The rank of each match by counting who comes before it.
+"""Rank of each match by counting the gallery images before it.
 
 Notation: Q queries, G gallery images, R matches of all queries together.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 cdef long long _before(const float *row, Py_ssize_t num, Py_ssize_t match, const long long *gone,
                        Py_ssize_t num_gone) noexcept nogil:
-    """Images closer than the match, or as close and earlier, without those that are gone."""
+    """Return the number of kept images that are closer, or as close with a smaller index."""
     cdef float own = row[match]
     cdef Py_ssize_t g
     cdef int closer = 0
@@ -37,7 +37,7 @@ cdef void _rank_query(const float *row, Py_ssize_t num, const long long *matches
 def match_ranks(const float[:, ::1] distances, const long long[::1] matches,
                 const long long[::1] match_ends, const long long[::1] removed,
                 const long long[::1] removed_ends, int threads=1):
-    """The rank of every match: how many kept gallery images come before it.
+    """Return the rank of every match: the number of kept gallery images before it.
 
     Image g comes before match p when it is closer, or as close with g < p.
 

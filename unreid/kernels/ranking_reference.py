@@ -16,7 +16,7 @@ def match_ranks(
     removed_ends: np.ndarray,
     threads: int = 1,
 ) -> np.ndarray:
-    """The rank of every match: how many kept gallery images come before it.
+    """Return the rank of every match: the number of kept gallery images before it.
 
     Image g comes before match p when it is closer, or as close with g < p.
 
@@ -25,7 +25,7 @@ def match_ranks(
         matches: (R,) int64 gallery indices, those of query 0 first, ...
         match_ends: (Q + 1,) int64; query q owns ``matches[match_ends[q]:match_ends[q + 1]]``.
         removed, removed_ends: likewise, the gallery images that query q leaves out.
-        threads: ignored here.
+        threads: Not used.
 
     Returns:
         (R,) int64 ranks from 0, in the order of ``matches``.

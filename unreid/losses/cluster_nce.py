@@ -1,4 +1,4 @@
-"""Cross entropy of a batch against the clusters, with a weight per cluster where one is given.
+"""InfoNCE loss over clusters, with an optional weight per cluster.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -17,13 +17,15 @@ from unreid.checks import check_targets
 def cluster_nce(
     logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """InfoNCE over clusters: the mean, or sum_i w_y l_i / sum_i w_y, of l_i = -log softmax_y.
+    """Return the InfoNCE loss over clusters, the (weighted) mean of l_i = -log softmax_y.
+
+    With weights it is sum_i w_y l_i / sum_i w_y.
 
     Unlike the released program of [0], a batch whose weights sum to zero (every cluster seen by
-    one camera) costs zero, on the graph, and not NaN; so does a batch of no sample.
+    one camera) has loss zero with a graph, not NaN. So does an empty batch.
 
     Args:
-        logits: (B, C) floating; half precision is brought to float32 first.
+        logits: (B, C) floating; half precision is converted to float32.
         targets: (B,) integer in 0..C-1.
         weights: (C,) floating, finite and >= 0, or None for the plain mean.
 
@@ -31,7 +33,7 @@ def cluster_nce(
         () float32, with gradient to ``logits``.
 
     Raises:
-        ValueError: shapes that do not belong together, a target outside 0..C-1, or a weight
+        ValueError: Inconsistent shapes, a target outside 0..C-1, or a weight
             that is negative or not finite.
     """
     if logits.ndim != 2:

@@ -16,13 +16,13 @@ from unreid.checks import check_number
 def hard_triplet(
     features: torch.Tensor, targets: torch.Tensor, margin: float = 0.5
 ) -> torch.Tensor:
-    """Mean over anchors a of [margin + max_p d(a, p) - min_n d(a, n)]_+ [0, Eq. 5].
+    """Return the mean over anchors a of [margin + max_p d(a, p) - min_n d(a, n)]_+ [0, Eq. 5].
 
-    p are the other samples of a's label, n the samples of other labels. An anchor that lacks
-    either takes no part; a batch without any triplet costs zero, on the graph.
+    p are the other samples with a's label, n the samples of other labels. An anchor without p or n
+    is left out; a batch without triplets has loss zero with a graph.
 
     Args:
-        features: (B, D) floating, of any length; half precision is brought to float32 first.
+        features: (B, D) floating, of any length; half precision is converted to float32.
         targets: (B,) integer labels.
         margin: >= 0.
 
@@ -30,7 +30,7 @@ def hard_triplet(
         () float32, with gradient to ``features``.
 
     Raises:
-        ValueError: shapes that do not belong together, or a negative margin.
+        ValueError: Inconsistent shapes, or a negative margin.
     """
     check_number("margin", margin, 0)
     if features.ndim != 2:
@@ -39,7 +39,7 @@ def hard_triplet(
         raise ValueError(f"targets must have shape ({len(features)},), got {tuple(targets.shape)}")
     with torch.autocast(features.device.type, enabled=False):
         rows = features.float()
-        # From differences: 2 - 2 cos of near duplicates would be rounding error, and its root is
+        # From differences, because 2 - 2 cos of near duplicates is rounding error, and its root is
         # three digits of it. Its gradient at distance zero is zero.
         distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     same = targets[:, None] == targets[None, :]

@@ -1,4 +1,4 @@
-"""Softmax over classes that are directions: no bias, and no class longer than another.
+"""Softmax over unit-length class weights without a bias.
 
 [0] Fan et al., SphereReID: Deep Hypersphere Manifold Embedding for Person Re-Identification,
     2018, https://arxiv.org/abs/1807.00537
@@ -18,12 +18,12 @@ from unreid.losses.cluster_nce import cluster_nce
 def sphere_softmax(
     features: torch.Tensor, weights: torch.Tensor, targets: torch.Tensor, scale: float = 14.0
 ) -> torch.Tensor:
-    """Mean cross entropy of the logits s v . w_j / ||w_j|| [0, Eq. 3].
+    """Return the mean cross entropy of the logits s v . w_j / ||w_j|| [0, Eq. 3].
 
-    Features are taken as they are: unit rows give s cos, and rows of natural length add it to s.
+    Features are not normalised: unit rows give s cos, other rows are scaled by their length.
 
     Args:
-        features: (B, D) floating; half precision is brought to float32 first.
+        features: (B, D) floating; half precision is converted to float32.
         weights: (C, D) floating; only directions count. A row of zeros has logit 0.
         targets: (B,) integer in 0..C-1.
         scale: s > 0.
@@ -32,7 +32,7 @@ def sphere_softmax(
         () float32, with gradient to ``features`` and ``weights``.
 
     Raises:
-        ValueError: shapes that do not belong together, a target outside 0..C-1, or s <= 0.
+        ValueError: Inconsistent shapes, a target outside 0..C-1, or s <= 0.
     """
     check_number("scale", scale, 0, open_minimum=True)
     if features.ndim != 2 or weights.ndim != 2 or features.shape[1] != weights.shape[1]:

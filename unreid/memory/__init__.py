@@ -1,4 +1,4 @@
-"""What a model remembers of the clusters between batches."""
+"""Cluster memories: centroids that are kept between batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One unit vector per cluster: scores a batch against them and follows the features.
+"""Cluster memory: one unit-length centroid per cluster, updated by momentum.
 
 [0] Cluster Contrast for Unsupervised Person Re-Identification, 2021,
     https://arxiv.org/abs/2103.11568
@@ -28,7 +28,7 @@ _SHORTEST = 1e-6
 
 
 class ClusterMemory(nn.Module):
-    """Centroids that score features and are moved by them, never by the optimiser.
+    """Centroids that give logits for features and are updated by momentum, not by the optimiser.
 
     The centroids are a buffer, so they are saved with the model, and a state of another C can be
     loaded. They are replaced rather than written to: ``update`` may run between the forward and
@@ -46,7 +46,7 @@ class ClusterMemory(nn.Module):
         centroids: (C, D) float32, unit rows; (0, D) until ``reset``.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: An argument out of its range.
     """
 
     centroids: torch.Tensor
@@ -72,13 +72,14 @@ class ClusterMemory(nn.Module):
         return len(self.centroids)
 
     def extra_repr(self) -> str:
+        """Return the settings for ``repr`` of the module."""
         return (
             f"num_features={self.num_features}, temperature={self.temperature}, "
             f"momentum={self.momentum}, update={self.rule!r}, num_clusters={self.num_clusters}"
         )
 
     def reset(self, centroids: torch.Tensor) -> None:
-        """Take new centroids, of any C >= 1; they are copied to the device of the memory.
+        """Replace the centroids by a copy of new ones, of any C >= 1.
 
         Args:
             centroids: (C, D) floating, unit rows.
@@ -95,12 +96,12 @@ class ClusterMemory(nn.Module):
         self.centroids = copy.to(self.centroids.device, torch.float32)
 
     def forward(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """q.phi / tau for all clusters; changes nothing.
+        """Return the logits q.phi / tau for all clusters, without an update.
 
         Args:
             features: (B, D) floating, unit rows; of any precision, scored in float32.
-            targets: (B,) integer in 0..C-1, only checked here, so that a stale batch is
-                caught before its loss is computed.
+            targets: (B,) integer in 0..C-1, only validated, so that a batch with
+                old labels raises before its loss is computed.
 
         Returns:
             (B, C) float32 logits, with gradient to ``features`` alone.
@@ -111,13 +112,13 @@ class ClusterMemory(nn.Module):
         """
         self._check_batch(features, targets)
         check_targets("targets", targets, self.num_clusters)
-        # Half precision has 3 digits: at tau 0.05 that is an error of 0.02 in every logit.
+        # Half precision has 3 digits: at tau 0.05 the error of a logit would be 0.02.
         with torch.autocast(features.device.type, enabled=False):
             return features.float() @ self.centroids.t() / self.temperature
 
     @torch.no_grad()
     def update(self, features: torch.Tensor, targets: torch.Tensor) -> None:
-        """Move the centroids of the batch's clusters, by the rule chosen at construction.
+        """Update the centroids of the batch's clusters by the rule ``update``.
 
         In a distributed run every process must call it: the batches of all ranks are joined in
         rank order (their sizes may differ), so that the memory stays the same everywhere.
@@ -165,7 +166,7 @@ class ClusterMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Make room for the saved C before the usual loading, which refuses another D."""
+        """Resize the centroids to the saved C before loading; another D is refused."""
         saved = state_dict.get(prefix + "centroids")
         if saved is not None and saved.ndim == 2 and saved.shape[1] == self.num_features:
             self.centroids = self.centroids.new_zeros(saved.shape)
@@ -173,10 +174,10 @@ class ClusterMemory(nn.Module):
 
 
 def _by_occurrence(targets: torch.Tensor, order: torch.Tensor) -> list[torch.Tensor]:
-    """Rows split into rounds: round r holds each cluster's r-th sample in ``order``.
+    """Return the rows in rounds: round r has each cluster's r-th sample in ``order``.
 
-    Clusters do not meet, so that doing the rounds one after the other, each at once for all its
-    clusters, gives the result of going through the samples one by one.
+    Updates of different clusters are independent. So updating all clusters of a round at once gives
+    the result of updating sample by sample.
     """
     order = order[torch.argsort(targets[order], stable=True)]
     sizes = torch.unique_consecutive(targets[order], return_counts=True)[1]
@@ -187,7 +188,7 @@ def _by_occurrence(targets: torch.Tensor, order: torch.Tensor) -> list[torch.Ten
 
 
 def _gather(features: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The batches of all ranks in rank order; the same batch where there is one process."""
+    """Return the batches of all ranks in rank order; the same batch where there is one process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return features, targets
     world = distributed.get_world_size()
@@ -196,7 +197,7 @@ def _gather(features: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor
     sizes = [torch.zeros(1, dtype=torch.long, device=targets.device) for _ in range(world)]
     distributed.all_gather(sizes, torch.tensor([len(targets)], device=targets.device))
     counts = [int(size) for size in sizes]
-    # all_gather wants equal shapes: pad to the longest batch, then cut.
+    # all_gather needs equal shapes: pad to the longest batch, then cut.
     padding = max(counts) - len(targets)
     padded = torch.cat([features, features.new_zeros(padding, features.shape[1])])
     marked = torch.cat([targets, targets.new_zeros(padding)])

@@ -1,2 +1,5 @@
-"""What comes from disk is read here with suspicion: it is what it should be, or an error that names
-the file and says why; nothing in it is run, and it takes no more memory than its size allows."""
+"""Readers of untrusted files.
+
+A reader returns validated content, or raises an error that names the file and the reason. It runs
+no code from the file and bounds the memory that the content takes.
+"""

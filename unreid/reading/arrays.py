@@ -1,4 +1,4 @@
-"""Arrays of an ``.npz``: no pickles, and no more memory than its headers were found to ask for.
+"""Reader of the arrays of an ``.npz``, without pickles and with bounded memory.
 
 [0] https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Of all arrays that are read of one file, in bytes: 4 million images with paths of 60 characters.
+#: Limit in bytes of all arrays of a file: 4 million images with paths of 60 characters.
 MAX_BYTES = 2**30
 _STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
@@ -21,14 +21,14 @@ _STORED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 def read_arrays(
     path: str | os.PathLike[str], *names: str, limit: int = MAX_BYTES
 ) -> dict[str, np.ndarray]:
-    """The arrays called ``names`` of an ``.npz``; others are not looked at.
+    """Return the arrays ``names`` of an ``.npz``; other arrays are not read.
 
-    Sizes are read of the headers first: a file of 10 kB may unfold into 10 GB.
+    Sizes are read from the headers first, because a file of 10 kB may decompress to 10 GB.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: names the file: damaged, an array is missing, holds objects (a pickle), or the
-            arrays take more than ``limit`` bytes.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, an array is missing or holds objects (a pickle), or the
+            arrays take more than ``limit`` bytes. The message names the file.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -40,13 +40,13 @@ def read_arrays(
                 raise ValueError(f"its arrays take {total} bytes, and at most {limit} are read")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in names}
-    except Exception as error:  # zip, zlib, struct and numpy each have their own
+    except Exception as error:  # zip, zlib, struct and numpy raise different types
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ValueError(f"{path} is no file of arrays, or damaged ({reason})") from error
 
 
 def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
-    """Of one array, by its header [0]."""
+    """Return the bytes of one array by its header [0]."""
     if archive.namelist().count(f"{name}.npy") != 1:
         found = ", ".join(archive.namelist()[:8]) or "nothing"
         raise ValueError(f"it must hold {name} once; found {found}")
@@ -72,7 +72,7 @@ def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
 
 @dataclass(frozen=True)
 class LabelFile:
-    """Labels of one epoch, or of one camera after another.
+    """Labels of one epoch, or of each camera separately.
 
     Attributes:
         paths: N paths relative to the data root.
@@ -86,11 +86,10 @@ class LabelFile:
 
 
 def read_labels(path: str | os.PathLike[str]) -> LabelFile:
-    """What a label file says of each image.
+    """Return the validated content of a label file.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`read_arrays`; also arrays that do not fit each
-            other.
+        FileNotFoundError, ValueError: See :func:`read_arrays`; also inconsistent arrays.
     """
     arrays = read_arrays(path, "paths", "camids", "labels")
     paths = arrays["paths"]

@@ -1,4 +1,4 @@
-"""``epochs.jsonl``: what a run measured in each epoch, one JSON object per line.
+"""``epochs.jsonl``: the measurements of each epoch of a run, one JSON object per line.
 
 The fields of a line are those of :class:`EpochRecord`; ``docs/run_files.md`` describes them.
 """
@@ -17,7 +17,7 @@ from unreid.reading.json_file import MAX_BYTES
 #: The name of the file in a run's ``OUTPUT_DIR``.
 EPOCHS = "epochs.jsonl"
 
-#: An epoch number beyond this is damage.
+#: Largest valid epoch number.
 _MAX_EPOCH = 10**9
 
 
@@ -30,10 +30,10 @@ class EpochRecord:
         iterations: Optimiser steps of this epoch.
         started: Time at which the label step began, ISO 8601 in UTC.
         finished: Time at which the record was written, ISO 8601 in UTC.
-        relabelled: False where the labels of the epoch before were kept.
+        relabelled: False if the labels of the previous epoch were kept.
         losses: Name -> mean over the iterations (and the processes); ``total_loss`` is their sum.
         learning_rate: At the last iteration.
-        labels: ``images``, ``clusters``, ``noise`` (images in no cluster), ``largest`` and
+        labels: ``images``, ``clusters``, ``noise`` (unassigned images), ``largest`` and
             ``mean_size`` (images per cluster), ``cameras_per_cluster`` (mean), and ``pairs``
             where the method makes pairs.
         quality: Name of the labels (``final``, ``pairs``, or an intermediate step such as
@@ -101,14 +101,14 @@ class EpochRecord:
 
 
 def read_epochs(path: str | os.PathLike[str]) -> tuple[list[EpochRecord], list[str]]:
-    """Return the records of a file by epoch, and what could not be read, in words.
+    """Return the records of a file by epoch, and remarks about unreadable lines.
 
     A last line that a killed process left incomplete is skipped. Of two records of one epoch the
     later one counts.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file cannot be read at all, or is larger than 64 MiB.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file cannot be read, or is larger than 64 MiB.
     """
     try:
         size = os.path.getsize(path)

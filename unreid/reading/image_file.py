@@ -1,4 +1,4 @@
-"""An image of a file: of a known format, of a bounded number of pixels, or an error."""
+"""Reader of untrusted image files: known formats and a bounded number of pixels only."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import stat
 
 from PIL import Image, ImageOps
 
-#: What is decoded. Pillow knows more, some by calling other programs (EPS: Ghostscript).
+#: Formats that are decoded. Pillow decodes others by external programs (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-#: More pixels are not decoded: 100 MB as RGB, of a file that may have a few kB.
+#: Largest image that is decoded in pixels: 100 MB as RGB, from a file of possibly a few kB.
 MAX_PIXELS = 2**25
 
 
 def open_image(path: str | os.PathLike[str]) -> Image.Image:
-    """The image in a file, not decoded yet; its size is that of the header.
+    """Open an image without decoding it; its size is read from the header.
 
     Raises:
-        OSError: no file, no regular file, or none of :data:`FORMATS`.
-        ValueError: more than :data:`MAX_PIXELS`.
-        Exception: whatever Pillow stumbles over in a damaged header.
+        OSError: Not a regular file, or not one of :data:`FORMATS`.
+        ValueError: More than :data:`MAX_PIXELS` pixels.
+        Exception: Errors of Pillow for a damaged header.
     """
-    # A pipe would be waited for without end.
+    # Opening a pipe would block.
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError("no regular file")
     image = Image.open(path, formats=FORMATS)
@@ -35,10 +35,10 @@ def open_image(path: str | os.PathLike[str]) -> Image.Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse an image whose header promises more pixels than are decoded.
+    """Raise an error if the header declares more than :data:`MAX_PIXELS` pixels.
 
     Raises:
-        ValueError: names the size and the limit.
+        ValueError: The image is too large; the message names the size and the limit.
     """
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width} x {height} pixels, and at most {MAX_PIXELS} are decoded: it is"
@@ -46,15 +46,15 @@ def check_size(width: int, height: int) -> None:
 
 
 def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """The image as RGB, turned as its EXIF says: the pixels of fast-reid's own reader.
+    """Read an image as RGB with its EXIF orientation, with the pixels of fast-reid's reader.
 
     Raises:
-        Exception: see :func:`open_image`; or Pillow's own, of a file that is cut off.
+        Exception: See :func:`open_image`; also errors of Pillow for a truncated file.
     """
     with open_image(path) as image:
         image.load()
         turned: Image.Image = image
-        # A damaged EXIF says nothing of the pixels.
+        # A damaged EXIF block does not affect the pixels.
         with contextlib.suppress(Exception):
             turned = ImageOps.exif_transpose(image)
         return turned.convert("RGB") if turned is image or turned.mode != "RGB" else turned

@@ -1,4 +1,4 @@
-"""A JSON object of a file, or an error that names it."""
+"""Reader of an untrusted JSON file."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import json
 import os
 from typing import Any
 
-#: In bytes.
+#: Largest file in bytes.
 MAX_BYTES = 2**26
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The object in a file of JSON.
+    """Return the object in a JSON file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: names the file: no JSON, no object, too large or too deep.
+        FileNotFoundError: The file does not exist.
+        ValueError: Not JSON, not an object, too large or too deep. The message names the file.
     """
     path = os.fspath(path)
     try:

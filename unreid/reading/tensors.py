@@ -1,4 +1,4 @@
-"""Checkpoints and weights: tensors and plain values; a pickle that asks for more is named.
+"""Reader of untrusted checkpoints: tensors and plain values only.
 
 [0] https://pytorch.org/docs/stable/notes/serialization.html (weights_only)
 """
@@ -17,11 +17,11 @@ from typing import Any
 
 import torch
 
-#: Of a pickle in bytes: the weights lie beside it, here are names and plain values.
+#: Largest pickle in bytes; it holds names and plain values, not the weights.
 MAX_PICKLE = 2**26
-#: Values of a file beside its tensors, at most; and no more than the file has bytes.
+#: Largest number of values beside the tensors, and at most the bytes of the file.
 MAX_VALUES = 20_000_000
-#: What the tensors of an honest file ask for.
+#: Globals in the pickle of a valid file.
 _HARMLESS = re.compile(
     r"torch\.(\w+Storage|Size|device|dtype|b?float\w*|u?int\d+|bool|complex\d+)"
     r"|torch\._utils\._rebuild\w*|torch\._tensor\._rebuild\w*|torch\.storage\.\w+"
@@ -30,29 +30,29 @@ _HARMLESS = re.compile(
 
 
 def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
-    """What ``torch.save`` put into a file, on the CPU, with ``weights_only=True`` [0].
+    """Load a file of ``torch.save`` on the CPU with ``weights_only=True`` [0].
 
     Args:
         path: The file.
-        what: What to call it in an error, before its name.
+        what: Kind of the file in an error message.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: names the file and why: damaged; asks for code (which); or unfolds into more
-            than the file holds.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is damaged, needs code (named in the message), or expands to more than
+            its size. The message names the file.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{what} {path}: no such file")
     try:
         with warnings.catch_warnings():
-            # Of a pickle that is of another kind: it is refused, or read, either way.
+            # Warnings about legacy formats are not needed: the file is read or refused.
             warnings.simplefilter("ignore", UserWarning)
             _check_archive(path)
             with _short_messages():
                 content = torch.load(path, map_location="cpu", weights_only=True)
         _check_extent(content, os.path.getsize(path))
-    except Exception as error:  # whatever damaged bytes make an unpickler stumble over
+    except Exception as error:  # damaged bytes raise many types
         code = sorted(set(_code_in(path))) if isinstance(error, pickle.UnpicklingError) else []
         if code:
             raise ValueError(
@@ -66,7 +66,7 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
 
 
 class _ShortError(pickle.UnpicklingError):
-    """What the safe unpickler says of a file, without what the file has it say at length."""
+    """Error of the safe unpickler with a message of bounded length."""
 
     def __str__(self) -> str:
         return super().__str__()[:300]
@@ -74,8 +74,11 @@ class _ShortError(pickle.UnpicklingError):
 
 @contextlib.contextmanager
 def _short_messages() -> Iterator[None]:
-    """torch looks for words in its own message with a pattern that takes quadratic time: a name of
-    100 kB, which a damaged pickle may have, kept it busy for hours. There is no seam for it."""
+    """Shorten messages of torch's unpickler while a file is loaded.
+
+    torch searches its message with a pattern of quadratic time, which takes hours for a name of
+    100 kB in a damaged pickle. There is no public option to avoid it.
+    """
     module = getattr(torch, "_weights_only_unpickler", None)
     before = getattr(module, "UnpicklingError", None)
     if module is None or before is None:
@@ -89,10 +92,10 @@ def _short_messages() -> Iterator[None]:
 
 
 def check_state_dict(path: str, state: Any) -> None:
-    """Refuse what is no state dict, before a model stumbles over it.
+    """Raise an error unless ``state`` is a state dict.
 
     Raises:
-        ValueError: names the file and the first entry that is no name with a tensor.
+        ValueError: An entry is not a name with a tensor; the message names file and entry.
     """
     if not isinstance(state, Mapping):
         raise ValueError(f"checkpoint {path} must hold the weights of a model by name, got a"
@@ -104,10 +107,11 @@ def check_state_dict(path: str, state: Any) -> None:
 
 
 def _check_archive(path: str) -> None:
-    """Refuse a zip whose entries unfold: ``torch.save`` packs none.
+    """Raise an error for a zip with compressed entries, which ``torch.save`` does not write.
 
     Raises:
-        ValueError: what is wrong; zipfile.BadZipFile: of a file that is cut off.
+        ValueError: The reason.
+        zipfile.BadZipFile: The file is truncated.
     """
     with open(path, "rb") as file:
         if file.read(4) != b"PK\x03\x04":
@@ -123,11 +127,12 @@ def _check_archive(path: str) -> None:
 
 
 def _check_extent(content: Any, size: int) -> None:
-    """Refuse what stands for many times the bytes of its file: tensors with a stride of zero, lists
-    of lists that are one and the same.
+    """Raise an error for content many times the size of its file.
+
+    Examples are tensors with a stride of zero, and nested references to one list.
 
     Raises:
-        ValueError: see above.
+        ValueError: The content is too large.
     """
     total, left = 0, min(size, MAX_VALUES) + 10_000
     waiting = [content]
@@ -147,7 +152,7 @@ def _check_extent(content: Any, size: int) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """In one line; without torch's advice to load it unsafely."""
+    """Return the error in one line, without torch's advice to load unsafely."""
     text = str(error) or type(error).__name__
     if text.startswith("Weights only load failed"):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -157,9 +162,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _code_in(path: str) -> Iterator[str]:
-    """Dotted names of what the pickle in a file would call that is no part of a tensor.
+    """Yield dotted names of the globals that a pickle calls, without those of tensors.
 
-    The pickle is read through, never run.
+    The pickle is parsed, not run.
     """
     for data in _pickles(path):
         texts: list[str] = []
@@ -174,7 +179,7 @@ def _code_in(path: str) -> Iterator[str]:
                     texts = [*texts[-1:], argument]
                 if name and not _HARMLESS.fullmatch(name):
                     yield name[:80]
-        except Exception:  # cut off: what was found so far counts
+        except Exception:  # truncated: report the names found so far
             continue
 
 
@@ -184,6 +189,6 @@ def _pickles(path: str) -> Iterator[bytes]:
             for member in archive.infolist():
                 if member.filename.endswith(".pkl") and member.file_size <= MAX_PICKLE:
                     yield archive.read(member)
-    except Exception:  # no zip: the whole file may be one
+    except Exception:  # not a zip: the whole file may be a pickle
         with open(path, "rb") as file:
             yield file.read(MAX_PICKLE)

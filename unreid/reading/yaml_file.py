@@ -1,7 +1,7 @@
-"""Settings of a yml and of the files it is based on, as plain nested dicts.
+"""Reader of untrusted settings in YAML, with the ``_BASE_`` files, as nested dicts.
 
-Tags that would make objects are refused; so is a file that is small and unfolds into a large one
-(aliases of aliases), that nests too deep, or that is based on itself.
+Tags of objects are refused. So are files that expand to a large one (aliases of aliases), nest too
+deep, or are based on themselves.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-#: Of one file in bytes; a config written out in full has some ten thousand.
+#: Largest file in bytes; a full config has about ten thousand.
 MAX_BYTES = 2**16
-#: Values in a file once aliases are written out; references to anchors; and levels.
+#: Limits of values after expansion of aliases, of aliases, and of levels.
 MAX_VALUES, MAX_ALIASES, MAX_DEPTH = 20_000, 64, 20
 #: Files of one ``_BASE_`` chain.
 MAX_BASES = 16
@@ -22,7 +22,7 @@ _BASE = "_BASE_"
 
 
 class _Loader(yaml.SafeLoader):
-    """A safe loader that counts aliases and what ``<<`` merges as it meets them."""
+    """Safe loader that limits aliases and values merged by ``<<``."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -42,11 +42,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The nested settings in one file; an ``_BASE_`` is not followed.
+    """Return the nested settings in one file; an ``_BASE_`` is not followed.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: names the file and says what is not as it must be.
+        FileNotFoundError: The file does not exist.
+        ValueError: The content is invalid; the message names the file and the reason.
     """
     path = os.fspath(path)
     try:
@@ -75,7 +75,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_with_bases(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The settings of a file on top of those of the file named by its ``_BASE_``, and so on.
+    """Return the settings of a file on top of those of the file named by its ``_BASE_``, and so on.
 
     Args:
         path: A ``_BASE_`` is a file, relative to the file that names it, or absolute, or in ``~``.
@@ -126,10 +126,10 @@ def _merge(above: Mapping[str, Any], below: dict[str, Any], path: str) -> None:
 
 
 def _check_extent(content: Any) -> None:
-    """Count what aliases unfold into: a dozen lines can stand for thousands of millions of values.
+    """Check the size after expansion of aliases, which can be exponential in the file size.
 
     Raises:
-        ValueError: too many values, too deep, or a key that is no text.
+        ValueError: Too many values, too many levels, or a key that is not text.
     """
     left = MAX_VALUES
     waiting: list[tuple[Any, int]] = [(content, 0)]

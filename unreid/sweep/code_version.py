@@ -1,8 +1,8 @@
-"""A hash of the code that a training runs, and hashes that were shown to train the same weights.
+"""Hash of the code of a training, and hashes of code that trains the same weights.
 
-Counted are the modules that :mod:`unreid.engine.run` and the project's package import, directly or
-through others, and all kernels. Not counted is what only reports, searches or draws. Comments,
-docstrings and formatting do not change the hash: it is of the syntax tree without docstrings.
+The hash covers the modules that :mod:`unreid.engine.run` and the project's package import, directly
+or indirectly, and all kernels. Modules that only report, search or plot are left out. Comments,
+docstrings and formatting do not change the hash of the syntax tree.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-#: Parts of the package that no weight depends on.
+#: Parts of the package that do not affect weights.
 NOT_COUNTED = ("visualization", "inference", "sweep", "commands", "env", "cli", "__main__")
 #: Where the imports of a training begin.
 ENTRY = ("unreid.engine.run", "unreid.config", "unreid.compat")
@@ -51,7 +51,7 @@ def code_hash(project_package: Path, root: Path | None = None) -> str:
 
 
 def counted(root: Path) -> list[Path]:
-    """Return the files of ``unreid`` that count, sorted."""
+    """Return the files of ``unreid`` in the hash, sorted."""
     found: set[Path] = set()
     waiting = [path for name in ENTRY for path in _files_of(name, root)]
     while waiting:
@@ -71,7 +71,7 @@ def _left_out(path: Path, root: Path) -> bool:
 
 
 def _files_of(module: str, root: Path) -> list[Path]:
-    """The files that importing a module of ``unreid`` runs: its own and those of its packages."""
+    """Return the files that importing a module of ``unreid`` runs, with its packages."""
     parts = module.split(".")
     if parts[0] != "unreid":
         return []
@@ -102,10 +102,10 @@ def _python(text: str) -> str:
 
 
 def _canonical(node: Any) -> Any:
-    """Nested tuples of a syntax tree, without docstrings and without what is empty.
+    """Return nested tuples of a syntax tree, without docstrings and without what is empty.
 
-    Unlike ``ast.dump``, fields that only newer versions of Python have do not show while they are
-    empty: the hash is the same on all of them.
+    Unlike ``ast.dump``, empty fields are left out, so that the hash does not depend on the version
+    of Python.
     """
     if isinstance(node, ast.AST):
         fields = ((name, _canonical(value)) for name, value in ast.iter_fields(node)
@@ -117,7 +117,7 @@ def _canonical(node: Any) -> Any:
 
 
 def _says_nothing(node: Any) -> bool:
-    """Whether a statement is a docstring, or the version, which a release changes."""
+    """Return whether a statement is a docstring, or the version, which a release changes."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     if isinstance(node, ast.Assign):
@@ -126,7 +126,7 @@ def _says_nothing(node: Any) -> bool:
 
 
 def _cython(text: str) -> str:
-    """The tokens of a Cython file without comments, docstrings and line breaks inside brackets."""
+    """Return the tokens of a Cython file without comments, docstrings and line joins."""
     ignored = (tokenize.COMMENT, tokenize.NL)
     tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline)
               if token.type not in ignored]
@@ -143,7 +143,7 @@ def _cython(text: str) -> str:
 
 
 class EquivalentCode:
-    """Code hashes that count as one, because they were shown to train the same weights.
+    """Equivalence of code hashes that were shown to train the same weights.
 
     Args:
         pairs: Two hashes each.
@@ -180,5 +180,5 @@ class EquivalentCode:
         return code
 
     def same(self, one: str, other: str) -> bool:
-        """Whether two hashes are of code that trains the same weights."""
+        """Return whether two hashes are of code that trains the same weights."""
         return self._first(one) == self._first(other)

@@ -1,4 +1,4 @@
-"""What ``unreid sweep`` does once its arguments are checked: train, score, compare, write."""
+"""The steps of ``unreid sweep`` after argument checks: train, score, compare and write."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _reported(wanted: Sequence[str], folds: Sequence[Fold]) -> set[str]:
 
 
 def _provenances(runs: Sequence[Run]) -> dict[str, Provenance]:
-    """Code, images and commit of every run, by its folder."""
+    """Return code, images and commit of every run, by its folder."""
     commit = commit_of(package_root().parent)
     codes, images, found = dict[str, str](), dict[object, str](), {}
     for run in runs:
@@ -164,7 +164,7 @@ def _train(
     args: argparse.Namespace, runs: Sequence[Run], provenances: dict[str, Provenance],
     equal: EquivalentCode,
 ) -> dict[str, str]:
-    """Train, and add a row as soon as a run has ended; return why others have none."""
+    """Train and add a row after each run; return the reasons of runs without a row."""
     errors: dict[str, str] = {}
     wanted = {run.folder: Wanted(provenances[run.folder], equal, tuple(args.test_settings))
               for run in runs}

@@ -1,4 +1,4 @@
-"""Shows that two versions of the code train the same weights, to the bit.
+"""Test that two versions of the code train bit-identical weights.
 
 Both trees train the same small runs on the same synthetic data set, each in a process of its own.
 Their label files and final checkpoints must have the same content; then their code hashes may count
@@ -31,9 +31,9 @@ SETTINGS = {
     "UNSUP.REPORT": "False",
     "TEST.EVAL_PERIOD": "0",
 }
-#: The configs of every project that are trained where none are named, relative to the project.
+#: Default configs of every project, relative to the project.
 CONFIGS = "configs/synthetic*.yml"
-#: What each is trained with, one run each: the default step, and every shared part of it.
+#: Settings of each run: the default step, and every shared part of it.
 VARIANTS: tuple[dict[str, str], ...] = (
     {},
     {"UNSUP.CENTER_CAMERAS": "True", "UNSUP.WHITEN_CAMERAS": "0.3", "UNSUP.SMOOTH_NEIGHBOURS": "5",

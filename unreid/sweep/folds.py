@@ -21,7 +21,7 @@ from unreid.data.folder_dataset import FOLDER, FolderDataset
 from unreid.data.unlabelled import build_dataset, datasets_root
 
 PARTS = ("train", "query", "gallery")
-#: Of Market-1501: background, and detections that are left out of the test.
+#: Ids of Market-1501 for background, and for detections left out of the test.
 _NOBODY = ("0", "-1")
 
 
@@ -42,7 +42,7 @@ class Fold:
 
 @dataclass(frozen=True, order=True)
 class Crop:
-    """An image of a data set that is divided: ``pid`` is "" where nobody is named."""
+    """Image of a data set to divide; ``pid`` is "" without an identity."""
 
     path: str
     pid: str
@@ -86,7 +86,7 @@ def divide(cameras: Mapping[str, set[str]], folds: int, seed: int) -> list[set[s
     Args:
         cameras: Identity -> cameras that see it.
         folds: How many, at least 2.
-        seed: Another seed, another division.
+        seed: Seed of the division.
 
     Raises:
         ValueError: no identities, or fewer that two cameras see than folds: each fold must have a
@@ -105,7 +105,7 @@ def divide(cameras: Mapping[str, set[str]], folds: int, seed: int) -> list[set[s
     others = sorted(cameras.keys() - set(seen_twice))
     chance.shuffle(seen_twice)
     chance.shuffle(others)
-    # From the other end, so that folds with one more of the first have one less of the second.
+    # In reverse order, so that the sizes of the folds are balanced.
     others.reverse()
     return [{*seen_twice[k::folds], *others[folds - 1 - k :: folds]} for k in range(folds)]
 
@@ -114,7 +114,7 @@ def split(crops: Sequence[Crop], tested: set[str], seed: int) -> dict[str, list[
     """Return the images of ``train``, ``query`` and ``gallery`` of one fold.
 
     A query is one image (or tracklet) per camera of each tested identity that two cameras see.
-    Images of nobody are for training.
+    Images without an identity are for training.
     """
     parts: dict[str, list[Crop]] = {part: [] for part in PARTS}
     own: dict[str, dict[str, dict[str, list[Crop]]]] = defaultdict(
@@ -128,7 +128,7 @@ def split(crops: Sequence[Crop], tested: set[str], seed: int) -> dict[str, list[
     for pid in sorted(own):
         for camera in sorted(own[pid]):
             units = own[pid][camera]
-            # A string, hashed by its bytes: the same in every process.
+            # A string seed is hashed by its bytes, so it is the same in every process.
             chance = random.Random(f"{seed}/{pid}/{camera}")
             query = chance.choice(sorted(units)) if len(own[pid]) > 1 else None
             for name, members in units.items():
@@ -181,7 +181,7 @@ def _link(crop: Crop, cfg: Any) -> str:
 
 
 def _read(cfg: Any, name: str, among: str) -> tuple[list[Crop], dict[str, str]]:
-    """All images, and the folder of each part relative to the root."""
+    """Return all images, and the folder of each part relative to the root."""
     if name == FOLDER:
         alone = cfg.clone()
         alone.defrost()
@@ -223,7 +223,7 @@ def _write_links(target: Path, links: Mapping[str, Crop]) -> None:
 
 
 def _folder_fold(target: Path, links: Mapping[str, Crop]) -> Fold:
-    """A fold of a folder of crops: links in three folders, and a CSV that says who is on them."""
+    """Return a fold of a folder of crops: links in three folders, and a CSV with identities."""
     with open(target / "fold.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "camera", "id", "tracklet"))

@@ -22,9 +22,9 @@ from unreid.projects import load_project, resolve_config
 from unreid.sweep.folds import Fold
 
 SEED = "UNSUP.SEED"
-#: Settings that name a file: its content counts, not where it lies.
+#: Settings that name a file, of which the content is hashed, not the path.
 _FILES = ("MODEL.BACKBONE.PRETRAIN_PATH", "MODEL.WEIGHTS")
-#: What depends on the machine or the fold, or changes no score. The seed stands beside the hash.
+#: Settings that depend on the machine or fold, or affect no score; the seed is stored separately.
 _NOT_HASHED = ("OUTPUT_DIR", SEED, "MODEL.DEVICE", "UNSUP.REPORT", "UNSUP.CACHE_IMAGES")
 
 
@@ -62,18 +62,18 @@ class Run:
 
     @property
     def row(self) -> str:
-        """Its row of the table: what runs of other folds and seeds share."""
+        """Name of its row, shared with other folds and seeds."""
         return ", ".join([self.label, *(f"{short(key)} {value}" for key, value in self.varied)])
 
     @property
     def name(self) -> str:
-        """What tells this run apart from the others of its sweep."""
+        """Unique name of the run in its sweep."""
         words = [self.row] + ([self.fold.name] if self.fold else [])
         return ", ".join(words + ([] if self.seed is None else [f"seed {self.seed}"]))
 
 
 def short(key: str) -> str:
-    """The last part of a dotted key."""
+    """Return the last part of a dotted key."""
     return key.rsplit(".", 1)[-1]
 
 
@@ -175,7 +175,7 @@ def _run(
     parts = [f"{short(key)}-{value}" for key, value in varied]
     parts += [fold.name] if fold else []
     parts += [] if seed is None else [f"seed-{seed}"]
-    # No value may leave the folder, and none is lost: the file system takes almost anything.
+    # Folder names must be unique and must not leave the output folder.
     name = "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in [label, *parts])
     folder = os.path.join(output, name)
     pairs = [*settings, *varied, *(fold.settings if fold else ())]

@@ -1,6 +1,6 @@
 """Paired differences of two rows of a sweep, with a confidence interval over folds.
 
-A fold is the unit of chance: two seeds of one fold share its identities, so that their scores are
+Folds are the independent samples: two seeds of one fold share its identities, so their scores are
 not independent. Seeds are averaged first, and the interval is Student's t over folds [0].
 
 [0] Student, The probable error of a mean, Biometrika 1908.
@@ -27,7 +27,7 @@ class Difference:
     Attributes:
         mean: Over folds, of the differences averaged over seeds; NaN without a pair.
         half_width: Of the confidence interval ``mean ± half_width``; None with fewer than two
-            folds, which say nothing about their spread.
+            folds.
         folds: Folds with at least one pair.
         pairs: (fold, seed) that both rows have.
         unmatched: (fold, seed) that only one of the rows has, sorted; they are left out.

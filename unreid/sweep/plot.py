@@ -20,10 +20,10 @@ def plot(
     flat: Sequence[dict[str, Any]], keys: Sequence[str], path: str,
     differences: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> str | None:
-    """Draw retrieval and label quality against the first varied key, or the rows without one.
+    """Plot retrieval and label quality against the first varied key, or the rows without one.
 
-    Values stand side by side in the order given, whatever their scale: 0, 0.003 and 0.1 are
-    as readable as names. Error bars are the sample standard deviation over folds and seeds.
+    Values have equal distances in the order given, so that 0, 0.003 and 0.1 are readable.
+    Error bars are the sample standard deviation over folds and seeds.
 
     Args:
         flat: See :func:`unreid.sweep.table.collect`.
@@ -32,7 +32,7 @@ def plot(
         differences: See :func:`unreid.sweep.table.differences`; they get a panel of their own.
 
     Returns:
-        Why nothing was drawn, or None.
+        The reason why nothing was plotted, or None.
     """
     drawn = [record for record in flat if not record["failed"]]
     panels = [(title, [e for e in entries if any(e in record for record in drawn)])
@@ -48,7 +48,7 @@ def plot(
     from matplotlib import pyplot
 
     axis = keys[0] if keys else "row"
-    # The same numbers give the same file: no date, no random ids.
+    # No date and no random ids, so that the same numbers give the same file.
     with matplotlib.rc_context({"svg.hashsalt": "unreid", "font.size": 9}):
         number = len(panels) + bool(differences)
         figure, axes = pyplot.subplots(1, number, figsize=(4.4 * number, 3.4), squeeze=False)
@@ -87,7 +87,7 @@ def _draw_scores(
 
 
 def _draw_differences(panel: Any, found: Mapping[str, Mapping[str, Difference]]) -> None:
-    """Retrieval scores alone: a label score has another scale."""
+    """Plot differences of retrieval scores; label scores have another scale."""
     rows = list(found)
     entries = [e for e in next(iter(found.values()), {}) if e.startswith("after.")]
     for number, entry in enumerate(entries):
@@ -104,7 +104,7 @@ def _draw_differences(panel: Any, found: Mapping[str, Mapping[str, Difference]])
 def _lines(
     flat: Sequence[dict[str, Any]], keys: Sequence[str], axis: str, entry: str
 ) -> dict[str, dict[str, list[float]]]:
-    """Line -> tick -> values: runs of one line differ in the axis, the fold and the seed."""
+    """Return line -> tick -> values; runs of a line differ in axis value, fold and seed."""
     many = len({record["row"].partition(",")[0] for record in flat}) > 1 and axis != "row"
     lines: dict[str, dict[str, list[float]]] = {}
     for record in flat:

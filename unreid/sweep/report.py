@@ -1,4 +1,4 @@
-"""Writes what came out of a sweep: markdown, CSV of rows and of runs, and a plot."""
+"""Sweep report: markdown, CSV of rows and of runs, and a plot."""
 
 from __future__ import annotations
 

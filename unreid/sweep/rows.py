@@ -1,8 +1,8 @@
 """Rows of finished runs, one JSON object per line, kept under version control.
 
-A row says what was trained (settings, code, images, seed) and what came out. A sweep reads them
-first: a run whose row is current is not trained again, on whatever machine. A row is stale when
-settings or code have changed; it is named and left out of every mean.
+A row has the inputs of a run (settings, code, images, seed) and its results. A sweep reads the rows
+first and does not train a run with a current row again, on any machine. A row is stale when
+settings or code have changed; it is listed and left out of every mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEST_SETTINGS = {
     "flip": (False, True),
     "centred_flip": (True, True),
 }
-#: The scores under the settings of the config itself.
+#: Name of the scores under the config's own settings.
 CONFIGURED = "configured"
 #: Scores under further test settings, in the run's folder.
 SCORES = "test_settings.json"
@@ -40,7 +40,7 @@ _CENTRED, _FLIPPED = "TEST.CENTER_CAMERAS", "TEST.FLIP"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a run's scores depend on, beside its settings and seed.
+    """Inputs of a run's scores in addition to its settings and seed.
 
     Attributes:
         code: Hash of the code, see :mod:`unreid.sweep.code_version`.
@@ -178,7 +178,7 @@ def find_row(
     rows: Sequence[Mapping[str, Any]], run: Run, provenance: Provenance,
     equal: EquivalentCode, settings: Sequence[str] = (),
 ) -> tuple[dict[str, Any] | None, str]:
-    """Return the newest current row of a run, or why the rows that there are do not count.
+    """Return the newest current row of a run, or the reason why its rows are stale.
 
     Args:
         rows: Oldest first.
@@ -198,7 +198,7 @@ def find_row(
         reason = _why_stale(row, run, provenance, equal, settings)
         if not reason:
             current = dict(row)
-    # A newer stale row does not hide a current one, such as after going back to an older commit.
+    # A current row counts despite a newer stale one, such as after going back to an older commit.
     return (current, "") if current is not None else (None, reason)
 
 

@@ -1,8 +1,7 @@
-"""Runs the trainings of a sweep, several at once; a failed one does not stop the others.
+"""Parallel training of the runs of a sweep; a failed run does not stop the others.
 
-What a sweep knows of a run lies in the run's folder, so that a sweep that was stopped goes on where
-it was: finished runs are skipped and half-trained ones resumed, if settings, code and images are
-still the same.
+The state of a run is stored in its folder. A restarted sweep skips finished runs and resumes
+unfinished ones if settings, code and images are the same.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ from unreid.sweep.rows import SCORES, Provenance
 
 #: The training program.
 COMMAND = (sys.executable, "-m", "unreid.sweep.worker")
-#: Output of a run, in its folder; and what it was trained with.
+#: File of a run's output, and file of its provenance.
 OUTPUT, NOTE = "output.txt", "sweep.json"
-#: Seconds between two looks at the running trainings, and between two lines about them.
+#: Seconds between two checks of the running trainings, and between two progress lines.
 POLL, REPORT = 0.2, 60.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: its results, or in words why there are none."""
+    """Outcome of a run: its results, or the reason why there are none."""
 
     run: Run
     results: dict[str, Any] | None
@@ -46,7 +45,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run in a folder must have been made with, and must have left.
+    """Required provenance and scores of a run in a folder.
 
     Attributes:
         provenance: Code and images; None accepts any.
@@ -80,7 +79,7 @@ def read_scores(run: Run, settings: Sequence[str]) -> dict[str, Any] | None:
 
 
 def has_its_settings(run: Run, wanted: Wanted | None = None) -> bool:
-    """Whether what lies in the run's folder was made with these settings, code and images."""
+    """Return whether the run's folder was made with these settings, code and images."""
     path = os.path.join(run.folder, "config.yaml")
     if not os.path.isfile(path):
         return False
@@ -105,7 +104,7 @@ def _has_provenance(run: Run, wanted: Wanted) -> bool:
 
 
 def is_finished(run: Run, wanted: Wanted | None = None) -> bool:
-    """Whether the run needs no more training."""
+    """Return whether the run needs no more training."""
     wanted = wanted or Wanted()
     finished = read_results(run) is not None and has_its_settings(run, wanted)
     return finished and read_scores(run, wanted.settings) is not None
@@ -140,7 +139,7 @@ class Job:
         resumed = has_its_settings(run, wanted)
         if wanted.provenance is not None:
             save_json(os.path.join(run.folder, NOTE), asdict(wanted.provenance))
-        # Labels of an earlier run with other settings say nothing of this one's progress.
+        # Labels of an earlier run with other settings must not count as progress.
         self.at_start = progress(run) if resumed else 0.0
         words = [*command, "--config-file", run.config_file, *(["--resume"] if resumed else [])]
         words += [word for name in wanted.settings for word in ("--score", name)]
@@ -154,7 +153,7 @@ class Job:
             )  # fmt: skip
 
     def outcome(self) -> Outcome | None:
-        """None while it runs."""
+        """Return None while the process runs."""
         code = self.process.poll()
         if code is None:
             return None
@@ -172,7 +171,7 @@ class Job:
         return (errors or lines or ["no output"])[-1]
 
     def stop(self) -> None:
-        """End the process, politely first."""
+        """End the process: terminate first, then kill."""
         self.process.terminate()
         try:
             self.process.wait(10)
@@ -191,14 +190,14 @@ def run_all(
     say: Callable[[str], None] = lambda line: None,
     done: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Train what is not finished, ``jobs`` at a time.
+    """Train unfinished runs, ``jobs`` at a time.
 
     Args:
         runs: of one grid.
         command: The words before ``--config-file``.
         jobs: Processes at once.
-        threads: Of each process, unless ``OMP_NUM_THREADS`` is set. The number of threads changes
-            the last bits of a result: it does not follow from the machine.
+        threads: Of each process, unless ``OMP_NUM_THREADS`` is set. The number of threads
+            affects rounding, so it does not depend on the machine.
         wanted: By a run's folder, what it must have been made with.
         say: Takes one line of progress at a time.
         done: Takes each outcome as soon as it is known.
@@ -211,7 +210,7 @@ def run_all(
     """
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
-    # The package of this process, also where another one is installed.
+    # Use the package of this process, also if another one is installed.
     paths = [str(package_root().parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     wanted = wanted or {}
@@ -255,9 +254,9 @@ def run_all(
 
 
 def summary(outcome: Outcome) -> str:
-    """A run's main scores, or why there are none, in a few words."""
+    """Return a run's main scores, or the reason why there are none."""
     if outcome.results is None:
-        return f"FAILED, {outcome.error} (all it said: {os.path.join(outcome.run.folder, OUTPUT)})"
+        return f"FAILED, {outcome.error} (full output: {os.path.join(outcome.run.folder, OUTPUT)})"
     after, labels = outcome.results["after"], outcome.results["labels"]
     words = [f"{name} {after[name]:.1f}" for name in ("mAP", "Rank-1") if name in after]
     words += [f"ARI {labels['ari']:.3f}"] if "ari" in labels else []
@@ -265,27 +264,27 @@ def summary(outcome: Outcome) -> str:
 
 
 class Clock:
-    """Guesses when a grid will be done, from how fast its epochs were."""
+    """Estimate of the remaining time of a sweep from the speed of its epochs."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs, self.last = jobs, time.monotonic()
         self.seconds, self.epochs = 0.0, 0.0
 
     def note(self, job: Job) -> None:
-        """Learn from a run that ended well; a failed one says nothing of the others' length."""
+        """Record the duration of a finished run; failed runs are ignored."""
         if job.process.returncode == 0:
             self.seconds += time.monotonic() - job.started
             self.epochs += job.run.epochs * (1 - job.at_start)
 
     def due(self) -> bool:
-        """Whether it is time for another line about what runs."""
+        """Return whether the next progress line is due."""
         if time.monotonic() - self.last < REPORT:
             return False
         self.last = time.monotonic()
         return True
 
     def left(self, running: Sequence[Job], waiting: Sequence[Run]) -> str:
-        """``; about 12 min left``, or nothing as long as nothing is known."""
+        """Return ``; about 12 min left``, or ``""`` without an estimate."""
         seconds, epochs = self.seconds, self.epochs
         for job in running:
             seconds += time.monotonic() - job.started

@@ -40,7 +40,7 @@ _TESTED = ("before", "after", "selected")
 
 @dataclass(frozen=True)
 class Record:
-    """One run of a sweep: its row if it has a current one, else in words why not.
+    """A run of a sweep: its current row, or the reason why there is none.
 
     Attributes:
         run: The run.
@@ -196,7 +196,7 @@ def _delta(difference: Difference, digits: int) -> str:
 def _other_settings(
     records: Sequence[Record], baseline: str, setting: str
 ) -> dict[str, tuple[str, str]]:
-    """Row -> (its test settings, the baseline's) where they differ."""
+    """Return row -> (its test settings, the baseline's) where they differ."""
     def active(row: str) -> str:
         for record in records:
             if record.run.row == row and record.row is not None:

@@ -8,14 +8,14 @@ import numpy as np
 
 
 def sse(points: np.ndarray) -> float:
-    """Sum of squared distances to the mean."""
+    """Return the sum of squared distances to the mean."""
     return float(((points - points.mean(axis=0)) ** 2).sum())
 
 
 def distance(
     x: np.ndarray, a: list[int], b: list[int], linkage: str, regularizer: str, weight: float
 ) -> float:
-    """D(A, B) from all pairs of members."""
+    """Return D(A, B) from all pairs of members."""
 
     def mean_pairs(p: np.ndarray, q: np.ndarray) -> float:
         return float(((p[:, None] - q[None]) ** 2).sum(axis=2).mean())
@@ -46,7 +46,7 @@ def distance(
 
 
 def groups_of(labels: np.ndarray) -> dict[int, list[int]]:
-    """Members of each cluster; its id is its rank by first appearance."""
+    """Return the members of each cluster; its id is its rank by first appearance."""
     groups: dict[int, list[int]] = {}
     for i, label in enumerate(labels):
         if label >= 0:
@@ -57,7 +57,7 @@ def groups_of(labels: np.ndarray) -> dict[int, list[int]]:
 def exact_labels(
     x: np.ndarray, labels: np.ndarray, merges: int, rule: tuple[str, str, float]
 ) -> list[np.ndarray]:
-    """Labels after 0, 1, ..., ``merges`` merges of the nearest two; a union keeps the larger id."""
+    """Return labels after 0, 1, ..., ``merges`` merges of the two nearest clusters."""
     groups = groups_of(labels)
     found = {p: distance(x, groups[p[0]], groups[p[1]], *rule)
              for p in itertools.combinations(groups, 2)}  # fmt: skip
@@ -76,7 +76,7 @@ def exact_labels(
 def pass_labels(
     x: np.ndarray, labels: np.ndarray, merges: int, passes: int, rule: tuple[str, str, float]
 ) -> np.ndarray:
-    """All pairs once per pass, ascending; unions until ``merges`` joined something."""
+    """Return labels of ``union`` passes from the sorted list of all pairs."""
     for _ in range(passes):
         groups = groups_of(labels)
         pairs = sorted(
@@ -102,7 +102,7 @@ def pass_labels(
 def skip_pass_labels(
     x: np.ndarray, labels: np.ndarray, merges: int, passes: int, rule: tuple[str, str, float]
 ) -> np.ndarray:
-    """DBC's pass: the smaller id absorbs the larger; a pair with an absorbed id is skipped."""
+    """Return labels of ``skip`` passes (DBC): pairs with an absorbed id are skipped."""
     for _ in range(passes):
         groups = groups_of(labels)
         pairs = sorted(
@@ -119,7 +119,7 @@ def skip_pass_labels(
 
 
 def from_groups(groups: dict[int, list[int]], count: int) -> np.ndarray:
-    """Labels by first appearance, -1 for those in no group."""
+    """Return the labels by first appearance, -1 for those in no group."""
     labels = np.full(count, -1, np.int64)
     for new, members in enumerate(sorted(groups.values(), key=min)):
         labels[members] = new

@@ -27,7 +27,7 @@ REDUCIBLE = [r for r in RULES if Rule(*r, 0.1).reducible]
 
 
 def drawn(num: int, channels: int, seed: int, copies: bool = False) -> np.ndarray:
-    """Unit rows; with ``copies`` the second half repeats the first."""
+    """Return unit rows; with ``copies`` the second half repeats the first."""
     x = np.random.default_rng(seed).normal(size=(num, channels)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     if copies:
@@ -36,13 +36,13 @@ def drawn(num: int, channels: int, seed: int, copies: bool = False) -> np.ndarra
 
 
 def starts(num: int, seed: int) -> np.ndarray:
-    """Labels with noise and clusters of several images."""
+    """Return the labels with noise and clusters of several images."""
     return np.random.default_rng(seed).integers(-1, max(1, 2 * num // 3), num)
 
 
 @pytest.fixture(params=["compiled", "small lists and blocks", "plain"])
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every way the same tree is built."""
+    """Return every way the same tree is built."""
     if request.param == "plain":
         monkeypatch.setenv("UNREID_PURE_PYTHON", "1")
     elif kernel("merging") is None:
@@ -168,7 +168,7 @@ def test_minimum__from_neighbours_equals_one_at_a_time(
 
 
 def violation(rule: Rule, x: np.ndarray, rng: np.random.Generator) -> float:
-    """How far D(A u B, C) falls below the nearer of D(A, C), D(B, C), given A, B nearest."""
+    """Return how far D(A u B, C) falls below the nearer of D(A, C), D(B, C), given A, B nearest."""
     sizes = rng.integers(1, 5, 3)
     order = rng.permutation(len(x))
     a, b, c = (list(part) for part in np.split(order[: sizes.sum()], np.cumsum(sizes)[:-1]))

@@ -16,7 +16,7 @@ from unreid.kernels import dbscan_reference
 
 
 def sparsified(distance: np.ndarray) -> sparse.csr_array:
-    """Only the entries below 1, zeros kept."""
+    """Return only the entries below 1, zeros kept."""
     kept = distance < 1
     return sparse.csr_array((distance[kept], np.nonzero(kept)), shape=distance.shape)
 

@@ -15,7 +15,7 @@ from unreid.kernels import kernel
 
 
 def drawn(num: int, k: int, seed: int, spread: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """kNN graph, self included, of unit rows around a few centres."""
+    """Return kNN graph, self included, of unit rows around a few centres."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(1, num // 8), 6))
     x = centres[rng.integers(0, len(centres), num)] + spread * rng.normal(size=(num, 6))
@@ -29,7 +29,7 @@ def drawn(num: int, k: int, seed: int, spread: float = 0.5) -> tuple[np.ndarray,
 def slow_codelength(
     indices: np.ndarray, similarities: np.ndarray, labels: np.ndarray, lowest: float
 ) -> float:
-    """Two code books, entropy times rate [Rosvall & Bergstrom 2008, eq. 1], over dense arrays."""
+    """Return the two-level codelength over dense arrays [Rosvall & Bergstrom 2008, eq. 1]."""
     num = len(labels)
     weights = np.zeros((num, num))
     for i in range(num):
@@ -49,7 +49,7 @@ def slow_codelength(
     visits = flow.sum(axis=0)
 
     def entropy(rates: list[float]) -> float:
-        """Bits of a code book, times how often it is used."""
+        """Return the bits of a code book, times how often it is used."""
         used = sum(rates)
         return -sum(r * np.log2(r / used) for r in rates if r > 0)
 
@@ -96,7 +96,7 @@ def test_codelength__is_what_the_package_reports(num: int, k: int, seed: int) ->
 
 
 def partitions(num: int) -> list[list[int]]:
-    """All partitions of ``num`` nodes, as labels by first appearance."""
+    """Return all partitions of ``num`` nodes, as labels by first appearance."""
     found = [[0]]
     for _ in range(num - 1):
         found = [[*p, c] for p in found for c in range(max(p) + 2)]
@@ -135,7 +135,7 @@ def test_same_seed__same_labels_and_another_nearly_the_same_length() -> None:
 def permuted(
     indices: np.ndarray, similarities: np.ndarray, order: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The graph of the images order[0], order[1], ..."""
+    """Return the graph of the images order[0], order[1], ..."""
     place = np.argsort(order)
     return place[indices[order]].astype(np.int32), similarities[order]
 

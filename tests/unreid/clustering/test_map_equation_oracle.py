@@ -41,7 +41,7 @@ KARATE_MODULES = [
 
 
 def undirected(edges: list[tuple[int, int]], count: int) -> Graph:
-    """Neighbour lists with both directions of each edge at weight 1, padded with -1."""
+    """Return the neighbour lists with both directions of each edge at weight 1, padded with -1."""
     near: list[list[int]] = [[] for _ in range(count)]
     for i, j in edges:
         near[i].append(j)
@@ -53,7 +53,7 @@ def undirected(edges: list[tuple[int, int]], count: int) -> Graph:
 
 
 def cliques(number: int, size: int, ring: bool) -> Graph:
-    """Cliques, each joined to the next by one edge."""
+    """Return cliques, each joined to the next by one edge."""
     edges = []
     for c in range(number):
         first = c * size
@@ -64,7 +64,7 @@ def cliques(number: int, size: int, ring: bool) -> Graph:
 
 
 def slow_flow(graph: Graph) -> np.ndarray:
-    """Flow of each link of a walk that teleports to links, unrecorded [1], by 2,000 steps."""
+    """Return the flow of each link with unrecorded link teleportation [1], by 2,000 steps."""
     num = len(graph[0])
     weights = np.zeros((num, num))
     for i in range(num):
@@ -84,13 +84,13 @@ def slow_flow(graph: Graph) -> np.ndarray:
 
 
 def entropy(rates: list[float]) -> float:
-    """Bits of a code book times how often it is used."""
+    """Return the bits of a code book times how often it is used."""
     used = sum(rates)
     return -sum(rate * np.log2(rate / used) for rate in rates if rate > 0)
 
 
 def slow_length(flow: np.ndarray, labels: np.ndarray) -> float:
-    """The codelength [0, eq. 1] of one partition, module by module."""
+    """Return the codelength [0, eq. 1] of one partition, module by module."""
     enter, total = [], 0.0
     for module in range(labels.max() + 1):
         inside = labels == module
@@ -142,7 +142,7 @@ SHORTEST = 71.216584
 
 
 def lengths(graphs: list[Graph], seeds: int) -> np.ndarray:
-    """Codelengths (graphs, seeds) of the modules found."""
+    """Return the codelengths (graphs, seeds) of the modules found."""
     return np.array([
         [codelength(*graph, map_equation(*graph, min_similarity=0.3, seed=seed), min_similarity=0.3)
          for seed in range(seeds)] for graph in graphs

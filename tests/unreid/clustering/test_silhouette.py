@@ -50,7 +50,7 @@ def test_silhouette__where_it_is_not_defined_is_the_worst(labels: list[int]) -> 
 
 
 def slow_sphere(features: np.ndarray, labels: np.ndarray) -> float:
-    """(b - a) / max(a, b) against the unit mean of the others of the own, and of each other,
+    """Return (b - a) / max(a, b) against the unit mean of the others of the own, and of each other,
     cluster; a singleton counts 0."""
     kept = [i for i in range(len(labels)) if labels[i] >= 0]
     scores = []

@@ -42,7 +42,7 @@ TINY: dict[str, Any] = {
 
 
 def names(root: Path, folder: str) -> list[tuple[int, int, int]]:
-    """(pid, camera, sequence) of every image in ``folder``, sorted by name."""
+    """Return (pid, camera, sequence) of every image in ``folder``, sorted by name."""
     found = []
     for path in sorted((root / FOLDER / folder).iterdir()):
         match = NAME.match(path.name)
@@ -184,7 +184,7 @@ def test_same_set__is_not_drawn_again(tiny: Path) -> None:
     assert stamps == {p: p.stat().st_mtime_ns for p in tiny.rglob("*.jpg")}
 
 
-def test_set_that_lost_a_image__is_drawn_again(tmp_path: Path) -> None:
+def test_set_that_lost_an_image__is_drawn_again(tmp_path: Path) -> None:
     draw_dataset(tmp_path, **TINY)
     whole = bytes_of(tmp_path)
     next((tmp_path / FOLDER / "query").iterdir()).unlink()
@@ -288,7 +288,7 @@ def test_camera_that_does_not_exist__is_refused() -> None:
 
 
 def render(pid: int = 3, camera: int = 0, yaw: float = 0.0, **changes: Any) -> np.ndarray:
-    """An image (128, 64, 3) without noise or object in front, in a fixed pose."""
+    """Return an image (128, 64, 3) without noise or object in front, in a fixed pose."""
     eye = replace(make_camera(camera), noise=0.0)
     rng = np.random.default_rng(0)
     view = replace(next_view(eye, sample_track(eye, rng), 0, rng), yaw=yaw, occluder=-1)
@@ -340,7 +340,7 @@ def test_contact_sheet__has_a_row_per_person_and_columns_per_camera() -> None:
 def mean_average_precision(
     features: np.ndarray, queries: int, pids: np.ndarray, camids: np.ndarray
 ) -> float:
-    """Market-1501's protocol by its words: drop the query's own id under its own camera."""
+    """Return Market-1501's protocol by its words: drop the query's own id under its own camera."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     precisions = []
     for q in range(queries):
@@ -363,7 +363,7 @@ Split = tuple[np.ndarray, int, np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """Images (N, H, W, 3) with the queries first, Q, pids (N,), camids (N,)."""
+    """Return the images (N, H, W, 3) with the queries first, Q, pids (N,), camids (N,)."""
     root = tmp_path_factory.mktemp("hardness")
     draw_dataset(root, num_train_ids=1, num_test_ids=40, images_per_id=10)
     people = names(root, "query") + names(root, "bounding_box_test")
@@ -377,7 +377,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 def untrained(crops: np.ndarray, seed: int) -> np.ndarray:
-    """Features (N, 512) of a ResNet-18 with random weights."""
+    """Return the features (N, 512) of a ResNet-18 with random weights."""
     models = pytest.importorskip("torchvision").models
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -390,7 +390,7 @@ def untrained(crops: np.ndarray, seed: int) -> np.ndarray:
 
 
 def histogram(crops: np.ndarray, space: str, stripes: int) -> np.ndarray:
-    """Root histograms (N, stripes * 512) of 8 x 8 x 8 colours in horizontal stripes."""
+    """Return root histograms (N, stripes * 512) of 8 x 8 x 8 colours in horizontal stripes."""
     rows = []
     for one in crops:
         pixels = np.asarray(Image.fromarray(one).convert(space)) // 32

@@ -13,7 +13,7 @@ import pytest
 
 @pytest.fixture
 def load_fastreid() -> Callable[[str], ModuleType]:
-    """``load_fastreid("rank")`` executes ``fastreid/evaluation/rank.py``; skips without it."""
+    """Return a loader: ``load_fastreid("rank")`` runs ``fastreid/evaluation/rank.py``."""
     package = importlib.util.find_spec("fastreid")
     if package is None or not package.submodule_search_locations:
         pytest.skip("fastreid is not installed")

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def singletons(labels: np.ndarray) -> np.ndarray:
-    """Every noise image with a label of its own."""
+    """Return every noise image with a label of its own."""
     labels = labels.copy()
     noise = np.flatnonzero(labels == -1)
     labels[noise] = labels.max(initial=0) + 1 + np.arange(len(noise))
@@ -30,7 +30,7 @@ def singletons(labels: np.ndarray) -> np.ndarray:
 
 
 def slow_pairs(labels: np.ndarray, pids: np.ndarray) -> tuple[float, float, float]:
-    """Precision, recall and F, by looking at every pair of images."""
+    """Return precision, recall and F, by looking at every pair of images."""
     both = labelled = true = 0
     for i, j in combinations(range(len(labels)), 2):
         one_label = labels[i] == labels[j] and labels[i] != -1
@@ -186,7 +186,7 @@ def test_arguments__that_do_not_belong_together_are_refused(
 def slow_pair_quality(
     pairs: list[tuple[int, int]], pids: np.ndarray, camids: np.ndarray
 ) -> dict[str, float]:
-    """By looking at every pair of images."""
+    """Return the pair scores from a loop over all pairs."""
     found = {frozenset(pair) for pair in pairs}
     right = true = cross = right_cross = 0
     for i, j in combinations(range(len(pids)), 2):

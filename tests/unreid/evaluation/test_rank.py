@@ -20,7 +20,7 @@ def by_sorting(
     g_camids: np.ndarray,
     max_rank: int,
 ) -> tuple[np.ndarray, list[float], list[float]]:
-    """The Market protocol, query by query and place by place."""
+    """Return the Market protocol, query by query and place by place."""
     curves, precisions, penalties = [], [], []
     for row, pid, camera in zip(distmat, q_pids, q_camids):
         order = np.argsort(row, kind="stable")
@@ -36,7 +36,7 @@ def by_sorting(
 
 
 def case(seed: int, queries: int, gallery: int, people: int, levels: int | None = None) -> tuple:
-    """Distances (with ties if ``levels``) and ids, with at least one match."""
+    """Return the distances (with ties if ``levels``) and ids, with at least one match."""
     rng = np.random.default_rng(seed)
     distmat = rng.random((queries, gallery), dtype=np.float32)
     if levels:

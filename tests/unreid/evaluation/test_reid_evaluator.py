@@ -31,7 +31,7 @@ class Stock(ReidEvaluator):
 
 @pytest.fixture
 def jaccard_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """fast-reid hard-codes a GPU for its re-ranking distance."""
+    """Run fast-reid's re-ranking distance on the CPU; fast-reid hard-codes a GPU."""
     real = compute_dist.compute_jaccard_distance
 
     @functools.wraps(real)
@@ -43,7 +43,7 @@ def jaccard_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def predictions(scale: bool = True) -> list[dict[str, torch.Tensor]]:
-    """One set of features around people and cameras, whose rows are no unit rows if ``scale``."""
+    """Return clustered features of people and cameras; rows are not unit rows if ``scale``."""
     rng = np.random.default_rng(5)
     num = QUERY + GALLERY
     pids, camids = rng.integers(0, PEOPLE, num), rng.integers(0, CAMERAS, num)

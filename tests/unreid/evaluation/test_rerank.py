@@ -50,7 +50,7 @@ def test_jaccard_query_gallery_is_a_block_of_the_training_distance(
 
 
 def fastreid_jaccard(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """The dense matrix of ``build_dist(metric="jaccard")``, on a CPU."""
+    """Return the dense matrix of ``build_dist(metric="jaccard")``, on a CPU."""
     tensor = torch.from_numpy(features)
     return compute_jaccard_distance(tensor, k1=k1, k2=k2, search_option=3)
 

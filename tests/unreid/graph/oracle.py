@@ -6,7 +6,7 @@ import numpy as np
 
 
 def unit(rng: np.random.Generator, num: int, channels: int, copies: int = 0) -> np.ndarray:
-    """Random unit rows around a few centres, the last ``copies`` being copies of earlier ones."""
+    """Return random unit rows around a few centres; the last ``copies`` are duplicates."""
     centres = rng.standard_normal((max(1, num // 6), channels))
     rows = centres[rng.integers(0, len(centres), num)] + 0.7 * rng.standard_normal((num, channels))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -32,7 +32,7 @@ def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jaccard(features: np.ndarray, rank: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """The dense Jaccard distance of SpCL, in double, set by set.
+    """Return the dense Jaccard distance of SpCL, in double, set by set.
 
     k1 neighbours including self; the half sets have round(k1 / 2) + 1 of them; a half set joins
     when more than two thirds of it are in; weights softmax(-(2 - 2 cos)); mean over k2.

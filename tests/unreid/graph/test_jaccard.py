@@ -18,7 +18,7 @@ needs_kernel = pytest.mark.skipif(kernel("jaccard") is None, reason="the kernel 
 
 
 def dense(distance: sparse.csr_array) -> np.ndarray:
-    """Absent entries are 1."""
+    """Return the dense matrix; absent entries are 1."""
     full = np.ones(distance.shape, dtype=np.float32)
     rows = np.repeat(np.arange(distance.shape[0]), np.diff(distance.indptr))
     full[rows, distance.indices] = distance.data
@@ -140,7 +140,7 @@ def test_permuting_images_permutes_distances(rng: np.random.Generator) -> None:
 @needs_kernel
 @settings(max_examples=50)
 @given(num=st.integers(1, 60), k1=st.integers(1, 25), k2=st.integers(1, 8), seed=st.integers(0, 99))
-def test_kernels_equal_their_twins_to_the_bit(num: int, k1: int, k2: int, seed: int) -> None:
+def test_kernels_equal_their_references_to_the_bit(num: int, k1: int, k2: int, seed: int) -> None:
     features = oracle.unit(np.random.default_rng(seed), num, 10, copies=num // 5)
     indices, _ = knn(features, k1)
     fast = kernel("jaccard")

@@ -15,7 +15,7 @@ from unreid.graph.pairs import expected_threshold, mutual_pairs
 def slow_pairs(
     features: np.ndarray, k: int, beta: float, cross: float, camids: np.ndarray
 ) -> dict[tuple[int, int], float]:
-    """Pair -> confidence, from the dense matrix and two sorted lists per pair."""
+    """Return pair -> confidence, from the dense matrix and two sorted lists per pair."""
     indices, _ = oracle.neighbours(features, k + 1)
     nearest = [set(row[1:].tolist()) for row in indices]
     product = np.clip(features.astype(np.float64) @ features.T.astype(np.float64), 0, 1)
@@ -29,7 +29,7 @@ def slow_pairs(
 
 
 def dense_quantile(features: np.ndarray, expected: float, chosen: np.ndarray) -> float:
-    """The value that leaves round(expected N / 2) of the chosen pairs above it, by numpy."""
+    """Return the value that leaves round(expected N / 2) of the chosen pairs above it, by numpy."""
     product = features.astype(np.float64) @ features.T.astype(np.float64)
     upper = np.triu(np.ones_like(product, dtype=bool), 1) & chosen
     values = np.clip(product[upper], 0, 1)

@@ -25,7 +25,7 @@ def unit_rows(rng: np.random.Generator, num: int, channels: int = 16) -> np.ndar
 
 
 def with_duplicates(rng: np.random.Generator, num: int) -> np.ndarray:
-    """Exact duplicates tie, and ties are where two ways of searching come apart."""
+    """Return rows with exact duplicates, because results may differ only at ties."""
     return unit_rows(rng, num)[np.sort(rng.integers(0, num, num))]
 
 

@@ -19,7 +19,7 @@ def unit(rng: np.random.Generator, num: int, width: int = 5) -> np.ndarray:
 def slowly(
     features: np.ndarray, camids: np.ndarray, power: float, shrinkage: float, floor: float
 ) -> list[np.ndarray]:
-    """The docstring's formulas, one image at a time; the power by the eigenvectors' sum."""
+    """Return the docstring's formulas, one image at a time; the power by the eigenvectors' sum."""
     means = camera_means(features, camids, int(camids.max()) + 1)
     apart = [features[i].astype(np.float64) - means[camids[i]] for i in range(len(features))]
     width = features.shape[1]

@@ -27,7 +27,9 @@ def alone(step: int, factor: float, num: int) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(max_examples=25)
 @given(st.integers(0, 5), st.integers(1, 600), st.integers(0, 2**32 - 1))
-def test_kernel__is_its_twin_up_to_the_last_rounding(images: int, pixels: int, seed: int) -> None:
+def test_kernel__equals_its_reference_up_to_the_last_rounding(
+    images: int, pixels: int, seed: int
+) -> None:
     compiled = kernel("jitter")
     if compiled is None:
         pytest.skip("no compiled kernel")

@@ -17,7 +17,7 @@ from unreid.kernels import _load as load
 
 
 def variant(name: str, which: str) -> Any:
-    """A variant of a kernel; skips where the processor or the compiler lacks it."""
+    """Return a variant of a kernel; skips where the processor or the compiler lacks it."""
     if which not in supported_variants():
         pytest.skip(f"this processor has no {which}")
     module = load(which, name)
@@ -27,7 +27,7 @@ def variant(name: str, which: str) -> Any:
 
 
 def blobs(num: int = 240, channels: int = 67) -> np.ndarray:
-    """Unit rows around thirty centres, with exact duplicates."""
+    """Return the unit rows around thirty centres, with exact duplicates."""
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(30, channels))[rng.integers(0, 30, num)]
     rows += 0.5 * rng.normal(size=rows.shape)

@@ -13,7 +13,7 @@ from unreid.losses import hard_triplet
 
 
 def slow(features: torch.Tensor, targets: torch.Tensor, margin: float) -> float:
-    """Mean over anchors of [margin + max d(a, p) - min d(a, n)]_+, in double, by hand."""
+    """Return the mean over anchors of [margin + max d(a, p) - min d(a, n)]_+ in double."""
     rows, labels = features.double().tolist(), targets.tolist()
     costs = []
     for a, label in enumerate(labels):

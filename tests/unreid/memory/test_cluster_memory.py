@@ -28,7 +28,7 @@ def filled(seed: int = 0, clusters: int = 5, features: int = 8, **options: objec
 def slow_plain(
     centroids: torch.Tensor, features: torch.Tensor, targets: torch.Tensor, momentum: float
 ) -> torch.Tensor:
-    """phi_y <- normalise(m phi_y + (1 - m) q), one sample after the other."""
+    """Return phi_y <- normalise(m phi_y + (1 - m) q), one sample after the other."""
     phi = centroids.clone()
     for q, y in zip(features, targets.tolist()):
         phi[y] = momentum * phi[y] + (1 - momentum) * q
@@ -39,7 +39,7 @@ def slow_plain(
 def slow_hard(
     centroids: torch.Tensor, features: torch.Tensor, targets: torch.Tensor, momentum: float
 ) -> torch.Tensor:
-    """The same, once per cluster, with its sample least similar to the old phi_y."""
+    """Return the same, once per cluster, with its sample least similar to the old phi_y."""
     phi = centroids.clone()
     for y in sorted(set(targets.tolist())):
         own = [q for q, t in zip(features, targets.tolist()) if t == y]

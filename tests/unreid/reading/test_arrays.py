@@ -1,4 +1,4 @@
-"""Arrays and labels from a file that anyone may have written."""
+"""Arrays and labels from an untrusted file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(folder: Path, **changed: Any) -> Path:
 
 
 def packed_zeros(path: Path, count: int) -> Path:
-    """``count`` int64 zeros as numpy would pack them, written a part at a time."""
+    """Return ``count`` int64 zeros as numpy would pack them, written a part at a time."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<i8", "fortran_order": False, "shape": (count,)})

@@ -17,7 +17,7 @@ from unreid.reading.image_file import MAX_PIXELS, check_size, open_image, read_r
 
 
 def png(width: int, height: int) -> bytes:
-    """A header that promises what is not there."""
+    """Return a PNG header without the pixel data that it declares."""
     def chunk(name: bytes, content: bytes) -> bytes:
         return (struct.pack(">I", len(content)) + name + content
                 + struct.pack(">I", zlib.crc32(name + content)))

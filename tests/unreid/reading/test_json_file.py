@@ -1,4 +1,4 @@
-"""JSON that anyone may have written."""
+"""JSON from an untrusted file."""
 
 from __future__ import annotations
 

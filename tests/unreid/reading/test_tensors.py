@@ -1,4 +1,4 @@
-"""Checkpoints that anyone may have written."""
+"""Checkpoints from an untrusted source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings from a file that anyone may have written."""
+"""Settings from an untrusted file."""
 
 from __future__ import annotations
 
