@@ -74,9 +74,9 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.CACHE_IMAGES = 0
     # Score the pseudo labels against the ids when the set has them. Never trains on them.
     cfg.UNSUP.LOG_LABEL_QUALITY = True
-    # Cameras of the training set; filled in when it is read, never set by hand.
+    # Number of cameras of the training set; set when it is read, never by the user.
     cfg.UNSUP.NUM_CAMERAS = 0
-    # Images of the training set; filled in likewise.
+    # Number of images of the training set; set when it is read, never by the user.
     cfg.UNSUP.NUM_IMAGES = 0
     # Evaluate the start weights before training ("before" in results.json).
     cfg.UNSUP.EVAL_BEFORE = True
@@ -90,8 +90,8 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.UNSUP.MEMORY.UPDATE = "plain"
     _add_folder_config(cfg)
 
-    # Who decodes and transforms: "pil", fast-reid's transforms, or "tensor", the same INPUT keys on
-    # whole batches of bytes, several times as fast (docs/reliability.md: what differs).
+    # Decoding and transforms: "pil", fast-reid's transforms, or "tensor", the same INPUT keys on
+    # whole uint8 batches, several times as fast (differences: docs/measurements.md).
     cfg.INPUT.BACKEND = "pil"
     # Images per batch-norm group, on any number of devices; 0: the whole (per-device) batch.
     cfg.MODEL.GHOST_BN = 0
@@ -102,7 +102,7 @@ def add_unreid_config(cfg: CfgNode) -> None:
     cfg.MODEL.COMPILE_BACKEND = "inductor"
     # SOLVER.AMP.ENABLED: mixed precision by "bfloat16", or "float16" with scaled losses.
     cfg.SOLVER.AMP.DTYPE = "bfloat16"
-    # SOLVER.IMS_PER_BATCH goes through the network in so many parts, one optimiser step after all.
+    # Gradient accumulation: parts of SOLVER.IMS_PER_BATCH per optimiser step.
     cfg.SOLVER.ACCUMULATE = 1
     # Subtract each camera's mean gallery feature at test; uses the gallery's camera ids.
     cfg.TEST.CENTER_CAMERAS = False
@@ -111,24 +111,24 @@ def add_unreid_config(cfg: CfgNode) -> None:
 def _add_folder_config(cfg: CfgNode) -> None:
     """Pictures of your own: DATASETS.NAMES ("Folder",), and DATASETS.TESTS the same or ()."""
     folder = cfg.UNSUP.FOLDER = CfgNode()
-    # The folder of all pictures; people with ids are divided into training and test.
+    # The folder of all images; identities are split into training and test.
     folder.ROOT = ""
-    # Folders of their own instead, in ROOT; without ROOT each is a root for itself.
+    # Separate folders instead, relative to ROOT; without ROOT each path stands alone.
     folder.TRAIN = ""
     folder.QUERY = ""
     folder.GALLERY = ""
     # Searched in the path relative to the root: "cam{camera}/*", or a regular expression with named
     # groups camera, id, tracklet, or with one group, the camera.
     folder.PATTERN = ""
-    # A second pattern, of the id alone; images that it does not match have none.
+    # A second pattern, of the id alone; images that it does not match have no id.
     folder.ID_PATTERN = ""
-    # Or a file with the columns path, camera, and perhaps id, tracklet.
+    # A CSV file with the columns path, camera, and optionally id, tracklet.
     folder.CSV = ""
     # "regex", "subfolder", "csv" or "one" camera; "": by the pattern or CSV given, else one.
     folder.CAMERA = ""
     # CAMERA subfolder: what the sub-folders are, from the outermost ("id", "tracklet", "").
     folder.LEVELS = ("camera",)
-    # Of the people seen by two cameras or more, how many are tested; and who.
+    # Share of test identities among those seen by at least two cameras, and the seed of the split.
     folder.TEST_SHARE = 0.3
     folder.SPLIT_SEED = 0
 

@@ -1,7 +1,7 @@
 """The keys of PseudoPair, with the symbols of the method.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
-    https://arxiv.org/abs/2207.13035. Only its abstract was at hand: every number is ours.
+    https://arxiv.org/abs/2207.13035. Only its abstract was available: every number is ours.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def add_config(cfg: CfgNode) -> None:
     # tau, and the share of the old row in an update of the memory w.
     cfg.PSEUDOPAIR.SURROGATE.TEMPERATURE = 0.1
     cfg.PSEUDOPAIR.SURROGATE.MOMENTUM = 0.2
-    # Rows drawn in a step; 0 takes all N of them.
+    # Memory rows sampled per step; 0 takes all N.
     cfg.PSEUDOPAIR.SURROGATE.NEGATIVES = 4096
-    # The whole picture is one more patch, until the pairs take it over.
+    # The whole image is one more patch, until training on pairs starts (epoch E0).
     cfg.PSEUDOPAIR.SURROGATE.WHOLE = True
     # E0 epochs of surrogate classes alone; the weight of L_sur in them, and afterwards.
     cfg.PSEUDOPAIR.SURROGATE.EPOCHS = 10
@@ -42,7 +42,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.SEPARATION = CfgNode()
     cfg.PSEUDOPAIR.SEPARATION.ENABLED = True
     cfg.PSEUDOPAIR.SEPARATION.ALPHA = 1.0
-    # Share of the old beta in its moving average over epochs; 0 is today's percentile.
+    # Share of the old beta in its moving average over epochs; 0: percentile of the current epoch.
     cfg.PSEUDOPAIR.SEPARATION.BETA_MOMENTUM = 0.0
     # Collapse: a larger mean similarity of different images stops the run; 1 never does.
     cfg.PSEUDOPAIR.SEPARATION.MAX_SIMILARITY = 0.9
@@ -59,17 +59,17 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.PAIR.WEIGHT = 1.0
     cfg.PSEUDOPAIR.PAIR.TEMPERATURE = 0.1
     cfg.PSEUDOPAIR.PAIR.BY_CONFIDENCE = True
-    # Held against a memory of all images (NEGATIVES rows of it a step; 0: all), or in the batch.
+    # Negatives from a memory of all images (NEGATIVES rows per step; 0: all), or from the batch.
     cfg.PSEUDOPAIR.PAIR.MEMORY = True
     cfg.PSEUDOPAIR.PAIR.NEGATIVES = 4096
     cfg.PSEUDOPAIR.PAIR.MOMENTUM = 0.2
-    # An image above beta that is no pair is not repelled.
+    # An image above beta that is not a pair is not a negative.
     cfg.PSEUDOPAIR.PAIR.SPARE_ABOVE_BETA = True
 
     # 2. Intra-similarity: K attention heads, gamma of L_div.
     cfg.PSEUDOPAIR.INTRA = CfgNode()
     cfg.PSEUDOPAIR.INTRA.ENABLED = True
-    # What head k sees: the k-th of K overlapping "patches" of the body, or all of the "body".
+    # Input of head k: the k-th of K overlapping "patches" of the body, or the whole "body".
     cfg.PSEUDOPAIR.INTRA.KIND = "patches"
     cfg.PSEUDOPAIR.INTRA.HEADS = 4
     cfg.PSEUDOPAIR.INTRA.REDUCTION = 16
@@ -83,10 +83,10 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.INTER.WIDTH = 128
     cfg.PSEUDOPAIR.INTER.KERNEL = 3
     cfg.PSEUDOPAIR.INTER.NEGATIVES = 3
-    # Whether L_inter trains the backbone too, or the aligner alone.
+    # Whether L_inter trains the backbone, or the alignment module only.
     cfg.PSEUDOPAIR.INTER.TRAINS_BACKBONE = True
 
-    # At test: the first TOP_K answers re-ranked by (1 - WEIGHT) distance + WEIGHT (1 - s_inter).
+    # At test: the top TOP_K results are re-ranked by (1 - WEIGHT) distance + WEIGHT (1 - s_inter).
     cfg.PSEUDOPAIR.RERANK = CfgNode()
     cfg.PSEUDOPAIR.RERANK.ENABLED = False
     cfg.PSEUDOPAIR.RERANK.TOP_K = 50

@@ -32,13 +32,13 @@ def add_config(cfg: CfgNode) -> None:
     cfg.SPHERECLUSTER.LINKAGE = "average"
     cfg.SPHERECLUSTER.REGULARIZER = "sse"
     cfg.SPHERECLUSTER.LAMBDA = 0.02
-    # "exact" renews distances after every merge; "pass" sorts all of them once a pass [1, 2].
+    # "exact" updates distances after every merge; "pass" sorts all of them once per pass [1, 2].
     cfg.SPHERECLUSTER.UPDATE = "exact"
     # Pairs that a pass joins: "union", all of different clusters, so that chains form [1, 2];
     # "skip", those neither of whose clusters was absorbed in this pass [3].
     cfg.SPHERECLUSTER.PASS_RULE = "union"
 
-    # "restart": every round merges single images anew [2]; "progressive": clusters only grow [1].
+    # "restart": every round starts from single images [2]; "progressive": clusters only grow [1].
     cfg.SPHERECLUSTER.SCHEDULE = "restart"
     # mp: a pass makes floor(mp N) merges, N the training images.
     cfg.SPHERECLUSTER.MERGE_RATE = 0.07
@@ -51,7 +51,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE = 1
 
     # Which round's model is reported beside the last one: "silhouette" on the sphere, "stability"
-    # of the partition, or "none". Test accuracy chooses nothing.
+    # of the partition, or "none". Test accuracy is not used.
     cfg.SPHERECLUSTER.CHOICE = "silhouette"
 
     # After the sphere, in training only [1].
@@ -65,12 +65,12 @@ def add_config(cfg: CfgNode) -> None:
     cfg.SPHERECLUSTER.SOFTMAX = CfgNode()
     cfg.SPHERECLUSTER.SOFTMAX.ENABLED = False
     cfg.SPHERECLUSTER.SOFTMAX.SCALE = 14.0
-    # Softmax over a lookup table V that features write into: tau, and the share of the old row.
+    # Softmax over a lookup table V, updated with the features: tau, and the share of the old row.
     cfg.SPHERECLUSTER.REPELLED = CfgNode()
     cfg.SPHERECLUSTER.REPELLED.ENABLED = False
     cfg.SPHERECLUSTER.REPELLED.TEMPERATURE = 0.1
     cfg.SPHERECLUSTER.REPELLED.MOMENTUM = 0.5
-    # V after new labels: "zero" [1], or "centroids" of today's features (a cluster memory).
+    # V after new labels: "zero" [1], or "centroids" of the new features (a cluster memory).
     cfg.SPHERECLUSTER.REPELLED.START = "zero"
     # InfoNCE against a cluster memory (UNSUP.MEMORY), one centroid per cluster.
     cfg.SPHERECLUSTER.MEMORY = CfgNode()
