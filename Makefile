@@ -67,7 +67,7 @@ lint: install
 
 docs:
 	@$(MAKE) --no-print-directory install EXTRAS="$(if $(findstring docs,$(EXTRAS)),$(EXTRAS),docs)"
-	@$(VENV)/bin/zensical build --clean --strict
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
 	@echo "build/site/index.html"
 
 bench: install
