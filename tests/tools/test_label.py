@@ -41,7 +41,7 @@ def test_folder_becomes_a_csv_and_sheets(
     assert tool.main([*arguments, "--skip-bad"]) == 0
     printed = capsys.readouterr()
     assert f"left out: {paths[3]}" in printed.err
-    assert "9 pictures of 2 cameras: 3 identities, 0 pictures in none" in printed.out
+    assert "9 images of 2 cameras: 3 identities, 0 images unassigned" in printed.out
     with open(tmp_path / "out" / "labels.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == sorted(set(names) - {names[3]})

@@ -64,7 +64,7 @@ def test_files__have_every_query_and_the_index_spares_the_gallery(
     query = ["--query", str(tmp_path / "queries")]
     assert tool.main([*common, *gallery, *query, "--top", "4", "--json", "--pictures",
                       "--other-cameras"]) == 0
-    assert "nothing new; 0 embedded" in capsys.readouterr().out
+    assert "no change; 0 embedded" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out" / "ranks.csv")
     assert len(rows) == 2 * 3, "three pictures are of another camera"
     assert {row["camera"] for row in rows[:3]} == {"1"}

@@ -149,8 +149,9 @@ def say(line: str) -> None:
 def preload() -> None:
     """Import the modules of all commands once, before forking."""
     for module in ("unreid.engine.run", "unreid.commands.images", "unreid.inference.ranking",
-                   "unreid.inference.answers", "unreid.inference.labelling", "unreid.data.survey",
-                   "unreid.visualization.page", "unreid.visualization.sources", "tabulate",
+                   "unreid.inference.retrieval_results", "unreid.inference.labelling",
+                   "unreid.data.survey", "unreid.visualization.page",
+                   "unreid.visualization.sources", "tabulate",
                    "unreid.projects"):
         importlib.import_module(module)
     import torch

@@ -46,7 +46,7 @@ def open_gallery(args: Any, predictor: Predictor) -> Gallery:
     gallery, changes = gallery.update(items, args.gallery, predictor, skip_bad=args.skip_bad)
     for path, reason in changes.bad.items():
         sys.stderr.write(f"left out: {path} ({reason})\n")
-    print(f"gallery: {len(gallery)} pictures; {summary(changes)}")
+    print(f"gallery: {len(gallery)} images; {summary(changes)}")
     if args.index:
         if gallery.entries != before.entries or gallery.root != before.root or not there:
             gallery.save(args.index)

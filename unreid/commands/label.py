@@ -153,7 +153,7 @@ def run(args: Any) -> int:
     check_model_files(args)
     items = read_images(args.images, reading_of(args))
 
-    from unreid.inference.labelling import label_pictures, summary
+    from unreid.inference.labelling import label_images, summary
     from unreid.labels.neighbours import Search
 
     predictor = build_predictor(args)
@@ -163,7 +163,7 @@ def run(args: Any) -> int:
     items = tuple(items[i] for i in embedded.kept)
     search = Search.from_config(predictor.cfg)
     before = transforms(args, predictor.cfg, search, len({item.camera for item in items}))
-    labelled = label_pictures(items, embedded.features, args.method, min_size=args.min_size,
+    labelled = label_images(items, embedded.features, args.method, min_size=args.min_size,
                               settings=args.settings, transforms=before, search=search)
     labelled.write(args.output, args.images)
     said = summary(labelled)

@@ -80,9 +80,9 @@ def compare(args: argparse.Namespace) -> Path:
 
 def report(args: argparse.Namespace) -> Path:
     """Write the page of one run."""
-    from unreid.visualization.evidence import Limits
     from unreid.visualization.history import read_run
     from unreid.visualization.page import write_report
+    from unreid.visualization.retrieval import Limits
     from unreid.visualization.sources import load_sources
 
     folder = args.runs[0]

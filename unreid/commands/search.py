@@ -127,8 +127,8 @@ def run(args: Any) -> int:
 
 def answer(args: Any, cfg: Any, queries: Sequence[Any], features: Any, gallery: Any) -> None:
     """Rank, write the files, print where they are and the scores."""
-    from unreid.inference.answers import draw_answers, write_answers
     from unreid.inference.ranking import rank, scores
+    from unreid.inference.retrieval_results import draw_results, write_results
 
     centre = cfg.TEST.CENTER_CAMERAS if args.center_cameras is None else args.center_cameras
     if centre and len({entry.camera for entry in gallery.entries}) < 2:
@@ -140,11 +140,11 @@ def answer(args: Any, cfg: Any, queries: Sequence[Any], features: Any, gallery: 
     started = time.perf_counter()
     answers = rank(queries, features, gallery, args.top, **rules)
     seconds = time.perf_counter() - started
-    for file in write_answers(args.output, queries, gallery, answers, with_json=args.json):
+    for file in write_results(args.output, queries, gallery, answers, with_json=args.json):
         print(f"answers: {file}")
     if args.pictures:
         folder = os.path.join(args.output, "pictures")
-        number = draw_answers(folder, queries, gallery, answers)
+        number = draw_results(folder, queries, gallery, answers)
         print(f"pictures: {number} in {os.path.abspath(folder)}")
     sys.stdout.write(f"{len(queries)} queries searched in {1000 * seconds:.1f} ms"
                      + ("; cameras centred" if centre else "") + "\n")

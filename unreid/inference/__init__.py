@@ -1,4 +1,4 @@
-"""A trained model at work: features of any pictures, pseudo identities, search, export."""
+"""Inference with a trained model: feature extraction, pseudo identities, search, export."""
 
 from __future__ import annotations
 

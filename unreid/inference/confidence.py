@@ -1,4 +1,4 @@
-"""How sure a pseudo identity is of each of its pictures: a silhouette against centroids, in 0..1.
+"""Confidence of a pseudo identity: the silhouette against centroids, scaled to 0..1.
 
 [0] Rousseeuw, Silhouettes: a graphical aid, J. Comput. Appl. Math. 20, 1987.
 [1] Hruschka, de Castro, Campello, Evolutionary algorithms for clustering, ICDM 2004
@@ -14,27 +14,27 @@ import numpy as np
 from unreid.checks import check_features, check_integer
 from unreid.clustering.partition import centroids, check_labels
 
-#: Distances below this are those of float32's rounding.
-_ALIKE = 1e-6
+#: Smaller distances are float32 rounding errors.
+_ROUNDING = 1e-6
 
 
 def confidence(
     features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048
 ) -> np.ndarray:
-    """(1 + s) / 2 of the silhouette s = (b - a) / max(a, b) [1] of each image.
+    """Return (1 + s) / 2 of the silhouette s = (b - a) / max(a, b) [1] of each image.
 
-    a is the distance 1 - cos to the mean of the image's cluster without the image itself, b that
-    to the nearest mean of another cluster. 1: at the centre of its cluster and far from others;
-    0.5: as near to another; below: nearer to another. The mean of s is
-    :func:`unreid.clustering.silhouette.sphere_silhouette`.
+    a is the distance 1 - cos to the mean of the image's cluster without the image itself. b is the
+    distance to the nearest mean of another cluster. The confidence is 1 at the centre of a distant
+    cluster, 0.5 at equal distance to another cluster, and lower nearer to the other. The mean of s
+    is :func:`unreid.clustering.silhouette.sphere_silhouette`.
 
-    What has nothing to be compared with has s = 0 [0], so 0.5: a cluster of one image, and all
-    images where there is one cluster; so has an image that is equal to both means.
+    s is 0 [0] (confidence 0.5) for a cluster of one image, for a single cluster, and for an image
+    that equals both means.
 
     Args:
         features: (N, D) float32, unit rows.
-        labels: (N,) integers; -1 is noise, else 0..C-1 with no id unused.
-        block_size: Images at a time, >= 1: no (N, N) matrix is made.
+        labels: (N,) integers; -1 is noise, else 0..C-1, each used.
+        block_size: Images per block, >= 1; no (N, N) matrix is computed.
 
     Returns:
         (N,) float32 in 0..1; 0 for noise.
@@ -62,7 +62,7 @@ def confidence(
         others = sums[own] - block
         lengths = np.linalg.norm(others, axis=1)
         a = 1.0 - np.einsum("ij,ij->i", block, others) / np.maximum(lengths, 1e-12)
-        a, b = (np.where(d < _ALIKE, 0.0, d) for d in (a, b))
+        a, b = (np.where(d < _ROUNDING, 0.0, d) for d in (a, b))
         larger = np.maximum(a, b)
         s = np.where(larger > 0, (b - a) / np.where(larger > 0, larger, 1.0), 0.0)
         result[rows] = (1.0 + s) / 2.0

@@ -1,7 +1,7 @@
-"""The network as one file for other programs: ONNX or TorchScript, checked against PyTorch.
+"""Export of the network to ONNX or TorchScript, with a comparison to PyTorch.
 
-The file takes (B, 3, H, W) float32 in 0..255, red, green, blue, any B >= 1, and gives (B, D) unit
-features; mean and deviation of the pixels are taken out inside.
+The input is (B, 3, H, W) float32 RGB in 0..255 with any B >= 1. The output is (B, D) unit features.
+The file contains the pixel normalisation.
 
 Notation: B images, D channels, H x W pixels.
 """
@@ -29,7 +29,7 @@ from unreid.engine.atomic import replace_file
 from unreid.inference.predictor import Predictor
 
 KINDS = ("onnx", "torchscript")
-#: How far a feature's entry may be from PyTorch's.
+#: Maximum absolute difference of a feature's entry from PyTorch.
 TOLERANCE = 1e-4
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _ATEN = torch.ops.aten
@@ -39,7 +39,13 @@ _SHAPED = (_ATEN.view.default, _ATEN.reshape.default, _ATEN._unsafe_view.default
 
 @dataclass(frozen=True)
 class Parity:
-    """How near the file is to PyTorch: for each B the largest difference of an entry."""
+    """Comparison of the file with PyTorch.
+
+    Attributes:
+        path: The file.
+        differences: B -> largest absolute difference of an entry.
+        megabytes: File size in MiB.
+    """
 
     path: str
     differences: dict[int, float]
@@ -47,7 +53,7 @@ class Parity:
 
 
 class FeatureNetwork(nn.Module):
-    """Images (B, 3, H, W) in 0..255 -> (B, D) unit rows, as :class:`Predictor` makes them."""
+    """Images (B, 3, H, W) in 0..255 -> (B, D) unit rows, equal to those of :class:`Predictor`."""
 
     def __init__(self, model: nn.Module, flip: bool) -> None:
         super().__init__()
@@ -55,7 +61,7 @@ class FeatureNetwork(nn.Module):
         self.flip = flip
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class."""
+        """Return (B, D) unit features."""
         features = self.model({"images": images})
         if self.flip:
             features = (features + self.model({"images": images.flip(3)})) / 2
@@ -65,18 +71,21 @@ class FeatureNetwork(nn.Module):
 def export(
     predictor: Predictor, path: str, kind: str = "onnx", *, batches: Sequence[int] = (1, 5),
 ) -> Parity:
-    """Write the network to ``path``; the file is there only if it gives PyTorch's features.
+    """Write the network to ``path`` if its features equal those of PyTorch.
 
     Args:
-        predictor: The model; TorchScript is bound to the device that it is on.
-        path: Where to.
+        predictor: The model; a TorchScript file works on the predictor's device only.
+        path: File to write.
         kind: One of :data:`KINDS`.
-        batches: Numbers of images to compare on, each >= 1.
+        batches: Batch sizes to compare, each >= 1.
+
+    Returns:
+        The comparison with PyTorch.
 
     Raises:
-        ImportError: ``onnx`` without the extra ``export``.
-        ValueError: an argument out of its range.
-        RuntimeError: features differ by more than :data:`TOLERANCE`, or the model cannot be
+        ImportError: ``onnx`` is requested without the extra ``export``.
+        ValueError: An argument is out of range.
+        RuntimeError: Features differ by more than :data:`TOLERANCE`, or the model cannot be
             exported; nothing is written.
     """
     check_choice("kind", kind, KINDS)
@@ -92,7 +101,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "model")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that TorchScript ages, and notes on tracing
+            warnings.simplefilter("ignore")  # TorchScript deprecation and tracing
             try:
                 write(_graph(network, predictor.size), file, _about(predictor))
             except (torch._dynamo.exc.TorchDynamoException, torch.onnx.OnnxExporterError,
@@ -103,8 +112,8 @@ def export(
         worst = max(differences.values())
         if not worst <= TOLERANCE:
             raise RuntimeError(
-                f"the exported {kind} differs from PyTorch by {worst:.2g} (at most {TOLERANCE:g}"
-                f" is accepted); nothing was written to {path}"
+                f"the exported {kind} differs from PyTorch by {worst:.2g} (maximum"
+                f" {TOLERANCE:g}); nothing was written to {path}"
             )
         content = Path(file).read_bytes()
     with replace_file(path) as target:
@@ -113,15 +122,15 @@ def export(
 
 
 def check_packages() -> None:
-    """Refuse where what ONNX needs is not installed.
+    """Check that the packages of the ONNX export are installed.
 
     Raises:
-        ImportError: names the packages and the extra.
+        ImportError: Packages are missing; names them and the extra.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"ONNX export needs {', '.join(missing)}: pip install"
-                          ' "unreid[export]", or take --format torchscript, which needs nothing')
+                          ' "unreid[export]", or use --format torchscript, which needs no package')
 
 
 def _about(predictor: Predictor) -> dict[str, str]:
@@ -132,10 +141,10 @@ def _about(predictor: Predictor) -> dict[str, str]:
 
 
 def _graph(network: nn.Module, size: tuple[int, int]) -> Any:
-    """The exported program with B left open, from an example of two: one would be a constant."""
+    """Return the exported program with dynamic B; the example has B = 2, as 1 is specialised."""
     device = next(network.parameters()).device
     example = torch.zeros(2, 3, *size, device=device)
-    # strict: it follows Python's len() of a tensor, which tracing takes for a constant.
+    # strict=True follows len() of a tensor; tracing makes it a constant.
     return torch.export.export(network, (example,), strict=True,
                                dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
 
@@ -159,7 +168,7 @@ def _write_torchscript(program: Any, file: str, about: dict[str, str]) -> None:
     module = program.module()
     for node in module.graph.nodes:
         if node.target in _SHAPED:
-            # The one size that is not known is B: -1 says so to tracing, a number would stay.
+            # Only B is dynamic: tracing keeps -1 dynamic and makes a number constant.
             shape = [-1 if isinstance(s, torch.fx.Node) else s for s in node.args[1]]
             if shape.count(-1) == 1:
                 node.args = (node.args[0], shape, *node.args[2:])
@@ -180,7 +189,7 @@ def _compare(
     network: nn.Module, other: Callable[[Tensor], np.ndarray], size: tuple[int, int],
     batches: Sequence[int],
 ) -> dict[int, float]:
-    """B -> largest difference of an entry on B pictures of noise."""
+    """Return B -> largest absolute difference of an entry on B random images."""
     generator = torch.Generator().manual_seed(0)
     device = next(network.parameters()).device
     found = {}
@@ -188,7 +197,7 @@ def _compare(
         images = torch.rand(batch, 3, *size, generator=generator).to(device) * 255
         ours, theirs = network(images).cpu().numpy(), other(images)
         if ours.shape != theirs.shape:
-            raise RuntimeError(f"the exported file gives {theirs.shape} for {batch} images,"
+            raise RuntimeError(f"the exported file returns shape {theirs.shape} for {batch} images,"
                                f" PyTorch {ours.shape}")
         found[int(batch)] = float(np.abs(ours - theirs).max())
     return found

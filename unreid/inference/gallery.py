@@ -1,4 +1,4 @@
-"""A gallery embedded once: a file with a faiss index, what was embedded, and by which model.
+"""Gallery index: features of a folder's images, file metadata and the model fingerprint.
 
 [0] Johnson et al., Billion-scale similarity search with GPUs, 2017, arXiv:1702.08734 (faiss).
 
@@ -24,25 +24,27 @@ from unreid.checks import check_features
 from unreid.data.folder import FolderItem
 from unreid.data.images import UnreadableImageError
 from unreid.engine.atomic import replace_file
-from unreid.inference.pixels import ADVICE
+from unreid.inference.image_input import ADVICE
 from unreid.inference.predictor import Predictor
 from unreid.reading.arrays import read_arrays
 
 _FORMAT = 1
-#: What faiss writes before the numbers of an IndexFlat: kind, D, N, two words that nobody reads,
-#: whether it is trained, metric, numbers.
+#: Header of a serialised IndexFlat: kind, D, N, two unused words, trained flag, metric, number of
+#: values.
 _HEADER = struct.Struct("<4siqqqBiQ")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One embedded picture.
+    """One embedded image.
 
     Attributes:
-        path: Relative to the gallery's root, forward slashes.
-        camera, pid: As the folder says today; pid None where it does not.
-        size, mtime: Bytes, and nanoseconds of the last change, by which a file is known.
-        digest: Of its content, looked at where those two have changed.
+        path: Relative to the gallery's root, with forward slashes.
+        camera: Camera name.
+        pid: Identity, or None if unknown.
+        size: File size in bytes.
+        mtime: Time of the last change in nanoseconds.
+        digest: Hash of the content, computed again if size or mtime have changed.
     """
 
     path: str
@@ -55,7 +57,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Changes:
-    """What :meth:`Gallery.update` did, as numbers of pictures; ``bad``: file -> why unreadable."""
+    """Numbers of images changed by :meth:`Gallery.update`; ``bad``: file -> reason."""
 
     added: int = 0
     changed: int = 0
@@ -67,16 +69,16 @@ class Changes:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures of a folder and their features, in the order of the paths.
+    """Images of a folder and their features, sorted by path.
 
     Attributes:
-        root: The folder, absolute.
-        entries: N of them.
+        root: Absolute path of the folder.
+        entries: N entries.
         features: (N, D) float32 unit rows.
-        fingerprint: Of the model that made them (:mod:`unreid.inference.fingerprint`).
-        model: What that model was called.
-        reading: Where camera and id are written, as arguments of
-            :func:`unreid.data.folder.read_folder`; None of an index that does not say.
+        fingerprint: Fingerprint of the model (:mod:`unreid.inference.fingerprint`).
+        model: Title of the model.
+        reading: Source of camera and id, as arguments of
+            :func:`unreid.data.folder.read_folder`; None for an index of an earlier version.
     """
 
     root: str
@@ -93,53 +95,57 @@ class Gallery:
     def empty(
         cls, root: str, predictor: Predictor, reading: Mapping[str, Any] | None = None
     ) -> Gallery:
-        """Return a gallery without an image yet."""
+        """Return an empty gallery."""
         features = np.zeros((0, predictor.num_features), dtype=np.float32)
         return cls(os.path.abspath(root), (), features, predictor.fingerprint, predictor.title,
                    reading)
 
     @property
     def paths(self) -> list[str]:
-        """Where the pictures are."""
+        """Paths of the images."""
         return [os.path.join(self.root, entry.path) for entry in self.entries]
 
     def check_model(self, predictor: Predictor, name: str) -> None:
-        """Refuse a model whose features are not comparable with these.
+        """Check that the model's features are comparable with those of the gallery.
+
+        Args:
+            predictor: The model.
+            name: Name of the index in the error message.
 
         Raises:
-            ValueError: names both models; ``name`` is the index.
+            ValueError: The fingerprints differ; names both models.
         """
         if predictor.fingerprint != self.fingerprint:
             raise ValueError(
-                f"{name} holds features of {self.model} ({self.fingerprint}), which cannot be"
-                f" compared with those of {predictor.title} ({predictor.fingerprint}); take that"
-                " model, or name another index file for this one"
+                f"{name} has features of {self.model} ({self.fingerprint}), which cannot be"
+                f" compared with those of {predictor.title} ({predictor.fingerprint}); use that"
+                " model, or give another index file for this one"
             )
 
     def update(
         self, items: Sequence[FolderItem], root: str, predictor: Predictor, *,
         skip_bad: bool = False,
     ) -> tuple[Gallery, Changes]:
-        """The gallery of today's pictures; only those not seen before are embedded.
+        """Return the gallery of the current images; only new content is embedded.
 
-        A file with another size or time is read, and embedded again if its content has changed.
-        Files that were renamed, and copies, are known by their content. Files that are gone are
-        dropped.
+        A file with a new size or time is read, and embedded again if its content has changed.
+        Renamed files and copies are recognised by their content. Removed files are dropped.
 
         Args:
-            items: Of :func:`unreid.data.folder.read_folder`.
-            root: The folder they are of.
-            predictor: The model that made the features.
-            skip_bad: Leave out unreadable pictures and tell of them, rather than stop.
+            items: Images of :func:`unreid.data.folder.read_folder`.
+            root: Their folder.
+            predictor: The model of the features.
+            skip_bad: Leave out unreadable images and list them, instead of an error.
 
         Raises:
-            ValueError: another model; UnreadableImageError: names a picture.
+            ValueError: The model differs.
+            UnreadableImageError: An image cannot be read; names it.
         """
         self.check_model(predictor, "the gallery")
         known = {entry.path: entry for entry in self.entries}
         rows = {entry.digest: row for row, entry in enumerate(self.entries)}
-        today, bad = _look_at_all(items, root, known, skip_bad=skip_bad)
-        # One file of each content that was never seen.
+        today, bad = _current_entries(items, root, known, skip_bad=skip_bad)
+        # One file per new content.
         new: dict[str, str] = {}
         for entry in today:
             if entry.digest not in rows:
@@ -165,8 +171,11 @@ class Gallery:
         )
 
     def save(self, path: str) -> None:
-        """One file, written whole or not at all: numpy arrays, of which ``faiss`` is what
-        ``faiss.deserialize_index`` reads (an IndexFlatIP) and ``table`` is JSON."""
+        """Write the gallery to one npz file, atomically.
+
+        Array ``faiss`` is a serialised IndexFlatIP for ``faiss.deserialize_index``; array ``table``
+        is JSON.
+        """
         index = faiss.IndexFlatIP(self.features.shape[1])
         index.add(self.features)
         table = {"format": _FORMAT, "root": self.root, "fingerprint": self.fingerprint,
@@ -178,16 +187,16 @@ class Gallery:
 
     @classmethod
     def load(cls, path: str) -> Gallery:
-        """What :meth:`save` wrote.
+        """Read a file of :meth:`save`.
 
         Raises:
-            FileNotFoundError: no such file.
-            ValueError: it is damaged, or no index of this program.
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is damaged, or not an index of this program.
         """
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"index {path}: no such file; name a gallery to make it")
+            raise FileNotFoundError(f"index {path}: no such file; give a gallery to create it")
         try:
-            # It is saved as it is, not packed: more than the file has is in no index.
+            # The file is not compressed, so arrays cannot be larger than the file.
             arrays = read_arrays(path, "table", "faiss", limit=os.path.getsize(path))
             table = json.loads(arrays["table"].tobytes())
             if table["format"] != _FORMAT:
@@ -195,31 +204,33 @@ class Gallery:
             features = _features_of(arrays["faiss"])
             entries = tuple(_entry_of(entry) for entry in table["entries"])
             if len(features) != len(entries):
-                raise ValueError(f"{len(features)} features of {len(entries)} pictures")
+                raise ValueError(f"{len(features)} features of {len(entries)} images")
             names = [table[key] for key in ("root", "fingerprint", "model")]
             if not all(isinstance(name, str) and "\0" not in name for name in names):
-                raise ValueError("root, fingerprint and model must be texts")
+                raise ValueError("root, fingerprint and model must be strings")
             return cls(names[0], entries, features, names[1], names[2],
                        _reading_of(table.get("reading")))
-        except Exception as error:  # JSON, and whatever the values of another kind trip over
+        except Exception as error:  # invalid JSON, or values of unexpected types
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise ValueError(f"index {path} is damaged, or no index of search.py ({reason});"
-                             " delete it to embed the gallery again") from error
+            raise ValueError(f"index {path} is damaged, or not an index of unreid search"
+                             f" ({reason}); delete it to embed the gallery again") from error
 
 
 def _features_of(data: np.ndarray) -> np.ndarray:
-    """(N, D) float32 of a serialised IndexFlatIP: read here, since faiss believes every length that
-    a file gives and takes the memory for it.
+    """Return the (N, D) float32 features of a serialised IndexFlatIP.
+
+    faiss does not validate lengths of untrusted input before it allocates memory, so the bytes are
+    parsed here.
 
     Raises:
-        ValueError: another index, cut off, or rows that are not of unit length.
+        ValueError: The index has another type, is truncated, or has rows not of unit length.
     """
     raw = data.tobytes()
     if data.ndim != 1 or data.dtype != np.uint8 or len(raw) < _HEADER.size:
-        raise ValueError("no index of faiss")
+        raise ValueError("not a faiss index")
     kind, width, number, _, _, _, metric, entries = _HEADER.unpack_from(raw)
     if kind != b"IxFI" or metric != faiss.METRIC_INNER_PRODUCT:
-        raise ValueError("no IndexFlatIP of faiss")
+        raise ValueError("not an IndexFlatIP of faiss")
     if width < 1 or number < 0 or entries != width * number \
             or len(raw) != _HEADER.size + 4 * entries:
         raise ValueError(f"{number} x {width} features in {len(raw)} bytes")
@@ -230,10 +241,10 @@ def _features_of(data: np.ndarray) -> np.ndarray:
 
 
 def _reading_of(written: Any) -> dict[str, Any] | None:
-    """Where camera and id are written, of the table.
+    """Return the validated source of camera and id of the table.
 
     Raises:
-        ValueError: another key, or a value that is no text or list of texts.
+        ValueError: A key is unknown, or a value is not a string or a list of strings.
     """
     if written is None:
         return None
@@ -241,36 +252,36 @@ def _reading_of(written: Any) -> dict[str, Any] | None:
     if not isinstance(written, dict) or any(
             type(value) is not known.get(key) for key, value in written.items()) or not all(
             isinstance(level, str) for level in written.get("levels", ())):
-        raise ValueError(f"a reading of other kinds: {str(written)[:80]}")
+        raise ValueError(f"the reading has unexpected types: {str(written)[:80]}")
     return dict(written)
 
 
 def _entry_of(written: Any) -> Entry:
-    """One row of the table.
+    """Return one validated row of the table.
 
     Raises:
-        ValueError: a value of another kind, or a path that leaves the root.
+        ValueError: A value has an unexpected type, or the path leaves the root.
     """
     entry = Entry(**written)
     path, rest = entry.path, (entry.camera, entry.digest)
     if not all(isinstance(text, str) for text in (path, *rest)) \
             or not isinstance(entry.pid, (str, type(None))) \
             or type(entry.size) is not int or type(entry.mtime) is not int:
-        raise ValueError(f"an entry of other kinds: {str(written)[:80]}")
+        raise ValueError(f"an entry has unexpected types: {str(written)[:80]}")
     if not path or "\0" in path or os.path.isabs(path) or ".." in path.split("/"):
-        raise ValueError(f"a path that leaves the gallery: {path[:80]!r}")
+        raise ValueError(f"a path leaves the gallery: {path[:80]!r}")
     return entry
 
 
-def _look_at_all(
+def _current_entries(
     items: Sequence[FolderItem], root: str, known: Mapping[str, Entry], *, skip_bad: bool
 ) -> tuple[list[Entry], dict[str, str]]:
-    """The entries of today's files, and those that cannot be opened with the reason."""
+    """Return the entries of the current files, and path -> reason of unreadable files."""
     today, bad = [], {}
     for item in items:
         try:
-            today.append(_look(item, root, known))
-        except OSError as error:  # no permission, or a link that leads nowhere
+            today.append(_current_entry(item, root, known))
+        except OSError as error:  # no permission, or a broken link
             if not skip_bad:
                 raise UnreadableImageError(f"{item.path} cannot be read ({error.strerror});"
                                            f" {ADVICE}") from error
@@ -278,12 +289,12 @@ def _look_at_all(
     return today, bad
 
 
-def _look(item: FolderItem, root: str, known: Mapping[str, Entry]) -> Entry:
-    """The entry of a file of today: its digest is taken over where nothing tells of a change."""
+def _current_entry(item: FolderItem, root: str, known: Mapping[str, Entry]) -> Entry:
+    """Return the entry of a current file; keeps the digest if size and time are unchanged."""
     path = os.path.relpath(item.path, root).replace(os.sep, "/")
     status = os.stat(item.path)
-    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for without end
-        raise OSError(errno.EINVAL, "no regular file")
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would block
+        raise OSError(errno.EINVAL, "not a regular file")
     entry = known.get(path)
     if entry and (entry.size, entry.mtime) == (status.st_size, status.st_mtime_ns):
         return replace(entry, camera=item.camera, pid=item.pid)
@@ -294,16 +305,16 @@ def _look(item: FolderItem, root: str, known: Mapping[str, Entry]) -> Entry:
 def _digest(path: str) -> str:
     digest = hashlib.blake2b()
     with open(path, "rb") as file:
-        while block := file.read(2**20):  # a file of any size
+        while block := file.read(2**20):  # constant memory
             digest.update(block)
     return digest.hexdigest()[:32]
 
 
 def summary(changes: Changes) -> str:
-    """One line for a terminal."""
+    """Return the changes as one line."""
     numbers: list[tuple[int, Any]] = [
-        (changes.added, "added"), (changes.changed, "changed"), (changes.removed, "gone"),
+        (changes.added, "added"), (changes.changed, "changed"), (changes.removed, "removed"),
         (len(changes.bad), "unreadable, left out"),
     ]
     parts = ", ".join(f"{number} {word}" for number, word in numbers if number)
-    return f"{parts or 'nothing new'}; {changes.embedded} embedded"
+    return f"{parts or 'no change'}; {changes.embedded} embedded"

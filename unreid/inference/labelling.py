@@ -17,14 +17,14 @@ from unreid.clustering.partition import compact
 from unreid.data.folder import FolderItem
 from unreid.evaluation.label_quality import label_quality
 from unreid.inference.confidence import confidence
-from unreid.inference.pictures import Cell, draw_grid, remove_sheets, save_picture
+from unreid.inference.image_grid import Cell, draw_grid, remove_sheets, save_image
 from unreid.inference.tables import write_csv
 from unreid.labels.clusterers import build_clusterer
 from unreid.labels.neighbours import Neighbours, Search
 from unreid.labels.transforms import CenterCameras, Transform, WhitenCameras, apply_transforms
 from unreid.structures import FeatureBank
 
-#: The clusterer when none is asked for.
+#: Default clusterer.
 DEFAULT = "dbscan"
 def cluster(
     neighbours: Neighbours, method: str, *, min_size: int = 2, **settings: Any
@@ -51,7 +51,7 @@ def cluster(
 
 
 def by_size(labels: np.ndarray) -> np.ndarray:
-    """Labels (N,) numbered anew: the largest cluster is 0; ties keep their order."""
+    """Return labels (N,) renumbered by decreasing cluster size; ties keep their order."""
     if labels.max(initial=-1) < 0:
         return labels.copy()
     order = np.argsort(-np.bincount(labels[labels >= 0]), kind="stable")
@@ -62,12 +62,12 @@ def by_size(labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures with their pseudo identities.
+    """Images with their pseudo identities.
 
     Attributes:
-        items: N of them.
-        labels: (N,) int64, -1 for none.
-        sure: (N,) float32: :func:`unreid.inference.confidence.confidence`.
+        items: N images.
+        labels: (N,) int64, -1 is unassigned.
+        sure: (N,) float32 confidence, see :func:`unreid.inference.confidence.confidence`.
     """
 
     items: tuple[FolderItem, ...]
@@ -76,19 +76,28 @@ class Labelled:
 
     @property
     def num_clusters(self) -> int:
-        """C."""
+        """Number of clusters C."""
         return int(self.labels.max(initial=-1)) + 1
 
     def write(self, path: str, root: str) -> None:
-        """path (relative to ``root``), camera, identity, confidence; in the order of the paths."""
+        """Write a CSV with path (relative to ``root``), camera, identity, confidence."""
         write_csv(path, ("path", "camera", "identity", "confidence"), (
             (_relative(item.path, root), item.camera, int(label), f"{sure:.4f}")
             for item, label, sure in zip(self.items, self.labels, self.sure)))
 
     def draw_sheets(self, folder: str, root: str, most: int, columns: int = 10) -> int:
-        """``cluster_0000.jpg`` for each cluster, the surest pictures first; how many.
+        """Draw ``cluster_0000.jpg`` for each cluster, by decreasing confidence.
 
         Sheets of an earlier call are deleted; other files in ``folder`` stay.
+
+        Args:
+            folder: Output folder.
+            root: Unused; kept for callers.
+            most: Maximum number of images on a sheet, >= 1.
+            columns: Images in a row.
+
+        Returns:
+            Number of sheets.
         """
         check_integer("--sheet-images", most, 1)
         remove_sheets(folder)
@@ -96,18 +105,18 @@ class Labelled:
             members = np.flatnonzero(self.labels == number)
             members = members[np.argsort(-self.sure[members], kind="stable")]
             cameras = len({self.items[i].camera for i in members})
-            title = (f"identity {number}: {len(members)} pictures, {cameras} camera"
+            title = (f"identity {number}: {len(members)} images, {cameras} camera"
                      f"{'s' if cameras > 1 else ''}, confidence {self.sure[members].mean():.2f}")
             if len(members) > most:
-                title += f"; the surest {most} are shown"
+                title += f"; the {most} most confident are shown"
             cells = [Cell(self.items[i].path, (f"cam {self.items[i].camera}",
                                                f"{self.sure[i]:.2f}")) for i in members[:most]]
-            save_picture(draw_grid(title, cells, columns),
+            save_image(draw_grid(title, cells, columns),
                          os.path.join(folder, f"cluster_{number:04d}.jpg"))
         return self.num_clusters
 
 
-def label_pictures(
+def label_images(
     items: Sequence[FolderItem], features: np.ndarray, method: str, *, min_size: int = 2,
     settings: Mapping[str, Any] | None = None, transforms: Sequence[Transform] = (),
     search: Search | None = None,
@@ -138,16 +147,16 @@ def label_pictures(
 
 
 def summary(labelled: Labelled) -> str:
-    """Lines for a terminal: numbers, and scores where the ids are known."""
+    """Return a text summary: counts, and clustering metrics if all ids are known."""
     items, labels = labelled.items, labelled.labels
     sizes = np.bincount(labels[labels >= 0]) if labelled.num_clusters else np.zeros(1, np.int64)
     cameras = np.unique([item.camera for item in items], return_inverse=True)[1]
     seen = len(set(zip(labels[labels >= 0].tolist(), cameras[labels >= 0].tolist())))
     lines = [
-        f"{len(items)} pictures of {cameras.max() + 1} cameras: {labelled.num_clusters}"
-        f" identities, {int((labels < 0).sum())} pictures in none",
-        f"pictures of an identity: {sizes.min()} to {sizes.max()}, median {np.median(sizes):g};"
-        f" cameras: {seen / max(labelled.num_clusters, 1):.1f}; mean confidence"
+        f"{len(items)} images of {cameras.max() + 1} cameras: {labelled.num_clusters}"
+        f" identities, {int((labels < 0).sum())} images unassigned",
+        f"images per identity: {sizes.min()} to {sizes.max()}, median {np.median(sizes):g};"
+        f" cameras per identity: {seen / max(labelled.num_clusters, 1):.1f}; mean confidence"
         f" {labelled.sure[labels >= 0].mean() if labelled.num_clusters else 0:.2f}",
     ]
     if all(item.pid is not None for item in items):

@@ -1,10 +1,10 @@
-"""Pictures in, unit features out, by the model of a run.
+"""Feature extraction with the model of a run: images to unit features.
 
     predictor = Predictor.from_run("runs/market")
     features = predictor(["a.jpg", Image.open("b.png"), array])  # (3, D)
     similarity = features @ features.T
 
-Notation: N pictures, B of a batch, D channels, H x W pixels.
+Notation: N images, B images per batch, D channels, H x W pixels.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from unreid.data.images import UnreadableImageError
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.extract import progress
 from unreid.inference.fingerprint import fingerprint
-from unreid.inference.pixels import Picture, as_rgb
+from unreid.inference.image_input import ImageInput, as_rgb
 from unreid.reading.run_folder import run_files
 
-#: Threads that decode and resize: Pillow releases the lock for both.
+#: Threads for decoding and resizing; Pillow releases the GIL for both.
 _READERS = min(8, os.cpu_count() or 1)
 
 
@@ -44,9 +44,9 @@ class Embedded:
     """Features of files.
 
     Attributes:
-        features: (N', D) float32 unit rows of the files that could be read.
-        kept: (N',) int64, which of the given files they are, ascending.
-        bad: File -> why it could not be read.
+        features: (N', D) float32 unit rows of the readable files.
+        kept: (N',) int64 positions of these files in the input, ascending.
+        bad: Unreadable file -> reason.
     """
 
     features: np.ndarray
@@ -55,19 +55,19 @@ class Embedded:
 
 
 class Predictor:
-    """The test-time half of a run: its transforms, its network, features of unit length.
+    """Test transforms and network of a run; returns features of unit length.
 
     Args:
-        cfg: A config, as :func:`unreid.config.load_config` gives it.
-        model: ``{"images": (B, 3, H, W) in 0..255} -> (B, D)`` in evaluation; set to it here.
-        name: What to call the model in messages: the file of its weights.
-        batch_size: Pictures in one forward pass; None takes ``TEST.IMS_PER_BATCH``.
-        flip: Average with the mirror image's feature; None takes ``UNSUP.EXTRACT_FLIP``, so that
-            features are those the run's labels were made of.
+        cfg: Config of :func:`unreid.config.load_config`.
+        model: ``{"images": (B, 3, H, W) in 0..255} -> (B, D)``; set to evaluation mode.
+        name: Name of the model in messages: its weight file.
+        batch_size: Images per forward pass; None uses ``TEST.IMS_PER_BATCH``.
+        flip: Horizontal-flip test-time augmentation; None uses ``UNSUP.EXTRACT_FLIP``, as in the
+            label step of the run.
 
     Attributes:
         fingerprint: See :func:`unreid.inference.fingerprint.fingerprint`.
-        size: (H, W) that pictures are brought to.
+        size: (H, W) that images are resized to.
     """
 
     def __init__(
@@ -89,17 +89,17 @@ class Predictor:
     @classmethod
     def from_run(cls, folder: str | os.PathLike[str], *, weights: str = "",
                  device: str = "", **options: Any) -> Predictor:
-        """The model that a run ended with.
+        """Return the predictor of a run's final model.
 
         Args:
-            folder: An ``OUTPUT_DIR``: config.yaml and model_final.pth are taken from it.
-            weights: Another file of weights, such as ``folder/model_selected.pth``.
-            device: ``"cpu"``, ``"cuda"``, ...; "" takes the run's, or the CPU without a GPU.
-            options: ``batch_size``, ``flip``: see the class.
+            folder: ``OUTPUT_DIR`` with config.yaml and model_final.pth.
+            weights: Another weight file, such as ``folder/model_selected.pth``.
+            device: ``"cpu"``, ``"cuda"``, ...; "" uses the run's device, or the CPU without a GPU.
+            **options: ``batch_size``, ``flip``: see the class.
 
         Raises:
-            FileNotFoundError: no such folder, config or weights; says what there is.
-            ValueError, KeyError: see :meth:`from_config`.
+            FileNotFoundError: Folder, config or weights do not exist; lists what exists.
+            ValueError, KeyError: See :meth:`from_config`.
         """
         config, weights = run_files(folder, weights)
         return cls.from_config(config, weights, device=device, **options)
@@ -109,67 +109,70 @@ class Predictor:
         cls, config_file: str | os.PathLike[str], weights: str | os.PathLike[str],
         opts: Sequence[str] = (), *, device: str = "", **options: Any,
     ) -> Predictor:
-        """A config and a file of weights, loaded with ``weights_only=True``.
+        """Return the predictor of a config and a weight file, loaded with ``weights_only=True``.
 
         Args:
             config_file: A project's yml, or a run's config.yaml.
-            weights: A checkpoint of ours, or a state dict.
-            opts: ``["INPUT.SIZE_TEST", "[256, 128]", ...]``.
-            device, options: see :meth:`from_run`.
+            weights: A checkpoint of a run, or a state dict.
+            opts: Config overrides, such as ``["INPUT.SIZE_TEST", "[256, 128]"]``.
+            device: See :meth:`from_run`.
+            **options: See :meth:`from_run`.
 
         Raises:
-            FileNotFoundError: one of the files is not there.
-            ValueError: weights of another model, a damaged file, a setting out of range.
-            KeyError: a setting that does not exist.
+            FileNotFoundError: One of the files does not exist.
+            ValueError: The weights do not fit the model, the file is damaged, or a setting is out
+                of range.
+            KeyError: A setting does not exist.
         """
         weights = os.path.expanduser(os.fspath(weights))
         if not os.path.isfile(weights):
             raise FileNotFoundError(f"weights {weights}: no such file")
         chosen = ["MODEL.DEVICE", device] if device else []
-        # The start weights of training are not needed, and may not be on this machine.
+        # The start weights of training are not needed and may not exist on this machine.
         needless = ["MODEL.BACKBONE.PRETRAIN", "False"]
         cfg, _ = load_config(os.fspath(config_file), [*opts, *needless, *chosen])
         _check_device(cfg.MODEL.DEVICE)
         with torch.random.fork_rng(devices=[]):
-            # What the weights lack is drawn alike every time: one file, one fingerprint.
+            # Parameters missing in the file get the same values each time, so that the
+            # fingerprint is constant.
             torch.manual_seed(cfg.UNSUP.SEED)
             model = build_model(cfg)
-        with _training_parts_unmentioned():
+        with _ignore_training_only_weights():
             AtomicCheckpointer(model).load(weights)
         return cls(cfg, model, name=weights, **options)
 
     def with_flip(self, flip: bool) -> Predictor:
-        """The same network, with or without the mirror image."""
+        """Return a predictor of the same network with or without flip augmentation."""
         return Predictor(self.cfg, self.model, name=self.name, batch_size=self.batch_size,
                          flip=flip)
 
     @property
     def title(self) -> str:
-        """The absolute name of the weights, and what else tells models of one file apart."""
+        """Absolute path of the weights, image size and flip augmentation."""
         height, width = self.size
         return f"{os.path.abspath(self.name)} at {height}x{width}{' with flip' * self.flip}"
 
     @property
     def num_features(self) -> int:
-        """D."""
+        """Number of channels D."""
         if self._num_features is None:
             height, width = self.size
             self._num_features = self._forward(torch.zeros(1, 3, height, width)).shape[1]
         return self._num_features
 
-    def __call__(self, images: Picture | Iterable[Picture]) -> np.ndarray:
-        """Features of pictures, in their order.
+    def __call__(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
+        """Return features of images, in the given order.
 
         Args:
-            images: One picture or any number of them, of any sizes: see
-                :func:`unreid.inference.pixels.as_rgb`. Iterables are read a batch at a time.
+            images: One image or an iterable of images of any sizes: see
+                :func:`unreid.inference.image_input.as_rgb`. Iterables are consumed batch by batch.
 
         Returns:
-            (N, D) float32, unit rows; (0, D) of nothing, (1, D) of one picture.
+            (N, D) float32, unit rows; (0, D) for no image, (1, D) for one image.
 
         Raises:
-            TypeError, ValueError: what is no picture, by its number.
-            FloatingPointError: the network gave a feature that is not finite.
+            TypeError, ValueError: An input is not an image; names its position.
+            FloatingPointError: A feature is not finite.
         """
         if isinstance(images, (str, os.PathLike, Image.Image)) or (
                 isinstance(images, np.ndarray) and images.ndim < 4):
@@ -183,15 +186,15 @@ class Predictor:
         return np.concatenate(parts) if parts else self._nothing()
 
     def embed_files(self, paths: Sequence[str], *, skip_bad: bool = False) -> Embedded:
-        """Features of files, read ahead by threads, with a bar and an ETA on a terminal.
+        """Return features of files, prefetched by threads; a terminal shows a progress bar.
 
         Args:
             paths: N files.
-            skip_bad: Leave out what cannot be read, and tell of it; else it is an error.
+            skip_bad: Leave out unreadable files and list them; otherwise they are an error.
 
         Raises:
-            UnreadableImageError: names the first file that cannot be read.
-            FloatingPointError: names a file whose feature is not finite.
+            UnreadableImageError: A file cannot be read; names the first one.
+            FloatingPointError: A feature is not finite; names the file.
         """
         parts, kept, bad = [], [], {}
         with ThreadPoolExecutor(_READERS) as pool, \
@@ -216,7 +219,7 @@ class Predictor:
     def _read_ahead(
         self, pool: ThreadPoolExecutor, paths: Sequence[str]
     ) -> Iterator[tuple[int, list[Tensor | UnreadableImageError]]]:
-        """(first index, a batch) while the next batch is being read."""
+        """Yield (first index, batch) while threads read the next batch."""
         def start(first: int) -> list[Any]:
             return [pool.submit(self._read, path) for path in paths[first:first + self.batch_size]]
 
@@ -239,14 +242,14 @@ class Predictor:
         usable = torch.isfinite(features).all(dim=1) & (features != 0).any(dim=1)
         if not bool(usable.all()):
             raise FloatingPointError(
-                f"the feature of {names[int((~usable).nonzero()[0])]} is not finite, or has no"
-                f" length: {self.name} is of a training that diverged, or of another model"
+                f"the feature of {names[int((~usable).nonzero()[0])]} is not finite, or is zero:"
+                f" {self.name} is of a diverged training, or of another model"
             )
         return features.numpy()
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in 0..255 -> (B, D) unit rows on the CPU, as the label step makes them."""
+        """Return (B, D) unit rows on the CPU of (B, 3, H, W) in 0..255, as in the label step."""
         features = self.model({"images": images})
         if self.flip:
             features = (features + self.model({"images": images.flip(3)})) / 2
@@ -254,8 +257,8 @@ class Predictor:
 
 
 @contextlib.contextmanager
-def _training_parts_unmentioned() -> Iterator[None]:
-    """What only training needs (a camera adversary) is not in the model, and rightly so."""
+def _ignore_training_only_weights() -> Iterator[None]:
+    """Suppress log lines about weights that only training uses, such as a camera adversary."""
     log = logging.getLogger("fastreid.unreid.checkpoint")
 
     def unusual(record: logging.LogRecord) -> bool:
@@ -274,7 +277,7 @@ def _size(cfg: Any) -> tuple[int, int]:
         size *= 2
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"INPUT.SIZE_TEST must be [height, width] with both >= 1, got {size}:"
-                         " pictures of several sizes make no batch")
+                         " all images of a batch must have one size")
     return size[0], size[1]
 
 
@@ -283,10 +286,10 @@ def _check_device(device: str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device} cannot be used here ({reason}); take cpu") from error
+        raise ValueError(f"--device {device} is not available ({reason}); use cpu") from error
 
 
-def _batches(images: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
     iterator = iter(images)
     while batch := list(itertools.islice(iterator, size)):
         yield batch

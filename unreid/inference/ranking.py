@@ -1,4 +1,4 @@
-"""For each query the most similar pictures of a gallery, with what must not be found left out.
+"""Top-k retrieval: the most similar gallery images of each query, with excluded images.
 
 Notation: N gallery images, Q queries, D channels, M cameras.
 """
@@ -24,16 +24,16 @@ logger = logging.getLogger("fastreid.unreid.search")
 
 @dataclass(frozen=True)
 class Hit:
-    """One answer.
+    """One retrieved gallery image.
 
     Attributes:
         rank: From 1.
-        index: Which of the gallery.
+        index: Position in the gallery.
         similarity: Cosine, -1..1.
-        correct: Whether it shows the query's person; None where an id is not known, and for an
-            answer that does not count.
-        own_camera: Whether it shows the query's person in the query's own camera. By
-            Market-1501's protocol such an answer does not count where there are several cameras.
+        correct: Whether it shows the query's person; None if an id is unknown or the image does
+            not count.
+        own_camera: Whether it shows the query's person in the query's camera. By the protocol of
+            Market-1501 such an image does not count if there are several cameras.
     """
 
     rank: int
@@ -47,13 +47,15 @@ def center(
     query: np.ndarray, query_cameras: Sequence[str], gallery: np.ndarray,
     gallery_cameras: Sequence[str], shrinkage: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both with the mean of the gallery's images of the same camera taken out.
+    """Subtract the mean of the gallery's features of the same camera (camera centring).
 
-    A query of a camera that the gallery does not have loses the mean of all.
+    For a query of a camera that is not in the gallery, the mean of all features is subtracted.
 
     Args:
-        query, gallery: (Q, D), (N, D) float32 unit rows, N >= 1.
-        query_cameras, gallery_cameras: Names.
+        query: (Q, D) float32 unit rows.
+        query_cameras: Q camera names.
+        gallery: (N, D) float32 unit rows, N >= 1.
+        gallery_cameras: N camera names.
         shrinkage: See :func:`unreid.graph.centering.camera_means`; > 0.
 
     Returns:
@@ -69,10 +71,10 @@ def center(
 def left_out(
     queries: Sequence[FolderItem], gallery: Gallery, *, other_cameras: bool
 ) -> list[np.ndarray]:
-    """For each query the images of the gallery that are no answers to it.
+    """Return for each query the positions of the gallery images to exclude.
 
-    These are the query itself, where its file is in the gallery, and with ``other_cameras`` all
-    that the query's camera has taken.
+    The file of the query itself is excluded, and with ``other_cameras`` all images of the query's
+    camera.
     """
     by_size: dict[int, list[int]] = {}
     for index, entry in enumerate(gallery.entries):
@@ -81,7 +83,7 @@ def left_out(
     cameras = np.array([entry.camera for entry in gallery.entries], dtype=object)
     result = []
     for item in queries:
-        # One file has one size: few are left to be looked up, of however many.
+        # Compare paths of files with equal size only; realpath is slow.
         same = [i for i in by_size.get(os.path.getsize(item.path), ())
                 if os.path.realpath(paths[i]) == os.path.realpath(item.path)]
         own = np.array(same, dtype=np.int64)
@@ -94,15 +96,16 @@ def left_out(
 def nearest_images(
     query: np.ndarray, gallery: np.ndarray, top: int, excluded: Sequence[np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Exact search by inner product.
+    """Return the nearest gallery images of each query by exact inner-product search.
 
     Args:
-        query, gallery: (Q, D), (N, D) float32 unit rows.
-        top: Answers wanted, >= 1.
-        excluded: For each query the rows of the gallery that are none.
+        query: (Q, D) float32 unit rows.
+        gallery: (N, D) float32 unit rows.
+        top: Images per query, >= 1.
+        excluded: Rows of the gallery to exclude, for each query.
 
     Returns:
-        For each query indices (K,) int64 and similarities (K,) float32, falling, ties by index
+        For each query indices (K,) int64 and similarities (K,) float32, decreasing, ties by index
         among those found; K = min(top, N - excluded).
     """
     check_features("query", query)
@@ -136,15 +139,15 @@ def rank(
     queries: Sequence[FolderItem], query: np.ndarray, gallery: Gallery, top: int, *,
     other_cameras: bool = False, shrinkage: float | None = None,
 ) -> list[list[Hit]]:
-    """The answers to each query.
+    """Return the top-k retrieval results of each query.
 
     Args:
-        queries: Q of them, with camera and id where they are known.
+        queries: Q queries, with camera and id if known.
         query: (Q, D) float32 unit rows.
         gallery: Not empty.
-        top: Answers wanted, >= 1.
-        other_cameras: Leave out what the query's own camera has taken.
-        shrinkage: Centre cameras (see :func:`center`); None does not.
+        top: Results per query, >= 1.
+        other_cameras: Exclude images of the query's camera.
+        shrinkage: Camera centring (see :func:`center`); None turns it off.
     """
     own, features = query, gallery.features
     if shrinkage is not None:
@@ -172,14 +175,15 @@ def scores(
     queries: Sequence[FolderItem], query: np.ndarray, gallery: Gallery, *,
     other_cameras: bool = False, shrinkage: float | None = None,
 ) -> dict[str, float] | None:
-    """Return mAP and CMC in percent by the rule of :func:`rank`.
+    """Return mAP and CMC in percent with the exclusions of :func:`rank`.
 
-    The query's person in the query's own camera does not count, and queries without any other
-    image of their person are left out (Market-1501's protocol); with ``other_cameras`` nothing of
-    the query's own camera is among the answers.
+    Images of the query's person in the query's camera do not count, and queries without another
+    image of their person are left out (protocol of Market-1501). With ``other_cameras``, all images
+    of the query's camera are excluded.
 
     Returns:
-        None where an id or the camera of a query is not known, or no query can be scored.
+        Score name -> value; None if an id or a query's camera is unknown, or no query can be
+        scored.
     """
     if any(not item.camera for item in queries):
         return None
@@ -203,7 +207,7 @@ def scores(
         try:
             cmc, found, _ = evaluate_features(own[asked], features[among - num], ids[asked],
                                               ids[among], numbers[asked], numbers[among])
-        except ValueError:  # none of these queries has an answer in another camera
+        except ValueError:  # none of these queries has a match in another camera
             continue
         precisions += list(found)
         firsts += [[float(cmc[min(r, len(cmc)) - 1]) for r in (1, 5, 10)]] * len(found)
@@ -217,30 +221,32 @@ def scores(
 def check_cameras(
     queries: Sequence[FolderItem], gallery: Gallery, *, other_cameras: bool
 ) -> None:
-    """Refuse to look in other cameras where cameras are not known.
+    """Check that cameras are known if only other cameras are searched.
 
-    Logs a query of a camera that the gallery does not have: nothing is left out for it.
+    Logs a warning for queries of cameras that are not in the gallery; no image is excluded for
+    them.
 
     Raises:
-        ValueError: a query of unknown camera, or a gallery of one camera that a query is of too.
+        ValueError: A query's camera is unknown, or gallery and queries are of one camera.
     """
     if not other_cameras:
         return
     unknown = [query.path for query in queries if not query.camera]
     if unknown:
-        raise ValueError(f"--other-cameras: the camera of {unknown[0]} is not known; say where it"
-                         " is written: --camera-pattern, --csv with --query-csv, or --camera"
+        raise ValueError(f"--other-cameras: the camera of {unknown[0]} is unknown; give its"
+                         " source: --camera-pattern, --csv with --query-csv, or --camera"
                          " subfolder")
     if {entry.camera for entry in gallery.entries} <= {query.camera for query in queries} and len(
             {entry.camera for entry in gallery.entries}) == 1:
         raise ValueError(
-            f"--other-cameras: all of the gallery is of camera {gallery.entries[0].camera!r}, that"
-            " of a query; say where cameras are written: --camera-pattern, --csv, or --camera"
+            f"--other-cameras: the whole gallery is of camera {gallery.entries[0].camera!r}, the"
+            " camera of a query; give the source of cameras: --camera-pattern, --csv, or --camera"
             " subfolder")
     known = sorted({entry.camera for entry in gallery.entries})
-    strange = [query for query in queries if query.camera not in known]
-    if strange:
+    absent = [query for query in queries if query.camera not in known]
+    if absent:
         logger.warning(
-            f"--other-cameras: the gallery has cameras {', '.join(known[:5])}, and none"
-            f" {strange[0].camera!r}, the camera of {strange[0].path} ({len(strange)} queries in"
-            " all): nothing is left out for it; --camera-pattern must read both alike")
+            f"--other-cameras: the gallery has cameras {', '.join(known[:5])}, but not"
+            f" {absent[0].camera!r}, the camera of {absent[0].path} ({len(absent)} queries in"
+            " total): no image is excluded for it; --camera-pattern must give equal names for"
+            " both")

@@ -1,4 +1,4 @@
-"""Rows as a CSV that any program reads: UTF-8, one header line, written whole or not at all."""
+"""CSV files: UTF-8, one header line, atomic writes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unreid.engine.atomic import replace_file
 def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write rows under a header; None becomes an empty field.
 
-    Text that a spreadsheet would compute is written with an apostrophe in front: see
+    Text that a spreadsheet would evaluate gets a leading apostrophe: see
     :mod:`unreid.data.csv_cells`.
 
     Raises:
-        OSError: see :func:`unreid.engine.atomic.replace_file`.
+        OSError: See :func:`unreid.engine.atomic.replace_file`.
     """
     with replace_file(path) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)

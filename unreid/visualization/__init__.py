@@ -1,1 +1,1 @@
-"""One self-contained HTML page of a run, or of several side by side."""
+"""Self-contained HTML report of one run, or comparison of several runs."""

@@ -1,4 +1,4 @@
-"""Which clusters to show, and how many cameras see one.
+"""Cluster statistics, and selection of the clusters and images that the report shows.
 
 Notation: N images, C clusters, M cameras.
 """
@@ -11,19 +11,19 @@ import numpy as np
 
 from unreid.structures import NOISE
 
-#: Smaller clusters are pure by size alone.
+#: Smallest cluster listed as purest or most mixed; tiny clusters are pure by chance.
 MIN_SIZE = 4
 
 
 @dataclass(frozen=True)
 class ClusterTable:
-    """One entry per cluster.
+    """Statistics with one entry per cluster.
 
     Attributes:
         ids: (C,) labels.
-        sizes: (C,) images.
-        cameras: (C,) cameras that see it.
-        purity: (C,) share of its commonest person, 0..1; None without ids.
+        sizes: (C,) numbers of images.
+        cameras: (C,) numbers of distinct cameras.
+        purity: (C,) share of the most frequent person, 0..1; None without ground truth.
     """
 
     ids: np.ndarray
@@ -35,12 +35,12 @@ class ClusterTable:
 def tabulate_clusters(
     labels: np.ndarray, camids: np.ndarray, pids: np.ndarray | None = None
 ) -> ClusterTable:
-    """Size, cameras and purity of each cluster.
+    """Return size, number of cameras and purity of each cluster.
 
     Args:
-        labels: (N,) integer, -1 is noise, else >= 0; ids may have gaps.
-        camids: (N,) integer.
-        pids: (N,) integer, the truth, or None.
+        labels: (N,) integer, -1 is noise, else >= 0; labels may have gaps.
+        camids: (N,) integer cameras.
+        pids: (N,) integer ground-truth identities, or None.
     """
     kept = labels != NOISE
     ids, of = np.unique(labels[kept], return_inverse=True)
@@ -55,12 +55,16 @@ def tabulate_clusters(
     return ClusterTable(ids, sizes, np.bincount(seen, minlength=len(ids)), purity)
 
 
-def choose(table: ClusterTable, num: int) -> dict[str, list[int]]:
-    """Kind of cluster -> positions in the table, the most telling first.
+def select_clusters(table: ClusterTable, num: int) -> dict[str, list[int]]:
+    """Return the clusters to show: kind -> positions in the table, most extreme first.
 
-    Of clusters of equal purity the larger one comes first, then the one of the lower id. Purest
-    and most mixed are of :data:`MIN_SIZE` images or more. Without ids nobody knows what is pure:
-    then it is those that most cameras see, and the largest that one camera alone sees.
+    Ties in purity are broken by size (larger first), then by label. Purest and most mixed clusters
+    have :data:`MIN_SIZE` images or more. Without ground truth, the kinds are the clusters with the
+    most cameras and the largest single-camera clusters.
+
+    Args:
+        table: Of :func:`tabulate_clusters`.
+        num: Maximum number of clusters of each kind.
     """
     position = np.arange(len(table.ids))
     chosen = {"largest": np.lexsort((position, -table.sizes))[:num]}
@@ -77,24 +81,25 @@ def choose(table: ClusterTable, num: int) -> dict[str, list[int]]:
     return {kind: [int(i) for i in rows] for kind, rows in chosen.items() if len(rows)}
 
 
-def show_members(
+def select_members(
     members: np.ndarray, camids: np.ndarray, pids: np.ndarray | None, num: int
 ) -> np.ndarray:
-    """Up to ``num`` of a cluster's images, spread over its persons (the commonest first) or, when
-    nobody knows those, over its cameras.
+    """Return up to ``num`` images of a cluster, spread over its persons.
+
+    The most frequent person comes first. Without ground truth, images are spread over cameras.
 
     Args:
         members: Indices of the cluster's images, ascending.
         camids: (N,) cameras of all images.
-        pids: (N,) ids of all images, or None.
-        num: At most so many.
+        pids: (N,) identities of all images, or None.
+        num: Maximum number of images.
     """
     groups = (camids if pids is None else pids)[members]
     _, of, counts = np.unique(groups, return_inverse=True, return_counts=True)
     if len(members) <= num:
         taken = np.arange(len(members))
     else:
-        # In turns: the first of every group, then the second; the larger group goes first.
+        # Round robin: the first image of every group, then the second; larger groups first.
         order = np.argsort(of, kind="stable")
         starts = np.cumsum(counts) - counts
         turn = np.empty(len(members), dtype=np.int64)
@@ -104,8 +109,8 @@ def show_members(
     return members[taken]
 
 
-def letters(persons: np.ndarray) -> list[str]:
-    """A, B, C, ... for the persons in order of first appearance; after Z comes AA."""
+def person_letters(persons: np.ndarray) -> list[str]:
+    """Return A, B, C, ... for persons in order of first appearance; AA follows Z."""
     names: dict[int, str] = {}
     for person in persons.tolist():
         if person not in names:

@@ -1,4 +1,4 @@
-"""Compare several runs on one page: scores, different settings, common charts."""
+"""Comparison page of several runs: scores, differing settings, common charts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,34 @@ from unreid.visualization.curves import overlaid
 from unreid.visualization.history import Run, read_run
 from unreid.visualization.render import render
 
-#: The page's name, where none is given.
+#: Default file name of the page.
 COMPARISON = "compare.html"
-#: In place of a value that is not known.
+#: Placeholder of an unknown value.
 ABSENT = "-"
-#: Settings that differ between any two runs and say nothing.
-_BESIDE_THE_POINT = ("OUTPUT_DIR",)
+#: Settings that differ between all runs and are not compared.
+_IGNORED_SETTINGS = ("OUTPUT_DIR",)
 #: (row, key in ``labels`` of the results, larger is better).
 _LABELS = (("Clusters", "clusters"), ("Noise", "noise"), ("Precision", "precision"),
            ("Recall", "recall"), ("F-score", "f_score"), ("ARI", "ari"), ("Purity", "purity"))
 
 
 def write_comparison(folders: Sequence[str | Path], output: str | Path) -> Path:
-    """Write the page of the runs in ``folders``, in their order.
+    """Write the comparison page of the runs in ``folders``, in the given order.
+
+    Args:
+        folders: ``OUTPUT_DIR`` of each run, at least two.
+        output: HTML file to write.
+
+    Returns:
+        Path of the page.
 
     Raises:
-        ValueError: fewer than two folders.
-        FileNotFoundError: see :func:`unreid.visualization.history.read_run`.
-        OSError: the page cannot be written.
+        ValueError: There are fewer than two folders.
+        FileNotFoundError: See :func:`unreid.visualization.history.read_run`.
+        OSError: The page cannot be written.
     """
     if len(folders) < 2:
-        raise ValueError(f"a comparison is of 2 runs or more, got {len(folders)}")
+        raise ValueError(f"a comparison needs at least 2 runs, got {len(folders)}")
     runs = [read_run(folder) for folder in folders]
     names = names_of(runs)
     text = render(
@@ -45,7 +52,7 @@ def write_comparison(folders: Sequence[str | Path], output: str | Path) -> Path:
 
 
 def names_of(runs: Sequence[Run]) -> list[str]:
-    """The shortest ends of the runs' paths that tell them apart; one given twice is numbered."""
+    """Return the shortest path suffixes that distinguish the runs; duplicates are numbered."""
     parts = [run.folder.resolve().parts for run in runs]
     names = [run.name for run in runs]
     for depth in range(2, max(len(p) for p in parts) + 1):
@@ -61,7 +68,7 @@ def names_of(runs: Sequence[Run]) -> list[str]:
 
 
 def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Rows of the table: a name, a text per run, and which of them are the best."""
+    """Return the rows of the table: name, one text per run, and the best values."""
     rows = []
     for test_set in dict.fromkeys(s for run in runs for s in run.scores):
         for score in ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP"):
@@ -96,12 +103,12 @@ def _row(
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """(key, its value in each run) of the settings that are not alike in all of them."""
+    """Return (key, value in each run) of the settings that are not equal in all runs."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
     found = []
     for key in keys:
         values = [str(run.settings.get(key, ABSENT)) for run in runs]
-        if len(set(values)) > 1 and key not in _BESIDE_THE_POINT:
+        if len(set(values)) > 1 and key not in _IGNORED_SETTINGS:
             found.append((key, values))
     hashes = [str(run.results.get("config_hash", ABSENT)) for run in runs]
     return [*found, ("config hash", hashes)] if found else found

@@ -1,4 +1,4 @@
-"""The curves of one run, and of several runs in common charts."""
+"""Training curves of one run, and of several runs in common charts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCORES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 
 
 def curves(run: Run) -> list[Figure]:
-    """Return the charts of a run; one without a number is left out."""
+    """Return the charts of a run; charts without data are omitted."""
     several = len(run.scores) > 1
     scores = {
         f"{test_set}: {name}" if several else name: points
@@ -26,7 +26,7 @@ def curves(run: Run) -> list[Figure]:
               for name, points in run.losses.items() if name != "lr"}
     rate = {"lr": [(float(x), y) for x, y in run.losses.get("lr", [])]}
     every = run.epochs
-    return _drawn([
+    return _present([
         line_figure("Retrieval scores", scores, "epochs trained", zero=True, unit="%",
                     note="0 is the model before training."),
         line_figure("Losses", losses, "iteration"),
@@ -48,7 +48,7 @@ def curves(run: Run) -> list[Figure]:
 
 
 def stage_curves(stages: Mapping[str, Mapping[str, Iterable[EpochRecord]]]) -> list[Figure]:
-    """Return charts of the stages before the main one, a line per part (camera)."""
+    """Return charts of the stages before the main stage, with one line per part (camera)."""
     charts: list[Figure | None] = []
     for stage, parts in stages.items():
         for title, value in (
@@ -61,7 +61,7 @@ def stage_curves(stages: Mapping[str, Mapping[str, Iterable[EpochRecord]]]) -> l
             lines = {part: points for part, records in parts.items()
                      if (points := _of(records, value))}
             charts.append(line_figure(f"Stage {stage}: {title}", lines, "epoch"))
-    return _drawn(charts)
+    return _present(charts)
 
 
 def noise(epoch: EpochRecord) -> float | None:
@@ -77,7 +77,7 @@ def _silhouette(epoch: EpochRecord) -> float | None:
         return None
 
 
-def _drawn(charts: Iterable[Figure | None]) -> list[Figure]:
+def _present(charts: Iterable[Figure | None]) -> list[Figure]:
     return [chart for chart in charts if chart is not None]
 
 
@@ -92,7 +92,7 @@ def _metric(labels: str, name: str) -> Callable[[EpochRecord], float | None]:
 def _of(
     epochs: Iterable[EpochRecord], value: Callable[[EpochRecord], float | None]
 ) -> list[tuple[float, float]]:
-    """(epoch, value) where there is a value."""
+    """Return (epoch, value) of the epochs that have the value."""
     found = [(float(epoch.epoch), value(epoch)) for epoch in epochs]
     return [(x, float(y)) for x, y in found if y is not None]
 
@@ -104,7 +104,7 @@ def _label_quality(epochs: Sequence[EpochRecord]) -> dict[str, Points]:
 
 
 def _intermediate(epochs: Sequence[EpochRecord]) -> Figure | None:
-    """F-score of the intermediate labels (before refinement) and of the final ones."""
+    """Return the F-score chart of the intermediate (before refinement) and final labels."""
     names = dict.fromkeys(name for epoch in epochs for name in epoch.quality
                           if name not in ("final", "pairs"))
     if not names:
@@ -124,10 +124,10 @@ def _seconds(epochs: Sequence[EpochRecord]) -> dict[str, Points]:
 
 
 def overlaid(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
-    """Return one chart per number, with one line per run.
+    """Return one chart per quantity, with one line per run.
 
     Args:
-        runs: (name, run), each name once.
+        runs: (unique name, run).
     """
     sets = dict.fromkeys(test_set for _, run in runs for test_set in run.scores)
     panels: list[tuple[str, str, str, dict[str, Points]]] = []
@@ -148,5 +148,5 @@ def overlaid(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
         panels.append((title, "epoch", unit, {name: _of(run.epochs, value) for name, run in runs}))
     panels.append(("Total loss", "iteration", "", {
         name: [(float(x), y) for x, y in run.losses.get("total_loss", [])] for name, run in runs}))
-    return _drawn(line_figure(title, {k: v for k, v in lines.items() if v}, x_name, unit=unit)
+    return _present(line_figure(title, {k: v for k, v in lines.items() if v}, x_name, unit=unit)
                   for title, x_name, unit, lines in panels)

@@ -1,4 +1,4 @@
-"""Features laid out in the plane.
+"""Two-dimensional embedding of features for the scatter plots.
 
 [0] van der Maaten and Hinton, Visualizing data using t-SNE, JMLR 2008.
 
@@ -14,21 +14,24 @@ from sklearn.manifold import TSNE
 from unreid.checks import check_choice, check_integer
 
 METHODS = ("tsne", "pca")
-#: t-SNE means little of fewer points.
+#: Minimum number of points for t-SNE.
 _FEWEST = 10
 
 
-def lay_out(features: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
-    """Points of the plane in -1..1, close where features are.
+def project_2d(features: np.ndarray, method: str = "tsne", seed: int = 0) -> np.ndarray:
+    """Return two-dimensional coordinates in -1..1 of the features.
 
     Args:
         features: (n, D) float32.
-        method: ``"tsne"`` [0], of the first 50 principal components, or ``"pca"``. Fewer than 10
-            images, or images that are all alike, are laid out by PCA.
-        seed: Of t-SNE.
+        method: ``"tsne"`` [0] on the first 50 principal components, or ``"pca"``. PCA is also
+            used for fewer than 10 images. Identical features give zeros.
+        seed: Seed of t-SNE.
 
     Returns:
         (n, 2) float64.
+
+    Raises:
+        ValueError: The method is unknown, or the seed is negative.
     """
     check_choice("method", method, METHODS)
     check_integer("seed", seed, 0)

@@ -1,6 +1,6 @@
-"""Figures of the report: the numbers of a chart as JSON for Chart.js, and as a table.
+"""Figures of the report: chart data as JSON for Chart.js, and as a table.
 
-``templates/charts.js`` draws them. The table serves readers without JavaScript.
+``templates/charts.js`` draws the charts. The table is shown without JavaScript.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-#: A longer line is thinned to about so many points.
+#: Longer lines are subsampled to about this number of points.
 MAX_POINTS = 1000
 #: Groups named in the table of a scatter plot.
 _MAX_GROUPS = 40
@@ -27,8 +27,8 @@ class Figure:
 
     Attributes:
         title: Heading.
-        spec: ``kind`` (``line``, ``bar``, ``heat`` or ``scatter``) and its numbers, as charts.js
-            reads them.
+        spec: ``kind`` (``line``, ``bar``, ``heat`` or ``scatter``) and its data, as charts.js
+            expects them.
         header: Column names of the table.
         rows: Cells of the table; an absent value is an empty text.
         note: Explanation below the chart.
@@ -54,7 +54,7 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Return at most six significant digits, without an exponent where that is readable."""
+    """Return the value with at most six significant digits; integers without an exponent."""
     return f"{value:.6g}" if value != int(value) or abs(value) >= 1e15 else str(int(value))
 
 
@@ -67,7 +67,7 @@ def line_figure(
     zero: bool = False,
     unit: str = "",
 ) -> Figure | None:
-    """Return lines over a common x axis, or None where there is no finite point.
+    """Return a line chart over a common x axis, or None without a finite point.
 
     Args:
         title: Heading.
@@ -92,7 +92,7 @@ def line_figure(
 
 
 def _thinned(points: Points) -> list[tuple[float, float]]:
-    """Every n-th point, and always the last one."""
+    """Return every n-th point, and always the last point."""
     points = list(points)
     step = -(-len(points) // MAX_POINTS)
     if step <= 1:
@@ -109,19 +109,19 @@ def _table(lines: Mapping[str, Points]) -> list[list[str]]:
 
 
 def bar_figure(title: str, bars: Mapping[str, float], *, note: str = "", unit: str = "") -> Figure:
-    """Return horizontal bars in the given order; a bar of 0 stays."""
+    """Return a chart of horizontal bars in the given order, including zeros."""
     spec = {"kind": "bar", "unit": unit, "names": list(bars), "values": list(bars.values())}
     rows = [[name, number(value)] for name, value in bars.items()]
     return Figure(title, spec, ["", f"value{unit}"], rows, note)
 
 
 def heat_figure(title: str, values: np.ndarray, names: Sequence[str], *, note: str = "") -> Figure:
-    """Return a matrix of shares, a row and a column per name.
+    """Return a heat map of shares, with one row and one column per name.
 
     Args:
         title: Heading.
         values: (M, M) in 0..1.
-        names: M.
+        names: M names.
         note: Explanation below the chart.
     """
     shares = [[round(float(v), 6) for v in row] for row in values]
@@ -133,7 +133,7 @@ def heat_figure(title: str, values: np.ndarray, names: Sequence[str], *, note: s
 def scatter_figure(
     title: str, points: np.ndarray, groups: np.ndarray, names: Mapping[int, str], *, note: str = ""
 ) -> Figure:
-    """Return points in the plane, coloured by group.
+    """Return a scatter plot with points coloured by group.
 
     Args:
         title: Heading.

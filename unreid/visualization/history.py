@@ -1,8 +1,8 @@
-"""Read the numbers of a run from its folder, also of a run that was killed.
+"""Recorded values of a run, read from its folder; incomplete runs are accepted.
 
-Epochs come from ``epochs.jsonl``, losses by iteration from ``metrics.json``, the scores before
-and after training from ``results.json``. An epoch without a line (it was broken off, or the run is
-of an older version) has the counts of its label file.
+Epochs come from ``epochs.jsonl``, losses by iteration from ``metrics.json``, and the scores before
+and after training from ``results.json``. An epoch without a line (an interrupted epoch, or an
+older version) has the counts of its label file.
 
 Notation: N images, E epochs.
 """
@@ -31,17 +31,17 @@ _FILE = re.compile(r"epoch_(\d{1,9})\.npz")
 
 @dataclass(frozen=True)
 class Run:
-    """The content of a run's folder.
+    """Content of a run's folder.
 
     Attributes:
         folder: Path.
-        settings: Dotted config key -> value; empty where there is no ``config.yaml``.
+        settings: Dotted config key -> value; empty without ``config.yaml``.
         results: ``results.json``, or an empty dict.
         losses: Name -> [(iteration from 0, value)], of ``metrics.json``.
         epochs: In ascending order.
         stages: Name of an earlier stage -> part (a camera) -> its epochs.
         labels: The last label file, or None.
-        remarks: What could not be read, in words.
+        remarks: Messages about files that could not be read.
     """
 
     folder: Path
@@ -55,12 +55,12 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the folder."""
         return self.folder.resolve().name or str(self.folder)
 
     @property
     def checkpoint(self) -> Path | None:
-        """The model at the end, or the last one that a killed run saved."""
+        """Final checkpoint, or the last one of an interrupted run; None without any."""
         for name in ("model_final.pth", "model_last.pth"):
             if (self.folder / name).is_file():
                 return self.folder / name
@@ -68,12 +68,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is complete."""
         return bool(self.results.get("after")) or (self.folder / "model_final.pth").is_file()
 
     @property
     def scores(self) -> dict[str, list[tuple[int, dict[str, float]]]]:
-        """Test set -> [(epochs done, name -> percent)], 0 being the start weights."""
+        """Test set -> [(epochs trained, score name -> percent)]; 0 is before training."""
         found: dict[str, list[tuple[int, dict[str, float]]]] = {}
         for name, values in self._by_set("before").items():
             found.setdefault(name, []).append((0, values))
@@ -86,7 +86,7 @@ class Run:
         return found
 
     def _by_set(self, key: str) -> dict[str, dict[str, float]]:
-        """``before`` or ``after`` of the results by test set, of one or of several."""
+        """Return ``before`` or ``after`` of the results by test set."""
         scores = self.results.get(key) or {}
         if all(isinstance(v, Mapping) for v in scores.values()):
             return {name: dict(values) for name, values in scores.items()}
@@ -95,18 +95,18 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read a run's folder; what is missing is empty, what is damaged is a remark.
+    """Read a run's folder; missing files give empty values, damaged files give remarks.
 
     Raises:
-        FileNotFoundError: no such folder, or one without any file of a run.
+        FileNotFoundError: The folder does not exist, or has no file of a run.
     """
     folder = Path(folder)
     made = ("config.yaml", "results.json", EPOCHS, "labels", "log.txt", "metrics.json")
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; name the OUTPUT_DIR of a training")
+        raise FileNotFoundError(f"{folder}: no such folder; give the OUTPUT_DIR of a training")
     if not any((folder / name).exists() for name in made):
         raise FileNotFoundError(
-            f"{folder} is not the folder of a run: none of {', '.join(made)} is in it; name the"
+            f"{folder} is not the folder of a run: it has none of {', '.join(made)}; give the"
             " OUTPUT_DIR of a training"
         )
     remarks: list[str] = []
@@ -131,26 +131,26 @@ def _read(
     try:
         return read(path)
     except FileNotFoundError:
-        remarks.append(f"{path.name} is not there")
+        remarks.append(f"{path.name} is missing")
     except ValueError as error:
         remarks.append(f"{path.name} cannot be read ({error})")
     return {}
 
 
 def _of_known_kinds(results: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
-    """The results without what is of another kind than a run writes; each is a remark."""
+    """Return the results whose types are as a run writes them; others give remarks."""
     kept: dict[str, Any] = {}
     for key, value in results.items():
         if _fits(key, value):
             kept[key] = value
         elif value is not None:
-            remarks.append(f"results.json: {key} is of an unknown kind, and left out")
+            remarks.append(f"results.json: {key} has an unexpected type and is ignored")
     return kept
 
 
 def _fits(key: str, value: Any) -> bool:
     if key in ("before", "after", "selected", "labels", "seconds"):
-        # Numbers by name; scores of several test sets by the names of these.
+        # Name -> number; with several test sets: test set -> name -> number.
         if not isinstance(value, dict):
             return False
         numbers = [_is_number(v) for v in value.values()]
@@ -189,7 +189,7 @@ def _read_records(path: Path) -> tuple[list[EpochRecord], list[str]]:
 def _read_stages(
     folder: Path, remarks: list[str]
 ) -> dict[str, dict[str, tuple[EpochRecord, ...]]]:
-    """Epochs of the stages before the main one: ``OUTPUT_DIR/<stage>/<part>/epochs.jsonl``."""
+    """Return the epochs of earlier stages: ``OUTPUT_DIR/<stage>/<part>/epochs.jsonl``."""
     stages: dict[str, dict[str, tuple[EpochRecord, ...]]] = {}
     for path in sorted(folder.glob(f"*/*/{EPOCHS}")):
         stage, part = path.parent.parent.name, path.parent.name
@@ -205,7 +205,10 @@ def _read_stages(
 def _read_labels(
     folder: Path, records: list[EpochRecord], remarks: list[str]
 ) -> tuple[tuple[EpochRecord, ...], LabelFile | None]:
-    """All epochs, those without a record counted from their label files; the last label file."""
+    """Return all epochs and the last label file.
+
+    Epochs without a record get the counts of their label files.
+    """
     epochs = {record.epoch: record for record in records}
     last: LabelFile | None = None
     paths = sorted(folder.glob("epoch_*.npz"), key=lambda p: (len(p.name), p.name))
@@ -215,7 +218,7 @@ def _read_labels(
             continue
         try:
             if match is None:
-                raise ValueError(f"{path} must be called epoch_, a number, .npz")
+                raise ValueError(f"{path} must have the name epoch_<number>.npz")
             labels = read_labels(path)
         except (FileNotFoundError, ValueError) as error:
             remarks.append(f"labels/{path.name} cannot be read ({error})")
@@ -238,8 +241,8 @@ def _counted(number: int, labels: np.ndarray, camids: np.ndarray) -> EpochRecord
     })
 
 
-def _drawn(value: float) -> float:
-    """Return a number that a chart can hold; NaN and infinity stay, and are no points."""
+def _chart_value(value: float) -> float:
+    """Return a value that a chart can hold; values beyond 1e30 become infinite."""
     try:
         number = float(value)
     except OverflowError:
@@ -260,5 +263,5 @@ def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
             for name, value in row.items():
                 if (name == "lr" or name.startswith("loss") or name.endswith("loss")) \
                         and type(value) in (int, float) and 0 <= iteration < 10**12:
-                    found.setdefault(name, {})[iteration] = _drawn(value)
+                    found.setdefault(name, {})[iteration] = _chart_value(value)
     return {name: sorted(points.items()) for name, points in sorted(found.items())}

@@ -1,4 +1,4 @@
-"""Whose cameras the neighbours of an image come from: the camera gap as a table.
+"""Cameras of the nearest neighbours: a measure of the camera gap.
 
 Notation: n images, D channels, M cameras, k neighbours.
 """
@@ -13,9 +13,10 @@ from unreid.graph.knn import knn
 def camera_confusion(
     features: np.ndarray, camids: np.ndarray, num_cameras: int, k: int = 10
 ) -> np.ndarray:
-    """Entry (a, b): share of the k nearest neighbours of camera a's images that are of camera b.
+    """Return the shares of cameras among the k nearest neighbours.
 
-    An image is no neighbour of itself.
+    Entry (a, b) is the share of camera b among the neighbours of camera a's images. An image is
+    not its own neighbour.
 
     Args:
         features: (n, D) float32 unit rows, n >= 2.
@@ -24,13 +25,13 @@ def camera_confusion(
         k: Neighbours; at most n - 1 are used.
 
     Returns:
-        (M, M) float64; rows sum to 1, those of a camera without an image to 0.
+        (M, M) float64; rows sum to 1, or to 0 for a camera without images.
     """
     n = len(features)
     k = min(k, n - 1)
     found, _ = knn(np.ascontiguousarray(features, dtype=np.float32), k + 1)
     others = found != np.arange(n)[:, None]
-    # Where identical images pushed the image itself off its own list, the farthest one goes.
+    # Identical images can displace the image itself from its list; then drop the farthest.
     others[others.all(axis=1), -1] = False
     neighbours = found[others].reshape(n, k)
     counts = np.zeros((num_cameras, num_cameras))
@@ -39,7 +40,7 @@ def camera_confusion(
 
 
 def chance(camids: np.ndarray, num_cameras: int) -> np.ndarray:
-    """:func:`camera_confusion` if neighbours were drawn at random: (M, M), rows as there."""
+    """Return the expected :func:`camera_confusion` of random neighbours, (M, M)."""
     counts = np.bincount(camids, minlength=num_cameras)
     shares = np.tile(counts.astype(np.float64), (num_cameras, 1)) - np.eye(num_cameras)
     shares = np.where(counts[:, None] > 0, shares, 0.0)
@@ -47,6 +48,6 @@ def chance(camids: np.ndarray, num_cameras: int) -> np.ndarray:
 
 
 def same_camera(confusion: np.ndarray, camids: np.ndarray) -> float:
-    """Share of all images' neighbours that are of the image's own camera, 0..1."""
+    """Return the share of neighbours from the image's own camera, over all images, 0..1."""
     counts = np.bincount(camids, minlength=len(confusion))
     return float((np.diag(confusion) * counts).sum() / counts.sum())

@@ -1,4 +1,4 @@
-"""Write ``report.html`` of one run; parts that cannot be made are listed on the page.
+"""HTML report of one run (``report.html``); the page lists parts that are not available.
 
 Notation: N images, n in the sample.
 """
@@ -21,16 +21,7 @@ from unreid.engine.atomic import replace_file
 from unreid.visualization import sheets
 from unreid.visualization.clusters import ClusterTable, tabulate_clusters
 from unreid.visualization.curves import curves, noise, stage_curves
-from unreid.visualization.embedding import lay_out
-from unreid.visualization.evidence import (
-    MAX_RANK,
-    Limits,
-    Retrieval,
-    features_of,
-    load_model,
-    retrieve,
-    sample,
-)
+from unreid.visualization.embedding import project_2d
 from unreid.visualization.figures import (
     Figure,
     bar_figure,
@@ -42,20 +33,29 @@ from unreid.visualization.figures import (
 from unreid.visualization.history import Run, read_run
 from unreid.visualization.neighbours import camera_confusion, chance, same_camera
 from unreid.visualization.render import render
+from unreid.visualization.retrieval import (
+    MAX_RANK,
+    Limits,
+    Retrieval,
+    features_of,
+    load_model,
+    retrieve,
+    sample,
+)
 from unreid.visualization.thumbnails import thumbnail
 
-#: The page's name in the run's folder.
+#: File name of the page in the run's folder.
 REPORT = "report.html"
-#: Points of the map: more are a blot on a phone, and minutes of t-SNE.
+#: Maximum number of points in a scatter plot; t-SNE of more points takes minutes.
 _MAP_POINTS = 1500
 _NEIGHBOURS = 10
-#: Never at the beginning of a line.
+#: Percent sign that never starts a line.
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
 
 @dataclass
 class Page:
-    """Content of the template; an empty part is left out of the page."""
+    """Content of the template; empty parts are omitted."""
 
     run: Run
     tiles: list[tuple[str, str, str]] = field(default_factory=list)
@@ -91,20 +91,20 @@ def write_report(
 
     Args:
         folder: A run's ``OUTPUT_DIR``, finished or not.
-        cfg: Its config; without it, only what needs neither model nor pictures is on the page.
-        images: The training images as the run read them, or None.
-        pids: (N,) their ids, or None where nobody knows them.
-        limits: How many images are looked at; by default what ``MODEL.DEVICE`` does in minutes.
-        method: ``"tsne"`` or ``"pca"`` for the map.
-        output: Where to; ``report.html`` in ``folder`` by default.
-        remarks: What the caller knows to be missing; said on the page.
+        cfg: Config of the run; without it, the page has no part that needs model or images.
+        images: Training images of the run, or None.
+        pids: (N,) ground-truth identities, or None.
+        limits: Sample sizes; the default depends on ``MODEL.DEVICE``.
+        method: Embedding for the scatter plots, ``"tsne"`` or ``"pca"``.
+        output: HTML file to write; ``report.html`` in ``folder`` by default.
+        remarks: Messages about missing parts, shown on the page.
 
     Returns:
-        The file that was written.
+        Path of the page.
 
     Raises:
-        FileNotFoundError: see :func:`unreid.visualization.history.read_run`.
-        OSError: the page cannot be written.
+        FileNotFoundError: See :func:`unreid.visualization.history.read_run`.
+        OSError: The page cannot be written.
     """
     run = read_run(folder)
     page = Page(run, remarks=[*run.remarks, *remarks])
@@ -115,7 +115,7 @@ def write_report(
     if seconds:
         page.phases = bar_figure("Time per phase", seconds, unit=" s", note="Whole run.")
     if images is not None and not _same_list(run, images):
-        page.remarks.append("the training set is not the one of the run: no images of"
+        page.remarks.append("the training set differs from that of the run: no images of"
                             " clusters, no embedding")
         images = pids = None
     page.with_ids = pids is not None
@@ -124,7 +124,7 @@ def write_report(
         _add_clusters(page, names, images, pids)
     if cfg is not None:
         limits = limits or Limits.of_device(cfg.MODEL.DEVICE)
-        _add_evidence(page, cfg, images, names, limits, method)
+        _add_model_sections(page, cfg, images, names, limits, method)
     target = Path(output) if output is not None else Path(folder) / REPORT
     text = render("report.html.jinja", page=page, run=run,
                   version=unreid.__version__)
@@ -134,7 +134,7 @@ def write_report(
 
 
 def _tiles(run: Run) -> list[tuple[str, str, str]]:
-    """(what, value, words below)."""
+    """Return the summary tiles: (name, value, caption)."""
     tiles = []
     for test_set, values in list(run.scores.items())[:2]:
         for score in ("mAP", "Rank-1"):
@@ -161,7 +161,7 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
 
 
 def duration(seconds: float) -> str:
-    """45 s, 12 min, 3 h 20 min."""
+    """Return a duration as text: 45 s, 12 min, 3 h 20 min."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -169,7 +169,7 @@ def duration(seconds: float) -> str:
 
 
 def _scores(run: Run) -> list[dict[str, Any]]:
-    """One table per test set: rows of (score, before, after, gain, of the selected round)."""
+    """Return one table per test set: (score, before, after, gain, selected round)."""
     tables = []
     results = run.results
     for test_set, values in run.scores.items():
@@ -207,7 +207,7 @@ def _add_clusters(
     page.spread = _spread(table)
     if images is None:
         return
-    show = _shower()
+    show = _cached_thumbnail()
     page.clusters = sheets.cluster_sheets(
         table, labels.labels, labels.camids, pids, names, list(images.paths), show
     )
@@ -217,7 +217,7 @@ def _add_clusters(
 
 
 def _spread(table: ClusterTable) -> list[Figure]:
-    """Return the number of clusters by cameras and by size."""
+    """Return histograms of the clusters by number of cameras and by size."""
     if not len(table.ids):
         return []
     seen = np.bincount(table.cameras)
@@ -231,28 +231,28 @@ def _spread(table: ClusterTable) -> list[Figure]:
         if high > low + 1:
             name = f"{low} to {high - 1} images"
         found = int(((table.sizes >= low) & (table.sizes < high)).sum())
-        if found or sizes:  # no empty bars in front
+        if found or sizes:  # no leading empty bars
             sizes[name] = float(found)
     return [*charts, bar_figure("Clusters by size", sizes)]
 
 
-def _shower() -> Callable[[str], str | None]:
-    """Each file is read once, however often it is shown."""
+def _cached_thumbnail() -> Callable[[str], str | None]:
+    """Return a thumbnail function that reads each file once."""
     return lru_cache(maxsize=None)(thumbnail)
 
 
-def _add_evidence(
+def _add_model_sections(
     page: Page, cfg: Any, images: UnlabelledImages | None, names: list[str], limits: Limits,
     method: str,
 ) -> None:
-    """All that needs a model; whatever fails is a remark on the page, and the rest goes on."""
+    """Add the parts that need a model; a failure becomes a remark on the page."""
     features: dict[str, np.ndarray] = {}
     chosen = None
     if images is not None:
         chosen = sample(len(images), limits.train, cfg.UNSUP.SEED)
     checkpoint = page.run.checkpoint
     if checkpoint is None:
-        page.remarks.append("there is no checkpoint: no retrieval results and no neighbours"
+        page.remarks.append("no checkpoint: no retrieval results and no neighbours"
                             " after training")
     for when, weights in (("before", cfg.MODEL.WEIGHTS), ("after", checkpoint)):
         if weights is None or (chosen is None and when == "before"):
@@ -274,7 +274,7 @@ def _add_evidence(
 
 
 def _add_retrieval(page: Page, retrieval: Retrieval) -> None:
-    queries, all_queries, gallery, whole = retrieval.looked_at
+    queries, all_queries, gallery, whole = retrieval.sample_sizes
     looked = f"{queries} queries against {gallery} gallery images"
     if not retrieval.complete:
         looked = (f"a sample: {queries} of {all_queries} queries against {gallery} of {whole}"
@@ -295,7 +295,7 @@ def _add_retrieval(page: Page, retrieval: Retrieval) -> None:
     spread = bar_figure("Queries by average precision", {
         f"{10 * i} to {10 * i + 10} %": float(counts[i]) for i in reversed(range(10))})
     page.retrieval = [chart for chart in (cmc, spread) if chart is not None]
-    page.ranks = sheets.rank_sheets(retrieval, _shower())
+    page.ranks = sheets.rank_sheets(retrieval, _cached_thumbnail())
 
 
 def _add_cameras(
@@ -331,7 +331,7 @@ def _add_maps(
     groups, camids = labels.labels[chosen[part]], images.camids[chosen[part]]
     cameras = {i: f"camera {name}" if name.isdigit() else name for i, name in enumerate(names)}
     for when, rows in features.items():
-        points = lay_out(rows[part], method, seed)
+        points = project_2d(rows[part], method, seed)
         page.maps.append(scatter_figure(f"By cluster, {when} training", points, groups, {}))
         page.maps.append(scatter_figure(f"By camera, {when} training", points, camids, cameras))
     name = {"tsne": "t-SNE", "pca": "principal components"}[method]

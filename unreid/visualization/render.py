@@ -1,4 +1,4 @@
-"""Fill in the templates: text from outside is escaped, and an unknown name is an error."""
+"""Template rendering: all text is escaped, and an undefined name is an error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 _FOLDER = Path(__file__).resolve().parent / "templates"
-#: Chart.js and what registers itself with it, in the order of loading (vendor/README.md).
+#: Chart.js and its plugins, in loading order (vendor/README.md).
 VENDORED = ("chart.umd.min.js", "chartjs-plugin-zoom.min.js", "chartjs-chart-matrix.min.js")
 
 
 def render(template: str, **content: Any) -> str:
-    """Return the text of a template, with the script of the charts where it asks for it."""
+    """Return the rendered template, with the chart script and its hash available to it."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -29,6 +29,6 @@ def render(template: str, **content: Any) -> str:
 
 
 def _script() -> str:
-    """All JavaScript of the page; its hash is the only script that the page allows."""
+    """Return all JavaScript of the page; the content policy allows only its hash."""
     paths = [_FOLDER.parent / "vendor" / name for name in VENDORED]
     return "\n".join(path.read_text(encoding="utf-8") for path in [*paths, _FOLDER / "charts.js"])

@@ -1,4 +1,4 @@
-"""Contact sheets of clusters and rank lists of queries, as data for the page.
+"""Image rows of the report: clusters, noise and ranked gallery images of queries.
 
 Notation: N images, C clusters, Q queries.
 """
@@ -11,19 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 
 from unreid.structures import NOISE
-from unreid.visualization.clusters import ClusterTable, choose, letters, show_members
-from unreid.visualization.evidence import Retrieval
+from unreid.visualization.clusters import (
+    ClusterTable,
+    person_letters,
+    select_clusters,
+    select_members,
+)
+from unreid.visualization.retrieval import Retrieval
 
-#: Clusters of a kind, and images of each; queries of a kind.
+#: Clusters per kind, images per cluster, queries per kind.
 CLUSTERS, MEMBERS, QUERIES = 4, 14, 5
 
-#: A file's path -> its ``data:`` address, or None where it cannot be read.
+#: Path of an image -> ``data:`` URI, or None if it cannot be read.
 Show = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One thumbnail: its address (None: not readable), words below it, and the kind of frame."""
+    """One thumbnail.
+
+    Attributes:
+        src: ``data:`` URI, or None for an unreadable image.
+        caption: Text below the thumbnail.
+        frame: CSS class of the frame.
+        alt: Alternative text.
+    """
 
     src: str | None
     caption: str
@@ -33,7 +45,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A row of thumbnails under a line of words; a rank list begins with its query."""
+    """A titled row of thumbnails; ``lead`` is the query, ``more`` counts omitted images."""
 
     title: str
     tiles: list[Tile]
@@ -42,7 +54,7 @@ class Sheet:
 
 
 def camera_names(names: tuple[str, ...]) -> list[str]:
-    """Short where the data set's name is in front of all of them: ``market1501_3`` -> ``3``."""
+    """Return the names without a common dataset prefix: ``market1501_3`` -> ``3``."""
     prefixes = {name.rpartition("_")[0] for name in names}
     if len(prefixes) != 1 or "" in prefixes:
         return list(names)
@@ -50,7 +62,7 @@ def camera_names(names: tuple[str, ...]) -> list[str]:
 
 
 def camera_label(name: str) -> str:
-    """``c3`` for a bare number; a camera with a name keeps it."""
+    """Return ``c3`` for camera ``3``; other names are kept."""
     return f"c{name}" if name.isdigit() else name
 
 
@@ -63,13 +75,13 @@ def cluster_sheets(
     paths: list[str],
     show: Show,
 ) -> dict[str, list[Sheet]]:
-    """Kind of cluster -> sheets, chosen by :func:`unreid.visualization.clusters.choose`."""
+    """Return kind of cluster -> rows, see :func:`.clusters.select_clusters`."""
     sheets: dict[str, list[Sheet]] = {}
-    for kind, rows in choose(table, CLUSTERS).items():
+    for kind, rows in select_clusters(table, CLUSTERS).items():
         for row in rows:
             members = np.flatnonzero(labels == table.ids[row])
-            shown = show_members(members, camids, pids, MEMBERS)
-            persons = letters(pids[shown]) if pids is not None else [""] * len(shown)
+            shown = select_members(members, camids, pids, MEMBERS)
+            persons = person_letters(pids[shown]) if pids is not None else [""] * len(shown)
             tiles = []
             for i, person in zip(shown.tolist(), persons):
                 frame = "" if pids is None else "right" if person == "A" else "wrong"
@@ -88,10 +100,10 @@ def cluster_sheets(
 
 
 def rank_sheets(retrieval: Retrieval, show: Show) -> dict[str, list[Sheet]]:
-    """The best and the worst queries with their first answers.
+    """Return the best and worst queries with their top-k gallery images.
 
-    Of equal average precision, the query of more matches is the better one; then the earlier. Of
-    a person, one query is shown among the best and one among the worst.
+    Ties in average precision are broken by the number of matches, then by position. Each person
+    has at most one query among the best and one among the worst.
     """
     order = _by_precision(retrieval)
     half = (len(order) + 1) // 2
@@ -102,7 +114,7 @@ def rank_sheets(retrieval: Retrieval, show: Show) -> dict[str, list[Sheet]]:
 
 
 def _one_each(retrieval: Retrieval, rows: np.ndarray) -> np.ndarray:
-    """The first :data:`QUERIES` of these rows, each of another person."""
+    """Return the first :data:`QUERIES` rows with distinct persons."""
     first = np.unique(retrieval.pids[retrieval.queries[rows]], return_index=True)[1]
     return rows[np.sort(first)][:QUERIES]
 
@@ -127,7 +139,7 @@ def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
         tiles.append(Tile(show(retrieval.paths[i]),
                           f"{'✓' if hit else '✗'} c{retrieval.camids[i]}",
                           "right" if hit else "wrong",
-                          f"answer {place}, {'the same' if hit else 'another'} person"))
+                          f"rank {place}, {'the same' if hit else 'another'} person"))
     share = 100 * retrieval.average_precisions[row]
     title = f"Average precision {share:.1f} % · camera {retrieval.camids[query]}"
     return Sheet(title, tiles, lead=lead)
@@ -136,7 +148,7 @@ def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
 def noise_sheet(
     labels: np.ndarray, camids: np.ndarray, cameras: list[str], paths: list[str], show: Show
 ) -> Sheet | None:
-    """Some of the images that are in no cluster, evenly from the list."""
+    """Return a row of noise images, evenly spaced over the list; None without noise."""
     members = np.flatnonzero(labels == NOISE)
     if not len(members):
         return None

@@ -1,4 +1,4 @@
-"""The config and the training images of a run, from its folder; and the call at its end."""
+"""Config and training images of a run's report, and the report after training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from unreid.config import load_config
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.visualization.evidence import quiet
+from unreid.visualization.retrieval import quiet
 
 logger = logging.getLogger("fastreid.unreid.report")
 
@@ -19,21 +19,25 @@ logger = logging.getLogger("fastreid.unreid.report")
 def load_sources(
     folder: str | Path, opts: list[str]
 ) -> tuple[Any, UnlabelledImages | None, np.ndarray | None, list[str]]:
-    """(config, training images, ids, remarks) of the run in ``folder``.
+    """Return (config, training images, identities, remarks) of the run in ``folder``.
 
-    What cannot be had is None with a remark: a run whose data is elsewhere still has curves.
+    Unavailable parts are None with a remark, so that a run without its data still has curves.
+
+    Args:
+        folder: ``OUTPUT_DIR`` of the run.
+        opts: Config overrides: key, value, key, value, ...
 
     Raises:
-        KeyError, ValueError: ``opts`` that do not fit the config.
+        KeyError, ValueError: ``opts`` do not fit the config.
     """
     path = Path(folder, "config.yaml")
     if not path.is_file():
-        return None, None, None, ["without config.yaml there is no model and no picture"]
+        return None, None, None, ["config.yaml is missing: no model and no images"]
     remarks = []
     try:
         cfg, _ = load_config(str(path), ["OUTPUT_DIR", str(folder), *opts], freeze=False)
-    except FileNotFoundError as error:  # weights that training started from, gone since
-        remarks.append(f"{error}: what was before training is that of random weights")
+    except FileNotFoundError as error:  # the start weights were removed
+        remarks.append(f"{error}: results before training are those of random weights")
         cfg, _ = load_config(
             str(path), ["OUTPUT_DIR", str(folder), *opts, "MODEL.BACKBONE.PRETRAIN", "False"],
             freeze=False)
@@ -51,27 +55,27 @@ def load_sources(
 
 
 def command_for(folder: str | Path) -> str:
-    """What one types to have the page made again."""
+    """Return the command that writes the report again."""
     return f"python tools/report.py {shlex.quote(str(folder))}"
 
 
 def report_after_training(
     cfg: Any, images: UnlabelledImages, pids: np.ndarray | None
 ) -> str | None:
-    """Write the page of a run that has just ended; its path, or None when that did not work.
+    """Write the report after training; return its path, or None after a failure.
 
-    A training never fails because of its report: the reason is a warning with the command that
-    makes the page later.
+    A training never fails because of its report. A failure is logged as a warning with the command
+    that writes the report.
     """
     try:
         from unreid.visualization.page import write_report
 
         path = write_report(cfg.OUTPUT_DIR, cfg=cfg, images=images, pids=pids)
     except Exception as error:
-        # The one place where anything may be caught: the training is done, and saved.
+        # Any error is caught here, because the training is complete and saved.
         logger.warning(
-            f"no report ({type(error).__name__}: {error}); the training itself is complete. To try"
-            f" again: {command_for(cfg.OUTPUT_DIR)}"
+            f"no report was written ({type(error).__name__}: {error}); the training is complete."
+            f" To try again: {command_for(cfg.OUTPUT_DIR)}"
         )
         return None
     logger.info(f"Report: {path.resolve()}")

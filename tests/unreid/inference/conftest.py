@@ -1,4 +1,4 @@
-"""A run and its model, made once."""
+"""Fixtures: a run and its model, created once."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from unreid.inference import Predictor
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder, not to be changed."""
+    """Return a run's folder, which tests must not change."""
     return make_run(tmp_path_factory.mktemp("inference") / "run")
 
 
 @pytest.fixture(scope="session")
 def predictor(run_folder: Path) -> Predictor:
-    """Its model."""
+    """Return the predictor of the run."""
     return Predictor.from_run(run_folder, batch_size=4)
 
 
 @pytest.fixture
 def forwarded(predictor: Predictor) -> Iterator[list[int]]:
-    """The sizes of the batches that any predictor's network is asked for while the test runs."""
+    """Return the list of batch sizes of all forward passes during the test."""
     forward, sizes = Predictor._forward, []
 
     def counted(self: Predictor, images: object) -> object:

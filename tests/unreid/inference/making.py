@@ -1,4 +1,4 @@
-"""Small runs and folders of made-up pictures for the tests of inference and of its tools."""
+"""Small runs and folders of random images for the tests of inference and its commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAIRS = Path("projects/PseudoPair/configs/market.yml")
 
 
 def make_run(folder: Path, config: Path = CALR, seed: int = 0, **settings: object) -> Path:
-    """What a run leaves (config.yaml, model_final.pth), with random weights.
+    """Write the files of a run (config.yaml, model_final.pth) with random weights.
 
     Batch norms have the statistics of a few pictures: features of two pictures then differ.
     """
@@ -48,7 +48,7 @@ def make_run(folder: Path, config: Path = CALR, seed: int = 0, **settings: objec
 
 
 def draw(rng: np.random.Generator, size: tuple[int, int] = (32, 64)) -> Image.Image:
-    """A picture of its own: three bands of random colours, width x height pixels."""
+    """Return a random image: three bands of random colours, width x height pixels."""
     array = np.zeros((size[1], size[0], 3), dtype=np.uint8)
     for band in np.array_split(np.arange(size[1]), 3):
         array[band] = rng.integers(0, 256, 3)
@@ -57,7 +57,7 @@ def draw(rng: np.random.Generator, size: tuple[int, int] = (32, 64)) -> Image.Im
 
 
 def fill(folder: Path, names: Sequence[str], seed: int = 0) -> list[Path]:
-    """Write a picture of its own under each name."""
+    """Write a random image under each name."""
     rng = np.random.default_rng(seed)
     paths = []
     for name in names:
@@ -69,6 +69,6 @@ def fill(folder: Path, names: Sequence[str], seed: int = 0) -> list[Path]:
 
 
 def truncate(path: Path) -> None:
-    """Cut a file in half."""
+    """Truncate a file to half its size."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])

@@ -1,4 +1,4 @@
-"""Confidence against a loop written from the formula, and what it is where nothing compares."""
+"""Tests of confidence against a loop written from the formula, and of its special cases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def unit(rng: np.random.Generator, num: int, width: int) -> np.ndarray:
 
 
 def oracle(features: np.ndarray, labels: np.ndarray) -> list[float]:
-    """(1 + (b - a) / max(a, b)) / 2, image by image, in double."""
+    """Return (1 + (b - a) / max(a, b)) / 2, image by image, in double precision."""
     features = features.astype(np.float64)
 
     def direction(rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Exported networks give PyTorch's features for any batch, and failures leave no file."""
+"""Tests that exported networks equal PyTorch for any batch, and failures leave no file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check(
     predictor: Predictor, parity: export.Parity, about: dict[str, str],
     run: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator,
 ) -> None:
-    """What the export says of itself, and its features of one, five and thirteen pictures."""
+    """Check the metadata of the export, and its features of 1, 5 and 13 images."""
     assert set(parity.differences) == {1, 5} and max(parity.differences.values()) <= 1e-4
     assert about["unreid.fingerprint"] == predictor.fingerprint
     assert (about["unreid.height"], about["unreid.width"]) == ("64", "32")
@@ -67,7 +67,7 @@ def test_torchscript__gives_pytorchs_features_for_batches_of_any_size(
 
 
 class Brightness(torch.nn.Module):
-    """The least network that has the interface of a model."""
+    """Minimal network with the interface of a model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Brightness(torch.nn.Module):
 
 @pytest.fixture
 def small(predictor: Predictor) -> Predictor:
-    """A predictor whose network is exported in no time."""
+    """Return a predictor with a minimal network."""
     return Predictor(predictor.cfg, Brightness(), name="brightness.pth")
 
 
@@ -90,7 +90,7 @@ def test_difference_beyond_the_tolerance__writes_nothing(
     monkeypatch.setattr(export, "_read_torchscript",
                         lambda file: lambda images: read(file)(images) + 2e-4)
     (tmp_path / "model.pt").write_bytes(b"older")
-    with pytest.raises(RuntimeError, match=r"differs from PyTorch by 0\.0002 \(at most 0\.0001"):
+    with pytest.raises(RuntimeError, match=r"differs from PyTorch by 0\.0002 \(maximum 0\.0001"):
         export.export(small, str(tmp_path / "model.pt"), "torchscript")
     assert (tmp_path / "model.pt").read_bytes() == b"older"
 
@@ -101,7 +101,7 @@ def test_batch_that_became_a_constant__is_found(
     read = export._read_torchscript
     monkeypatch.setattr(export, "_read_torchscript",
                         lambda file: lambda images: read(file)(images)[:1])
-    with pytest.raises(RuntimeError, match=r"gives \(1, 4\) for 5 images, PyTorch \(5, 4\)"):
+    with pytest.raises(RuntimeError, match=r"shape \(1, 4\) for 5 images, PyTorch \(5, 4\)"):
         export.export(small, str(tmp_path / "model.pt"), "torchscript")
     assert not (tmp_path / "model.pt").exists()
 

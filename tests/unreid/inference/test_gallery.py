@@ -1,4 +1,4 @@
-"""A kept gallery: only what is new is embedded, and another model is refused."""
+"""Tests of the gallery index: only new content is embedded, another model is refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def through_disk(gallery: Gallery, tmp_path: Path) -> Gallery:
 
 
 def assert_fresh(gallery: Gallery, crops: Path, predictor: Predictor) -> None:
-    """What is kept is what embedding everything would give."""
+    """Check that the gallery equals one that is embedded from scratch."""
     items = read_folder(crops)
     assert [os.path.abspath(item.path) for item in items] == gallery.paths
     np.testing.assert_allclose(gallery.features, predictor([i.path for i in items]), atol=1e-5)
@@ -57,7 +57,7 @@ def test_unchanged_gallery__asks_for_no_forward_pass(
     forwarded.clear()
     again, changes = embed(crops, predictor, kept)
     assert forwarded == [] and changes == Changes(kept=3)
-    assert summary(changes) == "nothing new; 0 embedded"
+    assert summary(changes) == "no change; 0 embedded"
     assert again.entries == first.entries
 
 
@@ -199,12 +199,14 @@ def test_damaged_index__is_named(
         text = arrays["table"].tobytes().replace(b'"format": 1', b'"format": 2')
         with open(path, "wb") as target:
             np.savez(target, faiss=arrays["faiss"], table=np.frombuffer(text, np.uint8))
-    with pytest.raises(ValueError, match=r"kept\.index is damaged, or no index of search\.py"):
+    with pytest.raises(
+        ValueError, match=r"kept\.index is damaged, or not an index of unreid search"
+    ):
         Gallery.load(str(path))
 
 
 def _changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) -> None:
-    """The index at ``path`` with its table and what faiss wrote changed."""
+    """Change the table and the faiss array of the index at ``path``."""
     with np.load(path) as file:
         table, raw = json.loads(file["table"].tobytes()), bytearray(file["faiss"].tobytes())
     change(table, raw)
@@ -216,14 +218,14 @@ def _changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) ->
 @pytest.mark.parametrize(("change", "why"), [
     (lambda t, r: t["entries"][0].update(path="../../etc/x.jpg"), "leaves the gallery"),
     (lambda t, r: t["entries"][0].update(path="/etc/x.jpg"), "leaves the gallery"),
-    (lambda t, r: t["entries"][0].update(path=7), "an entry of other kinds"),
-    (lambda t, r: t["entries"].pop(), "3 features of 2 pictures"),
-    (lambda t, r: t.update(root=["a"]), "root, fingerprint and model must be texts"),
+    (lambda t, r: t["entries"][0].update(path=7), "an entry has unexpected types"),
+    (lambda t, r: t["entries"].pop(), "3 features of 2 images"),
+    (lambda t, r: t.update(root=["a"]), "root, fingerprint and model must be strings"),
     (lambda t, r: r.__setitem__(slice(8, 16), (2**40).to_bytes(8, "little")), "1099511627776 x"),
     (lambda t, r: r.__setitem__(slice(37, 45), (2**40).to_bytes(8, "little")), "features in"),
     (lambda t, r: r.__setitem__(slice(0, 4), b"IwPQ"), "no IndexFlatIP"),
     (lambda t, r: r.__setitem__(slice(45, 49), b"\x00\x00\xc0\x7f"), "finite"),
-    (lambda t, r: r.clear(), "no index of faiss"),
+    (lambda t, r: r.clear(), "not a faiss index"),
 ])
 def test_index_that_lies__is_refused_before_faiss_believes_it(
     change: Any, why: str, crops: Path, predictor: Predictor, tmp_path: Path
@@ -239,12 +241,14 @@ def test_pipe_in_a_gallery__is_named_and_not_waited_for(
     crops: Path, predictor: Predictor
 ) -> None:
     os.mkfifo(crops / "pipe.jpg")
-    with pytest.raises(UnreadableImageError, match=r"pipe\.jpg cannot be read \(no regular file\)"):
+    with pytest.raises(
+        UnreadableImageError, match=r"pipe\.jpg cannot be read \(not a regular file\)"
+    ):
         embed(crops, predictor)
 
 
 def test_missing_index__says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file; name a gallery"):
+    with pytest.raises(FileNotFoundError, match="no such file; give a gallery"):
         Gallery.load(str(tmp_path / "none.index"))
 
 

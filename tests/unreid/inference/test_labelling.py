@@ -1,4 +1,4 @@
-"""Each clusterer by its name, on easy features and where there is little to cluster."""
+"""Tests of each clusterer on separable features and in degenerate cases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unreid.inference.making import fill
 from unreid.data.folder import FolderItem, read_folder
 from unreid.inference.labelling import (
     by_size,
-    label_pictures,
+    label_images,
     summary,
 )
 from unreid.inference.labelling import cluster as cluster_neighbours
@@ -32,7 +32,7 @@ def cluster(features: np.ndarray, method: str, **settings: Any) -> np.ndarray:
 
 
 def people(rng: np.random.Generator, sizes: list[int], width: int = 32) -> np.ndarray:
-    """Unit rows in tight, far groups of these sizes."""
+    """Return unit rows in compact, distant groups of the given sizes."""
     rows = np.repeat(np.eye(len(sizes), width), sizes, axis=0)
     rows = rows + rng.normal(scale=0.02, size=rows.shape)
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -94,7 +94,7 @@ def test_small_clusters__are_none(rng: np.random.Generator) -> None:
 
 def test_too_many_images_for_a_tree__are_refused_with_another_way() -> None:
     features = np.ones((MAX_DENSE_IMAGES + 1, 1), np.float32)
-    with pytest.raises(ValueError, match=r"agglomerative holds all distances of 20001.*bottom_up"):
+    with pytest.raises(ValueError, match=r"agglomerative stores all distances of 20001.*bottom_up"):
         cluster(features, "agglomerative")
 
 
@@ -129,36 +129,36 @@ def test_centring__takes_out_what_a_camera_adds(rng: np.random.Generator) -> Non
     shifted /= np.linalg.norm(shifted, axis=1, keepdims=True)
     items = [FolderItem(f"{i}.jpg", str(i % 2), str(i // 8)) for i in range(32)]
     settings, centre = {"num_clusters": 4}, [CenterCameras(0.01)]
-    plain = label_pictures(items, shifted, "bottom_up", settings=settings)
-    centred = label_pictures(items, shifted, "bottom_up", settings=settings, transforms=centre)
+    plain = label_images(items, shifted, "bottom_up", settings=settings)
+    centred = label_images(items, shifted, "bottom_up", settings=settings, transforms=centre)
     np.testing.assert_array_equal(centred.labels, np.repeat(range(4), 8))
     assert (plain.labels != centred.labels).any()
     one_camera = [FolderItem(item.path, "0") for item in items]
-    same = label_pictures(one_camera, shifted, "bottom_up", settings=settings, transforms=centre)
+    same = label_images(one_camera, shifted, "bottom_up", settings=settings, transforms=centre)
     np.testing.assert_array_equal(same.labels, plain.labels)
 
 
 def test_summary__counts_and_scores_where_ids_are_known(rng: np.random.Generator) -> None:
     items = [FolderItem(f"{i}.jpg", str(i % 3), "ab"[i // 6]) for i in range(12)]
-    labelled = label_pictures(items, people(rng, [6, 6]), "bottom_up", settings={"num_clusters": 2})
+    labelled = label_images(items, people(rng, [6, 6]), "bottom_up", settings={"num_clusters": 2})
     lines = summary(labelled).splitlines()
-    assert lines[0] == "12 pictures of 3 cameras: 2 identities, 0 pictures in none"
-    assert "cameras: 3.0" in lines[1]
+    assert lines[0] == "12 images of 3 cameras: 2 identities, 0 images unassigned"
+    assert "cameras per identity: 3.0" in lines[1]
     assert lines[2].startswith("against the 2 ids: precision 1.00, recall 1.00")
     unknown = [FolderItem(item.path, item.camera) for item in items]
-    assert len(summary(label_pictures(unknown, people(rng, [6, 6]), "dbscan")).splitlines()) == 2
+    assert len(summary(label_images(unknown, people(rng, [6, 6]), "dbscan")).splitlines()) == 2
 
 
 def test_all_noise__is_summed_up_without_a_warning(rng: np.random.Generator) -> None:
     items = [FolderItem(f"{i}.jpg", "0") for i in range(3)]
-    labelled = label_pictures(items, people(rng, [1] * 3), "dbscan")
-    assert "0 identities, 3 pictures in none" in summary(labelled)
+    labelled = label_images(items, people(rng, [1] * 3), "dbscan")
+    assert "0 identities, 3 images unassigned" in summary(labelled)
     assert labelled.sure.tolist() == [0, 0, 0]
 
 
 def test_no_picture__is_an_error() -> None:
-    with pytest.raises(ValueError, match="no picture is left"):
-        label_pictures([], np.zeros((0, 4), np.float32), "dbscan")
+    with pytest.raises(ValueError, match="no image is left"):
+        label_images([], np.zeros((0, 4), np.float32), "dbscan")
 
 
 def test_csv__has_unicode_paths_relative_to_the_folder(
@@ -167,7 +167,7 @@ def test_csv__has_unicode_paths_relative_to_the_folder(
     names = ["кам 1/Ünï, 'x\".jpg", "摄像头/一.JPG".replace("JPG", "jpg"), "a.jpg", "b.jpg"]
     fill(tmp_path / "crops", names)
     items = read_folder(tmp_path / "crops")
-    labelled = label_pictures(items, people(rng, [2, 2]), "bottom_up", settings={"num_clusters": 2})
+    labelled = label_images(items, people(rng, [2, 2]), "bottom_up", settings={"num_clusters": 2})
     labelled.write(str(tmp_path / "out" / "labels.csv"), str(tmp_path / "crops"))
     with open(tmp_path / "out" / "labels.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -184,7 +184,7 @@ def test_sheets__show_each_cluster_once_and_replace_older_ones(
     fill(tmp_path / "crops", [f"{i}.jpg" for i in range(14)])
     items = read_folder(tmp_path / "crops")
     features = people(rng, [2, 12])
-    labelled = label_pictures(items, features, "bottom_up", settings={"num_clusters": 2})
+    labelled = label_images(items, features, "bottom_up", settings={"num_clusters": 2})
     sheets = tmp_path / "sheets"
     sheets.mkdir()
     (sheets / "cluster_0007.jpg").write_bytes(b"old")

@@ -1,4 +1,4 @@
-"""The predictor: the run's own features, of whatever a caller has."""
+"""Tests of the predictor: features equal those of the run, for all input types."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_generator__is_read_a_batch_at_a_time(
 
     assert len(predictor(pictures())) == 9  # type: ignore[arg-type]
     assert forwarded == [4, 4, 1]
-    assert taken[5] == (5, 1) and taken[8] == (8, 2), "no picture is taken before its batch"
+    assert taken[5] == (5, 1) and taken[8] == (8, 2), "no image is read before its batch"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_truncated_file__is_named_or_left_out(predictor: Predictor, tmp_path: Pa
 
 
 def test_every_file_bad__is_no_row(predictor: Predictor, tmp_path: Path) -> None:
-    (path := tmp_path / "a.jpg").write_text("no picture")
+    (path := tmp_path / "a.jpg").write_text("no image")
     found = predictor.embed_files([str(path)], skip_bad=True)
     assert found.features.shape == (0, predictor.num_features) and list(found.bad) == [str(path)]
 
@@ -229,5 +229,5 @@ def test_pickle_with_code__is_refused(tmp_path: Path) -> None:
 
 
 def test_device_that_is_not_here__is_named(run_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"--device (cuda:99|nowhere) cannot be used here"):
+    with pytest.raises(ValueError, match=r"--device (cuda:99|nowhere) is not available"):
         Predictor.from_run(run_folder, device="nowhere")

@@ -1,4 +1,4 @@
-"""Ranks against a plain sort, what is left out of them, and scores against the evaluator."""
+"""Tests of ranks against a plain sort, of exclusions, and of scores against the evaluator."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def test_other_cameras__leave_the_querys_own_out(
 
 def test_other_cameras_without_cameras__is_refused(rng: np.random.Generator) -> None:
     gallery = gallery_of(unit(rng, 2), ["0", "0"], [None] * 2)
-    with pytest.raises(ValueError, match=r"the camera of x\.jpg is not known.*--camera-pattern"):
+    with pytest.raises(ValueError, match=r"the camera of x\.jpg is unknown.*--camera-pattern"):
         check_cameras([FolderItem("x.jpg", "")], gallery, other_cameras=True)
-    with pytest.raises(ValueError, match="all of the gallery is of camera '0'"):
+    with pytest.raises(ValueError, match="the whole gallery is of camera '0'"):
         check_cameras([FolderItem("x.jpg", "0")], gallery, other_cameras=True)
     check_cameras([FolderItem("x.jpg", "1")], gallery, other_cameras=True)
     check_cameras([FolderItem("x.jpg", "")], gallery, other_cameras=False)

@@ -42,7 +42,7 @@ _MEASURE = """JSON.stringify({
 
 @dataclass(frozen=True)
 class Seen:
-    """What a page is like at a width: measures, complaints, requests that leave it, a picture."""
+    """State of a page at one width: sizes, console errors, requests, a screenshot."""
 
     measures: dict[str, Any]
     complaints: list[str]
@@ -51,12 +51,12 @@ class Seen:
 
 
 def find_browser() -> str | None:
-    """A Chromium on this machine, or None."""
+    """Return the path of a Chromium on this machine, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class _Pipe:
-    """Commands out, answers and events in."""
+    """Connection to the browser: sends commands, receives responses and events."""
 
     def __init__(self, write: int, read: int) -> None:
         self._write, self._read = write, read
@@ -77,7 +77,7 @@ class _Pipe:
                 return answer["result"]
 
     def wait_for(self, method: str, seconds: float = 120) -> None:
-        """Until an event of that name has come."""
+        """Wait for an event of that name."""
         end = time.monotonic() + seconds
         while not any(event["method"] == method for event in self.events):
             self._next(end - time.monotonic())
@@ -127,13 +127,13 @@ def _browser(program: str, profile: Path) -> Iterator[_Pipe]:
 
 @dataclass(frozen=True)
 class Tab:
-    """An open page that a test can act on."""
+    """Open page of a browser."""
 
     pipe: _Pipe
     session: str
 
     def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
+        """Return the value of a JavaScript expression."""
         answer = self.pipe.call("Runtime.evaluate", self.session, expression=expression,
                                 returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
@@ -166,7 +166,7 @@ def look_at(
 ) -> Seen:
     """Open ``page`` from disk on a screen of ``width`` pixels.
 
-    The picture is of ``height`` pixels from ``top``.
+    The screenshot has ``height`` pixels from ``top``.
     """
     with _browser(program, profile) as pipe:
         target = pipe.call("Target.createTarget", url="about:blank")["targetId"]

@@ -1,4 +1,4 @@
-"""Runs to make pages of: one that was trained, and folders written by hand."""
+"""Fixtures: a tiny trained run, its report, and run folders with given content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unreid.visualization.sources import load_sources
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> Path:
-    """The folder of a tiny training that came to its end, with the log that a command leaves."""
+    """Return the folder of a complete tiny training, with its log file."""
     import logging
     from types import SimpleNamespace
 
@@ -49,7 +49,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> P
 
 @pytest.fixture(scope="session")
 def page(trained: Path, synthetic_root: Path) -> Path:
-    """The page of :func:`trained`, with all that can be on one."""
+    """Return the complete report of :func:`trained`."""
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
     try:
         cfg, images, pids, remarks = load_sources(trained, [])
@@ -61,7 +61,7 @@ def page(trained: Path, synthetic_root: Path) -> Path:
 
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Path:
-    """A copy of :func:`trained` that a test may damage."""
+    """Return a copy of :func:`trained` that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
@@ -70,7 +70,7 @@ WriteRun = Callable[..., Path]
 
 @pytest.fixture
 def write_run(tmp_path: Path) -> Iterator[WriteRun]:
-    """Writes a run's folder by hand: label files, results, epochs and losses."""
+    """Return a function that writes a run's folder: label files, results, epochs, losses."""
 
     def write(
         name: str = "run", *, labels: list[list[int]] | None = None,

@@ -1,4 +1,4 @@
-"""Read a page back: addresses, scripts, and charts with their numbers and tables."""
+"""Parser of a report page: addresses, scripts, charts with their data and tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 @dataclass
 class ReadChart:
-    """A chart: what the script draws, and the table below it."""
+    """Chart of a page: data of the script, and its table."""
 
     title: str = ""
     spec: dict[str, Any] = field(default_factory=dict)
@@ -23,18 +23,18 @@ class ReadChart:
 
     @property
     def lines(self) -> dict[str, list[tuple[float, float]]]:
-        """Name -> points, of a chart of lines."""
+        """Name -> points of a line chart."""
         return {line["name"]: [tuple(p) for p in line["points"]]
                 for line in self.spec.get("lines", [])}
 
     def column(self, name: str) -> list[tuple[float, float]]:
-        """(x, value) of the table's column, where there is a value."""
+        """Return (x, value) of a table column, without empty cells."""
         at = self.header.index(name)
         return [(float(row[0]), float(row[at])) for row in self.rows if row[at]]
 
 
 class Reading(HTMLParser):
-    """Everything of a page that the tests ask for.
+    """Parsed content of a page.
 
     Attributes:
         addresses: Of every attribute that a browser would fetch.

@@ -1,4 +1,4 @@
-"""The page in a real browser, at the widths of a desk and of a phone; skips where there is none."""
+"""Tests of the report in a browser at desktop and phone width; skipped without a browser."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_page__fits_loads_and_complains_of_nothing(
     assert measures["images"] == Reading(page).tags.count("img") and measures["broken"] == 0
     assert measures["small"] >= 11, "too small to read"
     assert seen.complaints == []
-    # From the disk alone: nothing but the page itself and what it carries.
+    # The page is loaded from disk and requests no other file.
     others = [r for r in seen.requests if not r.startswith("data:")]
     assert others == [page.resolve().as_uri()]
     pixels = np.asarray(Image.open(io.BytesIO(seen.png)).convert("L"))

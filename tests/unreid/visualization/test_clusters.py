@@ -1,4 +1,4 @@
-"""Chosen clusters and shown members, against slow loops."""
+"""Tests of selected clusters and images against slow loops."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from unreid.visualization.clusters import (
     MIN_SIZE,
-    choose,
-    letters,
-    show_members,
+    person_letters,
+    select_clusters,
+    select_members,
     tabulate_clusters,
 )
 
@@ -43,7 +43,7 @@ def test_chosen__equal_the_oracle(data: tuple[list[int], list[int], list[int]]) 
     assert table.cameras.tolist() == [r["cameras"] for r in rows]
     assert table.purity is not None
     assert table.purity.tolist() == pytest.approx([r["purity"] for r in rows])
-    found = choose(table, 3)
+    found = select_clusters(table, 3)
     enough = [r for r in rows if r["size"] >= MIN_SIZE]
     wanted = {
         "largest": sorted(rows, key=lambda r: (-r["size"], r["id"])),
@@ -61,7 +61,7 @@ def test_without_ids__cameras_choose(data: tuple[list[int], list[int], list[int]
     labels, camids, _ = (np.array(x, dtype=np.int64) for x in data)
     table = tabulate_clusters(labels, camids)
     rows = slow_table(labels, camids, labels)
-    found = choose(table, 2)
+    found = select_clusters(table, 2)
     assert table.purity is None and not {"purest", "most mixed"} & set(found)
     wanted = {
         "in most cameras": sorted(rows, key=lambda r: (-r["cameras"], -r["size"], r["id"])),
@@ -74,13 +74,13 @@ def test_without_ids__cameras_choose(data: tuple[list[int], list[int], list[int]
 
 def test_no_cluster__is_an_empty_choice() -> None:
     nothing = np.full(5, -1)
-    assert choose(tabulate_clusters(nothing, np.zeros(5, np.int64), np.arange(5)), 4) == {}
+    assert select_clusters(tabulate_clusters(nothing, np.zeros(5, np.int64), np.arange(5)), 4) == {}
 
 
 def test_members__show_every_person_before_one_twice() -> None:
     members = np.arange(10)
     pids = np.array([3, 3, 3, 3, 3, 3, 3, 8, 8, 5])
-    shown = show_members(members, np.zeros(10, np.int64), pids, 4)
+    shown = select_members(members, np.zeros(10, np.int64), pids, 4)
     assert pids[shown].tolist() == [3, 3, 8, 5]
     assert len(set(shown.tolist())) == 4
 
@@ -90,17 +90,17 @@ def test_members__are_of_the_cluster_without_repetition(people: list[int], num: 
     members = np.arange(len(people)) * 2 + 1
     pids = np.full(2 * len(people) + 1, 99)
     pids[members] = people
-    shown = show_members(members, np.zeros(len(pids), np.int64), pids, num)
+    shown = select_members(members, np.zeros(len(pids), np.int64), pids, num)
     assert len(shown) == min(num, len(people)) == len(set(shown.tolist()))
     assert set(shown.tolist()) <= set(members.tolist())
-    # The commonest person stands first: the page calls it A, and frames it green.
+    # The most frequent person comes first: it has letter A and a green frame.
     counts = [people.count(p) for p in people]
     assert people.count(int(pids[shown[0]])) == max(counts)
     assert len(set(pids[shown].tolist())) == min(num, len(set(people)))
 
 
 def test_letters__go_on_after_z() -> None:
-    names = letters(np.arange(100, 830))
+    names = person_letters(np.arange(100, 830))
     assert names[:3] == ["A", "B", "C"] and names[25:28] == ["Z", "AA", "AB"]
     assert names[701:703] == ["ZZ", "AAA"] and len(set(names)) == 730
-    assert letters(np.array([7, 7, 2, 7])) == ["A", "A", "B", "A"]
+    assert person_letters(np.array([7, 7, 2, 7])) == ["A", "A", "B", "A"]

@@ -1,4 +1,4 @@
-"""Runs side by side: their numbers, what is best, what differs."""
+"""Tests of the comparison page: values, best values, differing settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def results(mean: float, ari: float, **more: object) -> dict:
 
 
 def rows(page: Path) -> dict[str, list[str]]:
-    """The table of scores, read back: name -> cells."""
+    """Return the parsed table of scores: name -> cells."""
     source = page.read_text()
     table = source[source.index('id="scores"'):]
     found = {}
@@ -97,5 +97,5 @@ def test_ten_runs__are_ten_lines(write_run: WriteRun, tmp_path: Path) -> None:
 
 
 def test_one_run__is_no_comparison(write_run: WriteRun, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"2 runs or more, got 1"):
+    with pytest.raises(ValueError, match=r"at least 2 runs, got 1"):
         write_comparison([write_run()], tmp_path / "c.html")

@@ -1,4 +1,4 @@
-"""Figures: what the script draws equals what the table says, and is valid JSON."""
+"""Tests of figures: chart data equal the table and are valid JSON."""
 
 from __future__ import annotations
 

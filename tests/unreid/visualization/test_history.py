@@ -1,4 +1,4 @@
-"""What is read from a run's folder: the run's own numbers, whatever happened to it."""
+"""Tests of reading a run's folder, also of incomplete and damaged runs."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_results_of_other_kinds__are_remarks(write_run: WriteRun) -> None:
     run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], results=results))
     assert run.results == {"labels": {"clusters": 3}}
     for key in ("before", "after", "seconds", "datasets", "selected"):
-        assert f"results.json: {key} is of an unknown kind, and left out" in run.remarks
+        assert f"results.json: {key} has an unexpected type and is ignored" in run.remarks
     assert run.scores == {}
 
 

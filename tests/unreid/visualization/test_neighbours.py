@@ -1,4 +1,4 @@
-"""The confusion of cameras among neighbours, against a slow loop."""
+"""Tests of the camera confusion among neighbours against a slow loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a cluster, and of a query beside its answers, with frames and names.
+"""Image grids of a cluster, or of a query and its top-k results, with frames and captions.
 
 Notation: H x W pixels.
 """
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from unreid.data.images import load_image
 from unreid.engine.atomic import replace_file
 
-#: Colours that also those tell apart who see no red and green: one is much darker.
+#: Green and red differ in brightness, for red-green colour blindness.
 GREEN, RED, GREY, BLACK = (0, 158, 60), (213, 40, 40), (150, 150, 150), (20, 20, 20)
 _CELL, _FRAME, _GAP, _LINE, _MARGIN = (64, 128), 4, 8, 14, 12
 _SHEET = re.compile(r"cluster_\d{4,}\.jpg")
@@ -27,7 +27,7 @@ _CORRECT = {True: GREEN, False: RED, None: GREY}
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture in a frame with up to two lines under it."""
+    """A framed image with up to two lines of text below it."""
 
     path: str
     lines: tuple[str, ...] = ()
@@ -35,18 +35,18 @@ class Cell:
 
 
 def frame_of(correct: bool | None) -> tuple[int, int, int]:
-    """Green: the query's person; red: another; grey: not known."""
+    """Return green for the query's person, red for another, grey if unknown."""
     return _CORRECT[correct]
 
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    # matplotlib brings DejaVu, which has Latin, Greek, Cyrillic and more: names are any text.
+    # matplotlib contains DejaVu, which has Latin, Greek, Cyrillic and more, for any file name.
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _fitted(text: str, width: int, size: int) -> str:
-    """The text, with its middle left out where it is too wide."""
+    """Return the text, shortened in the middle to the width."""
     font, shown = _font(size), text
     while font.getlength(shown) > width and len(shown) > 3:
         half = (len(shown) - 2) // 2
@@ -55,14 +55,14 @@ def _fitted(text: str, width: int, size: int) -> str:
 
 
 def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
-    """Cells row by row under a title.
+    """Return an image with the cells in rows below a title.
 
     Raises:
-        UnreadableImageError: names a picture that cannot be read.
-        ValueError: no cell.
+        UnreadableImageError: An image cannot be read; names it.
+        ValueError: There is no cell.
     """
     if not cells:
-        raise ValueError("a sheet must have at least one picture, got 0")
+        raise ValueError("a sheet must have at least one image, got 0")
     columns = max(1, min(columns, len(cells)))
     rows = -(-len(cells) // columns)
     lines = max(len(cell.lines) for cell in cells)
@@ -83,16 +83,19 @@ def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
     return sheet
 
 
-def save_picture(picture: Image.Image, path: str) -> None:
-    """As a JPEG, written whole or not at all."""
+def save_image(image: Image.Image, path: str) -> None:
+    """Write the image as a JPEG, atomically."""
     with replace_file(path) as file:
-        picture.save(file, format="JPEG", quality=88)
+        image.save(file, format="JPEG", quality=88)
 
 
 def remove_sheets(folder: str) -> int:
-    """Delete the cluster sheets of an earlier call (``cluster_0001.jpg``, ...); their number.
+    """Delete the cluster sheets of an earlier call (``cluster_0001.jpg``, ...).
 
-    Nothing else in the folder is touched.
+    Other files in the folder stay.
+
+    Returns:
+        Number of deleted files.
     """
     names = os.listdir(folder) if os.path.isdir(folder) else []
     old = [name for name in names if _SHEET.fullmatch(name)]

@@ -1,7 +1,7 @@
-"""What a page needs of the model: features before and after training, and rankings.
+"""Retrieval results and features of a run's model, for the report.
 
-Made from the start weights and the checkpoint of a run; on samples, so that a page costs minutes
-even after a training of days. How much was looked at is said on the page.
+Features come from the start weights and from the checkpoint of a run. Large sets are sampled, so
+that a report takes minutes; the page states the sample sizes.
 
 [0] Zheng et al., Scalable person re-identification: a benchmark (Market-1501), ICCV 2015.
 
@@ -32,21 +32,21 @@ from unreid.engine.extract import extract, progress
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 
-#: Answers kept of each query.
+#: Gallery images kept for each query.
 TOP = 10
-#: CMC up to this rank.
+#: Largest rank of the CMC.
 MAX_RANK = 50
 _BLOCK = 256
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is looked at.
+    """Sample sizes.
 
     Attributes:
-        train: Training images, for the neighbours and the map.
-        queries: Query images.
-        gallery: Gallery images.
+        train: Maximum number of training images, for neighbours and embedding.
+        queries: Maximum number of query images.
+        gallery: Maximum number of gallery images.
     """
 
     train: int = 2000
@@ -55,25 +55,26 @@ class Limits:
 
     @classmethod
     def of_device(cls, device: str) -> Limits:
-        """A GPU looks at more in less time."""
+        """Return the limits for a device; they are larger for a GPU."""
         return cls(8000, 3000, 20_000) if device.startswith("cuda") else cls()
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Rankings of one test set by the final model.
+    """Retrieval results of one test set by the final model.
 
     Attributes:
-        name: Of the test set.
+        name: Test set.
         paths: Q + G files, queries first.
-        pids: (Q + G,).
-        camids: (Q + G,).
-        queries: (V,) those of the Q that have a match.
-        top: (V, 10) gallery positions in ``paths``, nearest first; -1 where the gallery ends.
+        pids: (Q + G,) int64 identities.
+        camids: (Q + G,) int64 cameras.
+        queries: (V,) positions of the queries that have a match.
+        top: (V, 10) positions in ``paths`` of the nearest gallery images, nearest first; -1 pads
+            a shorter list.
         average_precisions: (V,) in 0..1.
         cmc: (50,) in 0..1.
-        looked_at: (queries, all queries, gallery images, all of them).
-        remark: What of the test settings is not in these rankings, or nothing.
+        sample_sizes: (queries used, all queries, gallery images used, all gallery images).
+        remark: Test settings that these rankings do not use, or an empty text.
     """
 
     name: str
@@ -84,19 +85,19 @@ class Retrieval:
     top: np.ndarray
     average_precisions: np.ndarray
     cmc: np.ndarray
-    looked_at: tuple[int, int, int, int]
+    sample_sizes: tuple[int, int, int, int]
     remark: str
 
     @property
     def complete(self) -> bool:
-        """Whether these are the scores of the whole test set."""
-        queries, all_queries, gallery, whole = self.looked_at
+        """Whether the whole test set was used."""
+        queries, all_queries, gallery, whole = self.sample_sizes
         return queries == all_queries and gallery == whole
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """fast-reid's logger without its chatter while models are built and read."""
+    """Set fast-reid's logger to errors only, while models are built and loaded."""
     log = logging.getLogger("fastreid")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -107,14 +108,14 @@ def quiet() -> Iterator[None]:
 
 
 def sample(num: int, limit: int, seed: int) -> np.ndarray:
-    """``limit`` of 0..num-1 at random, ascending; all where there are no more."""
+    """Return ``limit`` random indices of 0..num-1, ascending; all if num <= limit."""
     if num <= limit:
         return np.arange(num)
     return np.sort(np.random.default_rng([seed, 7]).choice(num, limit, replace=False))
 
 
 def load_model(cfg: Any, weights: str) -> nn.Module:
-    """The run's model with ``weights``; '' leaves it as it was before training."""
+    """Return the run's model with ``weights``; '' keeps the start weights."""
     with quiet():
         seed_all_rng(cfg.UNSUP.SEED)
         model = UnsupervisedTrainer.build_model(cfg)
@@ -125,14 +126,15 @@ def load_model(cfg: Any, weights: str) -> nn.Module:
 def features_of(
     cfg: Any, model: nn.Module, images: UnlabelledImages, chosen: np.ndarray
 ) -> np.ndarray:
-    """(n, D) unit features of the chosen training images, as a labeler would get them."""
+    """Return (n, D) unit features of the chosen training images, as in the label step."""
     return extract(cfg, model, images.subset(chosen)).features
 
 
-class _Features(UnsupervisedEvaluator):
-    """Collects as the evaluator does, and hands over instead of scoring."""
+class _FeatureCollector(UnsupervisedEvaluator):
+    """Evaluator that returns the collected features instead of scores."""
 
     def centred(self) -> tuple[torch.Tensor, np.ndarray, np.ndarray, int]:
+        """Return features, identities, cameras and Q, after optional camera centring."""
         features, pids, camids, num_query = self.collected()
         if self.cfg.TEST.CENTER_CAMERAS:
             features = self._centred(features, camids, num_query)
@@ -140,14 +142,14 @@ class _Features(UnsupervisedEvaluator):
 
 
 def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
-    """Rankings of the first of ``DATASETS.TESTS``, by the protocol of [0].
+    """Return the retrieval results of the first set in ``DATASETS.TESTS``, by protocol [0].
 
-    A gallery larger than the limit keeps every match of the queries that are looked at, as far as
-    the limit allows, and others at random.
+    A gallery larger than the limit keeps the matches of the sampled queries first. Random other
+    images fill it up to the limit.
 
     Raises:
-        KeyError, FileNotFoundError, ValueError: see :func:`unreid.data.loader.build_test_loader`;
-            also a sample in which no query has a match.
+        KeyError, FileNotFoundError: See :func:`unreid.data.loader.build_test_loader`.
+        ValueError: See there; or no query of the sample has a match.
     """
     name = cfg.DATASETS.TESTS[0]
     loader, num_query = build_test_loader(cfg, name)
@@ -156,7 +158,7 @@ def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
     queries = sample(num_query, limits.queries, cfg.UNSUP.SEED)
     gallery = _gallery(pids, num_query, queries, limits.gallery, cfg.UNSUP.SEED)
     chosen = np.concatenate([queries, gallery])
-    evaluator = _Features(cfg, len(queries), None)
+    evaluator = _FeatureCollector(cfg, len(queries), None)
     evaluator.reset()
     part = DataLoader(
         Subset(dataset, chosen.tolist()), batch_size=cfg.TEST.IMS_PER_BATCH,
@@ -166,12 +168,12 @@ def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
         _run(cfg, model, part, evaluator)
         features, ids, camids, split = evaluator.centred()
     paths = [str(dataset.paths[i]) for i in chosen]
-    if "tracklets" in dataset.fields:  # of each, its first frame stands for it
+    if "tracklets" in dataset.fields:  # the first frame represents a tracklet
         of = np.asarray(dataset.fields["tracklets"])[chosen]
         paths = [paths[i] for i in np.unique(of, return_index=True)[1]]
     found, top, precisions, cmc = rank(features, ids, camids, split, cfg.TEST.METRIC)
-    looked_at = (len(queries), num_query, len(gallery), len(pids) - num_query)
-    return Retrieval(name, paths, ids, camids, found, top, precisions, cmc, looked_at,
+    sample_sizes = (len(queries), num_query, len(gallery), len(pids) - num_query)
+    return Retrieval(name, paths, ids, camids, found, top, precisions, cmc, sample_sizes,
                      _left_out(cfg, model))
 
 
@@ -194,7 +196,7 @@ def _gallery(
     return np.sort(np.concatenate([order[wanted], order[~wanted]])[:limit])
 
 
-def _run(cfg: Any, model: nn.Module, loader: DataLoader, evaluator: _Features) -> None:
+def _run(cfg: Any, model: nn.Module, loader: DataLoader, evaluator: _FeatureCollector) -> None:
     with inference_context(model), torch.inference_mode():
         for batch in progress(loader, "test features"):
             outputs = model(batch)
@@ -207,7 +209,7 @@ def rank(
     features: torch.Tensor, pids: np.ndarray, camids: np.ndarray, num_query: int,
     metric: str = "cosine",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Rank the gallery for each query, leaving out gallery images of its person in its camera [0].
+    """Rank the gallery for each query, without images of the same person and camera [0].
 
     Args:
         features: (Q + G, D) floating, queries first.
@@ -217,11 +219,11 @@ def rank(
         metric: ``"cosine"`` or ``"euclidean"``.
 
     Returns:
-        Queries with a match (V,), their first 10 answers (V, 10) as rows of ``features``, -1 where
-        there are fewer, average precisions (V,) and CMC (50,).
+        Queries with a match (V,); their 10 nearest gallery images (V, 10) as rows of
+        ``features``, padded by -1; average precisions (V,); CMC (50,).
 
     Raises:
-        ValueError: no query has a match.
+        ValueError: No query has a match.
     """
     features = features.float()
     if metric == "cosine":

@@ -1,4 +1,4 @@
-"""Sheets and answers as pictures: frames, lines, names of any length."""
+"""Tests of image grids: frames, lines, long names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.unreid.inference.making import fill
 from unreid.data.images import UnreadableImageError
-from unreid.inference.pictures import BLACK, GREEN, GREY, RED, Cell, draw_grid, frame_of
+from unreid.inference.image_grid import BLACK, GREEN, GREY, RED, Cell, draw_grid, frame_of
 
 
 def test_frames__say_right_wrong_and_unknown(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_picture_of_any_shape_and_a_name_in_any_script__are_drawn(tmp_path: Path
 
 
 def test_no_picture_and_an_unreadable_one__are_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one picture"):
+    with pytest.raises(ValueError, match="at least one image"):
         draw_grid("t", [], columns=2)
     (tmp_path / "bad.jpg").write_text("no")
     with pytest.raises(UnreadableImageError, match=r"bad\.jpg"):

@@ -1,4 +1,4 @@
-"""The answers of a search as files: a CSV, JSON, and a picture per query."""
+"""Top-k retrieval results as files: CSV, JSON, and one image grid per query."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from typing import Any
 from unreid.data.folder import FolderItem
 from unreid.engine.atomic import save_json
 from unreid.inference.gallery import Gallery
-from unreid.inference.pictures import BLACK, Cell, draw_grid, frame_of, save_picture
+from unreid.inference.image_grid import BLACK, Cell, draw_grid, frame_of, save_image
 from unreid.inference.ranking import Hit
 from unreid.inference.tables import write_csv
 
 _WORDS = {True: "yes", False: "no", None: ""}
-#: In place of "yes": does not count, see :class:`unreid.inference.ranking.Hit`.
+#: Instead of "yes" for a match that does not count, see :class:`unreid.inference.ranking.Hit`.
 _OWN_CAMERA = "own camera"
 _DRAWN = re.compile(r"query_\d{4,}_.*\.jpg")
 
 
-def write_answers(
+def write_results(
     folder: str, queries: Sequence[FolderItem], gallery: Gallery,
     answers: Sequence[Sequence[Hit]], *, with_json: bool,
 ) -> list[str]:
-    """``ranks.csv`` and, if asked for, ``ranks.json`` in ``folder``; where they are.
+    """Write ``ranks.csv`` and optionally ``ranks.json`` to ``folder``; return their paths.
 
-    Paths of the gallery are relative to its root, which ranks.json names; queries as given.
+    Gallery paths are relative to the gallery root, which ranks.json contains. Query paths are
+    written as given.
     """
     entries = gallery.entries
     files = [os.path.abspath(os.path.join(folder, "ranks.csv"))]
@@ -56,13 +57,14 @@ def _as_json(query: FolderItem, hits: Sequence[Hit], gallery: Gallery) -> dict[s
     }
 
 
-def draw_answers(
+def draw_results(
     folder: str, queries: Sequence[FolderItem], gallery: Gallery,
     answers: Sequence[Sequence[Hit]],
 ) -> int:
-    """``query_0000_name.jpg`` for each query: it in black, then its answers by rank; how many.
+    """Draw ``query_0000_name.jpg`` for each query; return the number of images.
 
-    Pictures of an earlier call are deleted; other files in ``folder`` stay.
+    Each image shows the query in a black frame, then the top-k gallery images by rank. Images of an
+    earlier call are deleted; other files in ``folder`` stay.
     """
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         if _DRAWN.fullmatch(name):
@@ -77,7 +79,7 @@ def draw_answers(
                               frame_of(hit.correct)))
         stem = os.path.splitext(os.path.basename(query.path))[0][:80]
         known = [hit.correct for hit in hits if hit.correct is not None]
-        title = query.path + (f": {sum(known)} of {len(known)} right" if known else "")
-        save_picture(draw_grid(title, cells, columns=11),
+        title = query.path + (f": {sum(known)} of {len(known)} correct" if known else "")
+        save_image(draw_grid(title, cells, columns=11),
                      os.path.join(folder, f"query_{number:04d}_{stem}.jpg"))
     return len(queries)
