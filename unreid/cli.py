@@ -1,4 +1,4 @@
-"""What all command lines share: the parser, error messages, exit codes, progress."""
+"""Shared command-line code: parser, error messages, exit codes, progress."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, NoReturn, TextIO
 from unreid.checks import nearest
 from unreid.engine.interrupt import Terminated, exit_code, received, signals_raise
 
-#: What bad input raises; anything else is a mistake of ours, and shows its traceback.
+#: Errors of bad input, reported in one line; any other error shows its traceback.
 EXPECTED = (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that keeps the lines of its help and suggests the nearest option for a misspelt one.
+    """Parser that keeps the line breaks of its help and suggests the nearest known option.
 
     Args:
-        description: The command's docstring; it must hold an "example:".
-        **settings: Of :class:`argparse.ArgumentParser`.
+        description: The command's docstring; it must contain "example:".
+        **settings: Arguments of :class:`argparse.ArgumentParser`.
     """
 
     def __init__(self, description: str | None = None, **settings: Any) -> None:
@@ -35,26 +35,26 @@ class Parser(argparse.ArgumentParser):
         self._earlier_names[earlier] = option
 
     def _renamed(self, words: Sequence[str]) -> list[str]:
-        """The words with options under their names of today."""
+        """Return the words with earlier option names replaced."""
         renamed = []
         for word in words:
             name, equals, value = word.partition("=")
             option = self._earlier_names.get(name)
             if option is not None:
-                warn(f"{name} is called {option} now; the earlier name will go in the next version")
+                warn(f"{name} is deprecated, use {option}; the next version will remove {name}")
                 word = f"{option}{equals}{value}"
             renamed.append(word)
         return renamed
 
     def add_key_values(self, help: str = "settings that override the file") -> None:
-        """``KEY VALUE`` pairs after all options, as ``args.opts``."""
+        """Add ``KEY VALUE`` pairs after all options, as ``args.opts``."""
         self.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=help)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse as argparse does; an unknown option ends with the nearest one that exists."""
         args = self._renamed(sys.argv[1:] if args is None else args)
         options = [o for o in self._option_string_actions if o.startswith("--")]
-        # Before argparse, which would name what is missing instead of the option that is misspelt.
+        # Before argparse, which would report missing options instead of the misspelt one.
         for word in args:
             name = word.split("=")[0]
             if word.startswith("--") and word != "--" and name not in options:
@@ -72,31 +72,34 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def error(self, message: str) -> NoReturn:
-        """One line and where to look, exit code 2."""
+        """Print usage and a one-line error; exit with code 2."""
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: error: {message}\n({self.prog} --help has an example)\n")
 
 
 def words(error: BaseException) -> str:
-    """The message of an error; a KeyError's without the quotes that ``str`` gives it."""
+    """Return the message of an error, without the quotes that ``str`` adds to a KeyError."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
 
 
 def warn(text: str) -> None:
-    """One line on stderr: what was done, and what changes it."""
+    """Write a one-line warning to stderr."""
     sys.stderr.write(f"warning: {text}\n")
 
 
 def say_error(error: BaseException) -> None:
-    """The error in one line on stderr; with UNREID_TRACEBACK set it is raised instead."""
+    """Write the error to stderr in one line; raise it if UNREID_TRACEBACK is set."""
     if os.environ.get("UNREID_TRACEBACK"):
         raise error
     sys.stderr.write(f"error: {words(error)}\n(UNREID_TRACEBACK=1 shows where)\n")
 
 
 def guarded(work: Callable[[], int | None]) -> int:
-    """The exit code of ``work()``: its own or 0; 2 for bad input, 130 after Ctrl-C, 143 after
-    SIGTERM, which both let ``work`` save first."""
+    """Run ``work`` and return the exit code.
+
+    The code is that of ``work`` or 0; 2 for bad input; 130 after Ctrl-C and 143 after SIGTERM,
+    which both let ``work`` save first.
+    """
     with signals_raise():
         try:
             return work() or 0
@@ -105,7 +108,7 @@ def guarded(work: Callable[[], int | None]) -> int:
             if stopped is None:
                 say_error(error)
                 return 2
-            return _say_stopped(stopped(words(error)))  # an error on the way out
+            return _say_stopped(stopped(words(error)))  # an error during shutdown
         except KeyboardInterrupt as error:
             return _say_stopped(error)
 
@@ -117,7 +120,7 @@ def _say_stopped(error: KeyboardInterrupt) -> int:
 
 
 def duration(seconds: float) -> str:
-    """``8 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    """Return a duration as text: ``8 s``, ``3 min 05 s``, ``2 h 07 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -127,15 +130,15 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """How far a long piece of work is, and how long it will still take, on stderr.
+    """Progress and remaining time of a long task, on stderr.
 
-    A terminal gets one line that is written over; a file gets a line every ten seconds.
+    A terminal shows one line that is overwritten; a file gets a line every ten seconds.
 
     Args:
-        total: Steps in all.
-        what: What is done, such as "reading".
-        stream: Where to; stderr as it is at the time.
-        clock: Seconds that only grow.
+        total: Total number of steps.
+        what: Name of the task, such as "reading".
+        stream: Output stream; the current stderr by default.
+        clock: Monotonic clock in seconds.
     """
 
     def __init__(self, total: int, what: str, stream: TextIO | None = None,
@@ -148,7 +151,7 @@ class Progress:
         self._started = self._last = clock()
 
     def step(self, count: int = 1) -> None:
-        """So many more are done."""
+        """Advance by ``count`` steps."""
         self._done += count
         now = self._clock()
         if now - self._last >= (0.2 if self._terminal else 10.0):
@@ -157,7 +160,7 @@ class Progress:
             self._write(f"{self._what} {self._done} of {self._total}, {duration(left)} left")
 
     def end(self) -> None:
-        """Take the line away again."""
+        """Clear the line."""
         if self._terminal:
             self._stream.write("\r\033[K")
             self._stream.flush()

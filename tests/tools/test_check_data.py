@@ -70,7 +70,7 @@ def test_folder_without_ids__is_told_to_train_alone(
 ) -> None:
     assert tool.main(["--root", str(folder), "--pattern", PATTERN]) == 0
     told = capsys.readouterr().out.split("to train on it: ")[1]
-    assert "without a score: nobody with an id is seen by two cameras" in told
+    assert "without evaluation: no identity is seen by two cameras" in told
     command = shlex.split(told.partition("  (")[0])
     args = train.parse(command[2:])
     train.resolve(args)
@@ -84,7 +84,7 @@ def test_truncated_picture__is_named_with_exit_code_1(
     broken.write_bytes(broken.read_bytes()[:300])
     assert tool.main(["--root", str(folder), "--pattern", PATTERN]) == 1
     out = capsys.readouterr().out
-    assert f"error: 1 unreadable: {broken} (" in out and "1 error to mend first" in out
+    assert f"error: 1 unreadable: {broken} (" in out and "1 error found" in out
     assert "to train on it" not in out
 
 
@@ -168,7 +168,7 @@ def test_csv__says_how_many_pictures_it_leaves_out_and_where_a_path_escapes(
         "path,camera\n" + "".join(f"{name},{name[6]}\n" for name in names[:40]))
     assert tool.main(["--root", str(folder), "--csv", "list.csv"]) == 0
     out = capsys.readouterr().out
-    assert "40 files read" in out and "note: 32 pictures below" in out
+    assert "40 files read" in out and "note: 32 images below" in out
     (folder / "list.csv").write_text(f"path,camera\n../{folder.name}/{names[0]},1\n")
     assert tool.main(["--root", str(folder), "--csv", "list.csv"]) == 1
     assert "list.csv line 2: " in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_earlier_name__does_the_same_with_a_warning(
     for spelt in ([earlier, value], [f"{earlier}={value}"]):
         assert vars(parse([*others, *spelt])) == vars(parse([*others, option, value]))
         said = capsys.readouterr().err
-        assert f"warning: {earlier} is called {option} now" in said and said.count("\n") == 1
+        assert f"warning: {earlier} is deprecated, use {option};" in said and said.count("\n") == 1
     help_text = importlib.import_module(module_of(command)).build_parser().format_help()
     assert not re.search(rf"{earlier}\b(?!-)", help_text) or command == "show-pairs"
 

@@ -30,7 +30,7 @@ def test_torchscript__is_written_and_its_difference_told(
     assert tool.main(["--run", str(run_folder), "--output", str(output), "--check-batch", "3"]) == 0
     printed = capsys.readouterr().out
     assert f"{output}: torchscript, " in printed and "(B, 3, 64, 32) -> (B, 1280)" in printed
-    assert "for 3 pictures" in printed and output.stat().st_size > 100_000
+    assert "for 3 images" in printed and output.stat().st_size > 100_000
 
 
 def test_missing_extra__is_told_before_the_model_is_read(

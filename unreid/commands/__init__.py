@@ -1,7 +1,7 @@
 """The command ``unreid`` and its sub-commands, one module each.
 
-A module is imported when its command is called, and imports torch and fastreid only after its
-arguments are checked: help and errors come at once.
+A module is imported when its command is called. It imports torch and fastreid only after its
+arguments are checked, so that help and errors are fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from unreid.checks import nearest
 
-#: Sub-command -> what it does. ``show-pairs`` is the module ``show_pairs``.
+#: Sub-command -> description. ``show-pairs`` is the module ``show_pairs``.
 COMMANDS = {
     "train": "train a method without labels",
     "eval": "score a model on a test set",

@@ -31,7 +31,7 @@ from unreid.commands.own_images import testable, train_command
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(
         description=__doc__, prog="unreid check",
         usage="%(prog)s FOLDER [--camera-pattern PATTERN | --csv FILE | --camera WHERE] ...\n"
@@ -62,7 +62,7 @@ def with_option(arguments: Sequence[str]) -> list[str]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, checked as far as it can be without the data."""
+    """Return the parsed command line, checked without the data."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(
         with_option(sys.argv[1:] if arguments is None else arguments))
@@ -117,18 +117,18 @@ def report(args: argparse.Namespace, pictures: list[Any], skip_bad: bool) -> int
         hints(args, pictures)
     errors = sum(finding.level == "error" for finding in found)
     if errors:
-        print(f"{errors} error{'s' * (errors > 1)} to mend first")
+        print(f"{errors} error{'s' * (errors > 1)} found")
         return 1
     print("no error")
     if args.images:
         alone = "" if testable(p.item for p in pictures) else \
-            "  (without a score: nobody with an id is seen by two cameras)"
+            "  (without evaluation: no identity is seen by two cameras)"
         print(f"to train on it: {train_command(args)}{alone}")
     return 0
 
 
 def hints(args: argparse.Namespace, pictures: list[Any]) -> None:
-    """Print where the camera may be written, and what a CSV leaves out."""
+    """Print possible sources of the camera, and images that a CSV does not list."""
     from unreid.data.folder import image_files
     from unreid.data.survey import suggest_reading
 
@@ -140,18 +140,18 @@ def hints(args: argparse.Namespace, pictures: list[Any]) -> None:
         files = set(image_files(args.images))
         unlisted = sorted(files - {os.path.relpath(p.item.path, args.images) for p in pictures})
         if unlisted:
-            print(f"note: {len(unlisted)} pictures below {args.images} are not in {args.csv}, such"
+            print(f"note: {len(unlisted)} images below {args.images} are not in {args.csv}, such"
                   f" as {unlisted[0]}")
 
 
 def work(args: argparse.Namespace) -> int:
-    """Check what the command line names; data that cannot be listed are an error of the data."""
+    """Check the folder or config; return the exit code."""
     skip_bad = False
     cfg = None
     if args.config_file:
         from unreid.config import load_config
 
-        # Weights are no part of the data.
+        # The check of data needs no weights.
         opts = [*args.opts, "MODEL.BACKBONE.PRETRAIN", "False"]
         cfg, _ = load_config(args.config_file, opts)
         skip_bad = cfg.UNSUP.BAD_IMAGE == "skip"

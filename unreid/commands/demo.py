@@ -18,12 +18,12 @@ from unreid.cli import Parser, guarded
 from unreid.commands.options import check_output_folder
 
 CONFIG = "CALR/synthetic"
-#: People to train on and other people to test on, and images of each.
+#: Numbers of training identities, test identities, and images per identity.
 TRAIN_IDS, TEST_IDS, IMAGES_PER_ID = 110, 60, 12
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid demo")
     parser.add_argument("--output", default="runs/demo", metavar="FOLDER",
                         help="images and run (runs/demo)")
@@ -34,7 +34,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Return the parsed command line, checked."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     check_output_folder(parser, "--output", args.output)
@@ -57,7 +57,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def work(args: argparse.Namespace) -> int:
-    """Write the data set, train, print; return 0 when the model got better."""
+    """Write the data set, train, print; return 0 if mAP improved."""
     from unreid.data.synthetic import draw_dataset
 
     started = time.perf_counter()
@@ -83,6 +83,6 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when the model got better, 1 when not, 2 for bad input, 130 when interrupted."""
+    """Return 0 if mAP improved, 1 if not, 2 for bad input, 130 after an interrupt."""
     args = parse(arguments)
     return guarded(lambda: work(args))

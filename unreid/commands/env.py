@@ -1,6 +1,6 @@
-"""Print versions, device, threads and compiled kernels: what an issue needs.
+"""Print an environment report for an issue: versions, device, threads, compiled kernels.
 
-No host name, no user name, no path is in it.
+The report has no host name, user name or path.
 
 example:
   unreid env
@@ -14,7 +14,7 @@ from unreid.cli import Parser
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     return Parser(__doc__, prog="unreid env")
 
 

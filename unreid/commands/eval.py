@@ -22,7 +22,7 @@ from unreid.reading.run_folder import run_files
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid eval",
                     usage="%(prog)s (--run FOLDER | --config CONFIG) [--weights FILE]"
                     " [--images FOLDER ...] [KEY VALUE ...]")
@@ -40,7 +40,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, checked as far as it can be without a config."""
+    """Return the parsed command line, checked without a config."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     if bool(args.run) == bool(args.config_file):
@@ -66,13 +66,13 @@ def work(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--weights {weights}: no such file")
     pairs += folder_settings(args)
     if args.images and "()" in pairs:
-        raise ValueError(f"--images {args.images}: nobody is seen by two cameras, and a query needs"
-                         " a match in another one; name ids by --id-pattern, --camera-pattern with"
-                         " {id}, or --csv")
+        raise ValueError(f"--images {args.images}: no identity is seen by two cameras, and a"
+                         " query needs a match in another camera; give ids by --id-pattern,"
+                         " --camera-pattern with {id}, or --csv")
     for key, value in (("OUTPUT_DIR", args.output), ("MODEL.DEVICE", args.device),
                        ("MODEL.WEIGHTS", weights)):
         pairs += [key, value] if value else []
-    if weights:  # what training starts from may not be on this machine
+    if weights:  # the start weights may not exist on this machine
         pairs += ["MODEL.BACKBONE.PRETRAIN", "False"]
     args.config_file = os.fspath(resolve_config(config))
     args.opts = [*pairs, *args.opts]

@@ -1,7 +1,7 @@
 """Write a trained network as ONNX or TorchScript, and compare it with PyTorch.
 
-The file takes RGB images as (B, 3, H, W) float32 in 0..255, any B, and gives (B, D) features of
-unit length. It is written only if its features are PyTorch's to 1e-4.
+The input is (B, 3, H, W) float32 RGB in 0..255, any B; the output is (B, D) unit features. The file
+is written only if its features equal those of PyTorch to 1e-4.
 
 example:
   pip install "unreid[export]"
@@ -32,7 +32,7 @@ SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".pth":
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid export")
     parser.add_argument("--output", required=True, metavar="FILE", help="such as model.onnx")
     parser.add_argument("--format", choices=KINDS, help="(by the suffix of --output)")
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> Any:
-    """The command line; the format follows from the name of the output where it is not given."""
+    """Return the parsed command line; the default format follows from the suffix of --output."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
@@ -75,7 +75,7 @@ def run(args: Any) -> int:
     parity = export(predictor, args.output, args.format, batches=args.check_batch)
     height, width = predictor.size
     differences = ", ".join(
-        f"{difference:.1e} for {batch} picture{'s' if batch > 1 else ''}"
+        f"{difference:.1e} for {batch} image{'s' if batch > 1 else ''}"
         for batch, difference in parity.differences.items())
     sys.stdout.write(
         f"{os.path.abspath(args.output)}: {args.format}, {parity.megabytes:.1f} MiB,"

@@ -1,4 +1,4 @@
-"""The gallery of a search: its index, what the index was made of, and what may change."""
+"""Gallery index of a search: creation, update, and checks of model, folder and options."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
-    """Return where cameras and ids are written: as the index says, unless it does not.
+    """Return the source of cameras and ids: that of the index, or of the options.
 
     Raises:
         ValueError: the options contradict the index, or neither of them says it.

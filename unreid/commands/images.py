@@ -1,4 +1,4 @@
-"""The images that a command line names: a folder, and queries."""
+"""Images of a command line: a folder, and queries."""
 
 from __future__ import annotations
 

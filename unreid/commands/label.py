@@ -57,7 +57,7 @@ DEFAULT = "dbscan"
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid label")
     parser.add_argument("--images", required=True, metavar="FOLDER", help="the crops")
     parser.add_argument("--output", default="labels.csv", metavar="FILE", help="(labels.csv)")
@@ -89,7 +89,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> Any:
-    """The command line, checked as far as it can be without the model."""
+    """Return the parsed command line, checked without the model."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
@@ -135,7 +135,7 @@ def transforms(args: Any, cfg: Any, search: Any, cameras: int) -> Sequence[Any]:
     unsup = cfg.UNSUP
     center = unsup.CENTER_CAMERAS if args.center_cameras is None else args.center_cameras
     if args.whiten_cameras and not center:
-        raise ValueError("--whiten-cameras goes beyond --center-cameras: give both")
+        raise ValueError("--whiten-cameras needs --center-cameras: give both")
     if center and cameras < 2:
         warn("all images count as one camera, so cameras are not centred as in training; say where"
              " cameras are written: --camera-pattern, --csv or --camera subfolder")

@@ -1,4 +1,4 @@
-"""A folder of own images as settings of a training: what ``--images shop`` stands for."""
+"""Config settings of ``--images FOLDER``, for training on own images."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def folder_settings(args: Any) -> list[str]:
 
 
 def testable(items: Iterable[FolderItem]) -> bool:
-    """Whether somebody is seen by two cameras, so that a query has an answer."""
+    """Return whether an identity is seen by two cameras, so that a query has a match."""
     cameras: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if item.pid is not None:

@@ -1,6 +1,6 @@
-"""Write one HTML page of a training, or of several side by side; the page loads nothing.
+"""Write a self-contained HTML report of one run, or a comparison of several runs.
 
-A training writes its own page at its end (UNSUP.REPORT). A run that was stopped has one too.
+A training writes its report at the end (UNSUP.REPORT). Incomplete runs are accepted.
 
 example:
   FASTREID_DATASETS=/data unreid report runs/market
@@ -20,12 +20,12 @@ from typing import Any
 from unreid.cli import Parser, guarded, warn
 from unreid.commands.options import check_output_file, check_positive
 
-#: Beside the full page of a run, where its images cannot be read now.
+#: File name if an earlier report exists and the images cannot be read now.
 WITHOUT_IMAGES = "report_without_images.html"
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid report")
     parser.add_argument("runs", nargs="+", metavar="RUN",
                         help="OUTPUT_DIR of a training; two or more are compared")
@@ -33,7 +33,7 @@ def build_parser() -> Parser:
                         help="the page (RUN/report.html; compare.html for several runs)")
     parser.add_earlier_name("--out", "--output")
     parser.add_argument("--map", choices=("tsne", "pca"), default="tsne",
-                        help="how features are laid out in the plane (tsne)")
+                        help="two-dimensional embedding of features (tsne)")
     parser.add_argument("--max-images", type=int, metavar="N",
                         help="training images for neighbours and map (2000; on a GPU 8000)")
     parser.add_argument("--max-queries", type=int, metavar="N",
@@ -41,12 +41,12 @@ def build_parser() -> Parser:
     parser.add_argument("--max-gallery", type=int, metavar="N",
                         help="gallery images for the rank lists (4000; on a GPU 20000)")
     parser.add_argument("--no-model", action="store_true",
-                        help="curves, clusters and settings alone: seconds, and no weights needed")
+                        help="curves, clusters and settings only; needs no weights")
     return parser
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Return the parsed command line, checked."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     check_positive(parser, args, ["max_images", "max_queries", "max_gallery"], 2)
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def page(args: argparse.Namespace) -> None:
-    """Write the page that is asked for, and print where it is."""
+    """Write the page and print its path."""
     for folder in args.runs:
         if not os.path.isdir(folder):
             raise FileNotFoundError(f"{folder}: no such folder; name the OUTPUT_DIR of a training")
@@ -86,7 +86,7 @@ def report(args: argparse.Namespace) -> Path:
     from unreid.visualization.sources import load_sources
 
     folder = args.runs[0]
-    read_run(folder)  # a folder of something else is named before anything is loaded
+    read_run(folder)  # refuse another folder before loading anything
     cfg, images, pids, remarks = load_sources(folder, [])
     limits = None
     if cfg is not None:
@@ -101,7 +101,7 @@ def report(args: argparse.Namespace) -> Path:
 
 
 def beside(folder: str, images: Any) -> str | None:
-    """Return another name than ``report.html`` where that page may show more than a new one."""
+    """Return another file name if ``report.html`` exists and the images cannot be read."""
     whole = os.path.join(folder, "report.html")
     if images is not None or not os.path.isfile(whole):
         return None

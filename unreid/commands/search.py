@@ -1,9 +1,9 @@
 """Find the images of a gallery that show the person of a query image.
 
-Answers go to OUTPUT/ranks.csv (query, rank, path, camera, similarity, correct), on request to
-OUTPUT/ranks.json and, one picture per query, to OUTPUT/pictures. With --index the gallery is
-embedded once: later calls embed what is new or has changed, read cameras as the first call did, and
-refuse another model or another folder.
+The top-k results are written to OUTPUT/ranks.csv (query, rank, path, camera, similarity, correct),
+with --json to OUTPUT/ranks.json, and with --pictures to OUTPUT/pictures, one image per query. With
+--index the gallery is embedded once. Later calls embed new and changed images only, read cameras as
+the first call did, and refuse another model or folder.
 
 example:
   unreid search --run runs/demo --gallery crops --index crops.index --query person.jpg
@@ -40,7 +40,7 @@ from unreid.commands.options import (
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid search")
     parser.add_argument("--query", nargs="+", default=[], metavar="PATH",
                         help="images, or folders of them; without any only the index is made")
@@ -52,13 +52,13 @@ def build_parser() -> Parser:
                         help="the folder of the index is --gallery now; images that are not in it"
                         " are dropped")
     parser.add_argument("--output", default="runs/search", metavar="FOLDER", help="(runs/search)")
-    parser.add_argument("--top", type=int, default=10, metavar="N", help="answers a query (10)")
+    parser.add_argument("--top", type=int, default=10, metavar="N", help="results per query (10)")
     parser.add_argument("--json", action="store_true", help="write ranks.json too")
     parser.add_argument("--pictures", action="store_true",
-                        help="draw each query beside its answers: green right, red wrong, grey"
-                        " where an id is not known or the answer does not count")
+                        help="draw each query and its top-k results: green correct, red wrong,"
+                        " grey if an id is unknown or the result does not count")
     parser.add_argument("--other-cameras", action="store_true",
-                        help="leave out answers from the query's own camera")
+                        help="exclude images of the query's own camera")
     parser.add_argument("--center-cameras", action=argparse.BooleanOptionalAction, default=None,
                         help="subtract the gallery's mean feature of each camera"
                         " (TEST.CENTER_CAMERAS)")
@@ -71,7 +71,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> Any:
-    """The command line, checked as far as it can be without the model."""
+    """Return the parsed command line, checked without the model."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
@@ -106,14 +106,14 @@ def run(args: Any) -> int:
     from unreid.inference.ranking import check_cameras
 
     predictor = build_predictor(args)
-    if args.flip is None:  # as the run was scored, which its labels need not be
+    if args.flip is None:  # as in the evaluation of the run; its label step may differ
         predictor = predictor.with_flip(bool(predictor.cfg.TEST.FLIP.ENABLED))
     gallery = open_gallery(args, predictor)
     if not args.query:
         return 0
     queries = read_queries(args.query, gallery.reading or reading_of(args), args.query_csv)
     if not len(gallery):
-        raise ValueError("the gallery has no readable picture to search in")
+        raise ValueError("the gallery has no readable image to search in")
     check_cameras(queries, gallery, other_cameras=args.other_cameras)
     embedded = predictor.embed_files([q.path for q in queries], skip_bad=args.skip_bad)
     for path, reason in embedded.bad.items():

@@ -1,4 +1,4 @@
-"""Draw what a trained PseudoPair has learned: its heads over images, and aligned pairs.
+"""Draw attention heads and aligned pairs of a trained PseudoPair.
 
 example:
   FASTREID_DATASETS=datasets/synthetic unreid show-pairs --config PseudoPair/synthetic \\
@@ -17,11 +17,11 @@ from unreid.commands.options import (
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid show-pairs")
     add_config_option(parser, "a config of PseudoPair", required=True)
     parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of it")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where pictures go")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="gets the images")
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="pairs drawn at most (6)")
     parser.add_argument("--max-images", type=int, default=2000, metavar="N",
                         help="training images among which pairs are looked for (2000)")
@@ -31,7 +31,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked as far as it can be without the config."""
+    """Return the parsed command line, checked without the config."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     check_output_folder(parser, "--output", args.output)
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Draw, and print the path of each picture."""
+    """Draw, and print the path of each image."""
     from unreid.config import load_config
 
     cfg, project = load_config(args.config_file, args.opts)

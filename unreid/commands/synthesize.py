@@ -22,7 +22,7 @@ from unreid.data.synthetic import FOLDER, draw_contact_sheet, draw_dataset
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid synthesize")
     parser.add_argument("--output", metavar="FOLDER",
                         help=f"write the data set into FOLDER/{FOLDER}")
@@ -33,9 +33,9 @@ def build_parser() -> Parser:
     parser.add_argument("--cameras", type=int, default=6, help="2 to 6 (6)")
     parser.add_argument("--images-per-identity", type=int, default=12, help="4 to 99 (12)")
     parser.add_argument("--size", type=int, nargs=2, default=(64, 128),
-                        metavar=("WIDTH", "HEIGHT"), help="of a picture in pixels"
+                        metavar=("WIDTH", "HEIGHT"), help="of an image in pixels"
                         " (64 128)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same pictures (0)")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
     parser.add_argument("--as-folder", metavar="FOLDER",
                         help="write FOLDER/camN/personNNNN_shotNN.jpg instead, as a user's folder"
                         " might be, in no data set's layout")
@@ -45,7 +45,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line, checked."""
+    """Return the parsed command line, checked."""
     parser = build_parser()
     options: argparse.Namespace = parser.parse_args(arguments)
     if options.output is None and options.contact_sheet is None and options.as_folder is None:
@@ -71,7 +71,7 @@ def as_folder(root: str, target: Path) -> int:
 
 
 def work(options: argparse.Namespace) -> None:
-    """Write what was asked for, and print what it is."""
+    """Write the requested outputs and print a summary."""
     start = time.perf_counter()
     settings: dict[str, Any] = dict(
         num_train_ids=options.identities[0],

@@ -33,7 +33,7 @@ MODULE = ("-m", "unreid", "train")
 
 
 def build_parser() -> Parser:
-    """The command line, with fast-reid's names."""
+    """Return the parser, with the option names of fast-reid."""
     parser = Parser(
         description=__doc__, prog="unreid train",
         usage="%(prog)s [--config CONFIG] [--images FOLDER ...] [--output FOLDER] [--resume]"
@@ -55,7 +55,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line, checked as far as it can be without a config."""
+    """Return the parsed command line, checked without a config."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     if not args.config_file and not args.images:
@@ -78,7 +78,7 @@ def resolve(args: argparse.Namespace) -> None:
         output = os.path.join("runs", Path(args.images).resolve().name)
     pairs = {"OUTPUT_DIR": output, "MODEL.DEVICE": args.device, "MODEL.WEIGHTS": args.weights}
     named = [word for pair in pairs.items() for word in pair if pair[1]]
-    # Pairs come last, so that a setting given by its key wins.
+    # KEY VALUE pairs come last, so that they override the short options.
     args.opts = [*folder_settings(args), *named, *args.opts]
     args.config_file = os.fspath(resolve_config(args.config_file or DEFAULT_CONFIG))
 

@@ -94,7 +94,7 @@ def test_small_clusters__are_none(rng: np.random.Generator) -> None:
 
 def test_too_many_images_for_a_tree__are_refused_with_another_way() -> None:
     features = np.ones((MAX_DENSE_IMAGES + 1, 1), np.float32)
-    with pytest.raises(ValueError, match=r"agglomerative stores all distances of 20001.*bottom_up"):
+    with pytest.raises(ValueError, match=r"agglomerative holds all distances of 20001.*bottom_up"):
         cluster(features, "agglomerative")
 
 
