@@ -64,6 +64,7 @@ lint: install
 	@$(PY) -m ruff check .
 #	@$(PY) -m ruff format --check .  # from the commit on that formats the whole tree
 	@$(PY) -m mypy
+	@$(PY) -m tests.prose.check
 
 docs:
 	@$(MAKE) --no-print-directory install EXTRAS="$(if $(findstring docs,$(EXTRAS)),$(EXTRAS),docs)"

@@ -37,7 +37,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real pictures beside the checkout; skips where there is none."""
+    """Return the folder of real images beside the checkout; skip where there is none."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
@@ -46,7 +46,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data-set root with a small drawn set in Market's layout; drawn once, not to be changed."""
+    """Return a root with a small synthetic dataset in Market's layout; tests must not change it."""
     from unreid.data.synthetic import draw_dataset
 
     root = tmp_path_factory.mktemp("datasets")

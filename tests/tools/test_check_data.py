@@ -37,7 +37,7 @@ def tool() -> ModuleType:
 
 @pytest.fixture
 def folder(synthetic_root: Path, tmp_path: Path) -> Path:
-    """72 drawn pictures of 8 people under 3 cameras, for a test to break."""
+    """Copy 72 synthetic images of 8 identities and 3 cameras, for a test to break."""
     return Path(shutil.copytree(synthetic_root / "Market-1501-v15.09.15/bounding_box_train",
                                 tmp_path / "my pictures"))
 

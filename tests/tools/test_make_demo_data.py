@@ -1,4 +1,4 @@
-"""The drawn people as a folder in no data set's layout."""
+"""The synthetic dataset as a folder that follows no dataset layout."""
 
 from __future__ import annotations
 

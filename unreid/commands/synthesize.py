@@ -87,7 +87,7 @@ def work(options: argparse.Namespace) -> None:
         print(
             f"{Path(summary.root) / FOLDER}: {summary.num_train_images} pictures of"
             f" {summary.num_train_ids} people to train on, {summary.num_query_images} queries"
-            f" and {summary.num_gallery_images} gallery pictures of {summary.num_test_ids}"
+            f" and {summary.num_gallery_images} gallery images of {summary.num_test_ids}"
             f" others, {summary.num_cameras} cameras; {what} in"
             f" {time.perf_counter() - start:.1f} s"
         )

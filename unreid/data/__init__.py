@@ -1,1 +1,1 @@
-"""Images without ids, their loaders and samplers, and the drawn data set."""
+"""Images without ids, their loaders and samplers, and the synthetic dataset."""

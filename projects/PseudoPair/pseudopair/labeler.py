@@ -31,8 +31,8 @@ def neighbours_of_epoch(epoch: int, first: int, last: int, k: int, k_last: int) 
 def pair_communities(pairs: PseudoPairs, num_images: int, seed: int) -> np.ndarray:
     """(N,) int64 communities of the pair graph by the map equation, 0..C-1; no noise.
 
-    An image without a pair is a community of its own. For those who want labels (the report,
-    the scores); nothing is trained on them.
+    An image without a pair is a community of its own. Used by the report and
+    the scores only; nothing is trained on them.
     """
     both = np.concatenate([pairs.indices, pairs.indices[:, ::-1]])
     order = np.argsort(both[:, 0], kind="stable")

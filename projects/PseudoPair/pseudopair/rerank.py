@@ -124,8 +124,8 @@ class PairEvaluator(UnsupervisedEvaluator):
     def process(self, inputs: dict[str, Any], outputs: Tensor) -> None:
         """Keep features, ids and, as float16 in main memory, the reduced maps of a batch.
 
-        With ``TEST.FLIP`` a map is the mean of that of the image and that of the mirror image,
-        mirrored back. fast-reid has replaced the images by the mirror images by then.
+        With ``TEST.FLIP`` a map is the mean of the map of the image and that of the flipped image,
+        flipped back. fast-reid has replaced the images by the flipped ones by then.
         """
         super().process(inputs, outputs)
         images = inputs["images"]

@@ -152,7 +152,7 @@ class SurrogateClasses(nn.Module):
         width = self.memory.num_features
         rows = torch.zeros(num_images, self.num_patches, width)
         for indices, patches in extracted:
-            # Mirror images come apart; the mean of both is kept.
+            # An image and its flipped copy are extracted apart; the mean of both is kept.
             rows.index_add_(0, indices, patches)
         known = rows.abs().sum(dim=(1, 2)) > 0
         if known.sum() > 1:

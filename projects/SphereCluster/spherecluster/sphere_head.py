@@ -30,7 +30,7 @@ class SphereClasses(nn.Module):
     does not know. Rows out of use are zero, and stay so under weight decay.
 
     Args:
-        capacity: The largest C of a run; 0 takes the size of whatever is loaded (evaluation).
+        capacity: The largest C of a run; 0 takes the size of the loaded weights (evaluation).
         num_features: D.
         scale: s of the softmax.
     """

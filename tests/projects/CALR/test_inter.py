@@ -1,4 +1,4 @@
-"""Stage 2's labeler: every clusterer, refinement as a switch, and what it says of itself."""
+"""The labeler of stage 2: every clusterer, refinement as a switch, and its description."""
 
 from __future__ import annotations
 

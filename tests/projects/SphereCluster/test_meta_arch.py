@@ -114,7 +114,7 @@ def test_memory_loss__is_infonce_against_the_centroids_and_moves_them_after_the_
 
 
 def test_file_order__changes_no_loss() -> None:
-    """The same pictures under labels numbered by another file order: the same losses and table."""
+    """The same images, labels numbered by another file order: the same losses and table."""
     found = []
     order = np.array([2, 0, 1])  # cluster c of the sorted files is order[c] of the shuffled ones
     for names in (np.arange(3), order):

@@ -124,7 +124,7 @@ def test_rank_that_is_killed__ends_all_and_the_lowest_says_so(victim: int, tmp_p
 
     codes, said = ends(work, tmp_path, 3)
     assert codes == [1 if rank != victim else -9 for rank in range(3)]
-    words = f"error: rank {victim} of 3 ended without a word"
+    words = f"error: rank {victim} of 3 ended without an error message"
     assert [words in text for text in said] == [rank == (victim == 0) for rank in range(3)]
 
 

@@ -1,4 +1,4 @@
-"""The registry of clusterers: each is its function, with parameters named alike everywhere."""
+"""The registry of clusterers: each is its function; parameters have the same names everywhere."""
 
 from __future__ import annotations
 
