@@ -109,7 +109,7 @@ def add_unreid_config(cfg: CfgNode) -> None:
 
 
 def _add_folder_config(cfg: CfgNode) -> None:
-    """Declare the keys of own images: DATASETS.NAMES ("Folder",), and DATASETS.TESTS the same or ()."""
+    """Declare the keys of own images: DATASETS.NAMES ("Folder",), DATASETS.TESTS the same or ()."""
     folder = cfg.UNSUP.FOLDER = CfgNode()
     # The folder of all images; identities are split into training and test.
     folder.ROOT = ""

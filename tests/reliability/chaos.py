@@ -3,9 +3,9 @@
 example:
   python -m tests.reliability.chaos --kills 20 --seed 0
 
-Each run is a forked process on a small synthetic dataset. It is killed (SIGKILL) at a random time, or by
-itself in the middle of a random write: of a checkpoint, of labels, of another file; or it is told
-to stop (SIGTERM, SIGINT); or no file may grow beyond a random size, as on a disk that is full.
+Each run is a forked process on a small synthetic dataset. It is killed (SIGKILL) at a random time,
+or by itself in the middle of a random write: of a checkpoint, of labels, of another file; or it is
+told to stop (SIGTERM, SIGINT); or no file may grow beyond a random size, as on a full disk.
 After each end every file must be whole. Once a run has had its share of
 ends it is resumed to the last epoch: labels, weights, optimiser and scores must equal, to the bit,
 those of a run that nothing has disturbed.

@@ -110,7 +110,8 @@ class Watch:
         who = f"rank {other} of {self.size}"
         silent = words is None
         if words is None:
-            words = f"{who} ended without an error message (killed, out of memory, or its machine is gone)"
+            words = (f"{who} ended without an error message (killed, out of memory, or its machine"
+                     " is gone)")
         elif self.rank == 0:
             words = f"{who} failed: {words}"  # the others hear it from rank 0, with its name
         for third in self._others:

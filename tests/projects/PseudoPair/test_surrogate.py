@@ -82,7 +82,7 @@ def test_loss__of_images_without_rows_is_zero_on_the_graph() -> None:
     made = classes(0)
     patches = patches_of(made, 2).requires_grad_()
     assert float(made.loss(patches, torch.tensor([0, 1])).detach()) == 0.0
-    made.fill(3)
+    made.fill(3, [])
     loss = made.loss(patches, torch.tensor([0, 1]))
     assert float(loss.detach()) == 0.0
     loss.backward()

@@ -72,7 +72,8 @@ def test_batches_of_the_ranks__move_one_memory(folder: Path) -> None:
 
 def test_files__are_written_once_by_rank_0(folder: Path) -> None:
     assert {p.name for p in (folder / "whole").iterdir() if p.suffix != ".0"} == {
-        "labels", "model_final.pth", "last_checkpoint", "results.json", "metrics.json"}
+        "labels", "model_final.pth", "last_checkpoint", "results.json", "metrics.json",
+        "epochs.jsonl"}
     assert len(list((folder / "whole").glob("events.out*"))) == 1
     assert {"intra", "local_labels.npz"} <= {p.name for p in (folder / "stages").iterdir()}
     assert not list(folder.rglob("*.tmp"))
