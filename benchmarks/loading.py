@@ -140,8 +140,7 @@ def decoders(paths: list[str], repeats: int) -> None:
     from fastreid.data.data_utils import read_image
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
-    from unreid.data.decode import decode, jpeg_decoder
-    from unreid.data.images import load_image
+    from unreid.data.images import decode, jpeg_decoder, load_image
 
     name = "simplejpeg" if jpeg_decoder() is not None else "no simplejpeg: Pillow"
     print("| decoding | images/s per core |\n| --- | ---: |")
@@ -171,9 +170,14 @@ def steps(paths: list[str]) -> None:
     import torchvision.transforms as pillow
     from torchvision.transforms import v2
 
-    from unreid.data.augment import TrainTransform, moved, resized
-    from unreid.data.decode import decode
-    from unreid.data.draws import affine_matrices, draw
+    from unreid.data.augment import (
+        TrainTransform,
+        affine_matrices,
+        moved,
+        resized,
+        sample_parameters,
+    )
+    from unreid.data.images import decode
     from unreid.kernels import jitter_reference, kernel
 
     pixels = [decode(p) for p in paths[:256]]
@@ -181,14 +185,14 @@ def steps(paths: list[str]) -> None:
     tensors = [torch.from_numpy(p.copy()).permute(2, 0, 1) for p in pixels]
     jitter = (kernel("jitter") or jitter_reference).color_jitter
     cfg, rng = config(pixels[0].shape[:2], **{"INPUT.CJ.PROB": 1.0}), np.random.default_rng(0)
-    draws = draw(cfg.INPUT, 1, rng)
+    sampled = sample_parameters(cfg.INPUT, 1, rng)
     crop = TrainTransform(cfg)._crop
     matrix = affine_matrices((128, 64), *np.array([[5.0], [1.05], [0.05]]))[0]
     out, size = np.empty_like(pixels[0]), pixels[0].shape[:2]
     rows: dict[str, tuple[Any, Any, Any]] = {}
     rows["colour jitter"] = (
         pillow.ColorJitter(0.2, 0.2, 0.2, 0.1), v2.ColorJitter(0.2, 0.2, 0.2, 0.1),
-        lambda p: jitter(p.reshape(1, -1, 3), draws.orders, draws.factors))
+        lambda p: jitter(p.reshape(1, -1, 3), sampled.orders, sampled.factors))
     rows["affine"] = (pillow.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
                       v2.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
                       lambda p: moved(p, matrix))
@@ -209,8 +213,7 @@ def steps(paths: list[str]) -> None:
 
 def starting(paths: list[str]) -> None:
     """Measure the cost of starting workers from a main process of 1.2 GB."""
-    from unreid.data.loader import build_train_loader
-    from unreid.data.workers import close_workers
+    from unreid.data.loader import build_train_loader, close_loaders
 
     ballast = torch.ones(3 * 10**8)
     images = UnlabelledImages(tuple(paths), np.zeros(len(paths), np.int64), ("c",), "/")
@@ -221,15 +224,16 @@ def starting(paths: list[str]) -> None:
         took = []
         for epoch in range(6):
             if not keep:
-                close_workers()
+                close_loaders()
             labels = np.zeros(len(paths), np.int64)
             loader = build_train_loader(cfg, images, labels, batches_of(len(paths))[:2], epoch)
             start = time.process_time()
-            passed = iter(loader)
+            batches = iter(loader)
+            next(batches)
             took.append(time.process_time() - start)
-            list(passed)
+            list(batches)
         print(f"| {words} | {1000 * float(np.median(took[1:])):.0f} |", flush=True)
-    close_workers()
+    close_loaders()
     del ballast
     print()
 

@@ -26,8 +26,8 @@ import unreid.labels.labeler
 import unreid.modeling.memory_reid  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
 from unreid.contracts import Project
-from unreid.data.augment import check_input
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
+from unreid.data.input_keys import check_input
 from unreid.labels.config import add_label_config, check_label_config
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import load_project, resolve_config

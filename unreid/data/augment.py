@@ -1,13 +1,18 @@
-"""fast-reid's transforms on whole batches of bytes: what INPUT.BACKEND tensor means.
+"""Augment a batch of uint8 images with fast-reid's transforms: ``INPUT.BACKEND tensor``.
+
+Augmentation parameters are sampled for the whole batch first, then applied. Image i uses row i of
+one (B, 37) table of uniform numbers, whichever steps are enabled: its parameters depend on the
+generator and on its place in the batch alone, not on the worker process or on the other steps.
 
 The keys under ``INPUT`` and the order of the steps are fast-reid's: AutoAugment, size, padding and
-crop, flip, colour jitter, affine, erasing. The faster way was taken for each step: torchvision's v2
-for the size, Pillow for the affine map, a kernel of our own for colours.
+crop, flip, colour jitter, affine, erasing. Each step uses the fastest implementation measured:
+torchvision's v2 for the size, Pillow for the affine map, a compiled kernel for the colours.
 
-[0] https://docs.pytorch.org/vision/stable/transforms.html
+[0] Zhong et al.: Random erasing data augmentation, 2020, https://arxiv.org/abs/1708.04896
+[1] https://docs.pytorch.org/vision/stable/transforms.html
 
-Unlike [0] and Pillow, which cut off after every step of the jitter, colours stay fractions between
-the steps and are rounded once; hue is not cut to Pillow's 256 values; erased pixels are whole
+Unlike [1] and Pillow, which truncate after every step of the jitter, colours stay fractions between
+the steps and are rounded once; hue is not reduced to Pillow's 256 values; erased pixels are whole
 numbers.
 
 Notation: B images, H x W their size.
@@ -15,8 +20,10 @@ Notation: B images, H x W their size.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,76 +33,174 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as v2
 
-from unreid.checks import check_choice, check_integer, check_number
-from unreid.data.draws import draw
 from unreid.kernels import jitter_reference, kernel, zero_copy
 
-BACKENDS = ("pil", "tensor")
-_PAD_MODES = ("constant", "edge", "reflect", "symmetric")
+_ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)
+#: Rectangles that erasing tries per image before it erases nothing, as in torchvision.
+_ATTEMPTS = 10
+#: AutoAugment, crop (2), flip, jitter (6), affine (3), erasing (1 + 2 + attempts), a policy's seed.
+_COLUMNS = 16 + 2 * _ATTEMPTS + 1
+#: fast-reid's arguments of RandomAffine: degrees, scales, degrees of shear along x.
+_DEGREES, _SCALES, _SHEAR = 10.0, (0.9, 1.1), 0.1
+#: torchvision's erasing: share of the area [0, s_l and s_h], and height by width.
+_AREA, _RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
-def check_input(cfg: Any) -> None:
-    """Refuse what the chosen backend cannot do.
+@dataclass(frozen=True)
+class AugmentParameters:
+    """Sampled augmentation parameters of B images.
 
-    Raises:
-        ValueError: names the key.
+    Attributes:
+        policy: (B,) int64 seed of AutoAugment's own sampling; -1 for none.
+        top, left: (B,) int64 corner of the crop in the padded image.
+        flip: (B,) bool.
+        orders: (B, 4) int64 steps of the jitter: 0 brightness, 1 contrast, 2 saturation, 3 hue;
+            -1 is none.
+        factors: (B, 4) float32 of the steps 0 to 3.
+        affine: (B, 6) float64, see :func:`affine_matrices`, or None.
+        boxes: (B, 4) int64 top, left, height, width of the erased box; height 0 erases nothing.
     """
-    check_choice("INPUT.BACKEND", cfg.INPUT.BACKEND, BACKENDS)
-    check_integer("UNSUP.CACHE_IMAGES", cfg.UNSUP.CACHE_IMAGES, 0)
-    if cfg.INPUT.BACKEND == "pil":
-        return
-    for name in ("CROP", "AUGMIX", "RPT"):
-        if cfg.INPUT[name].ENABLED:
-            raise ValueError(f"INPUT.{name}.ENABLED must be False with INPUT.BACKEND tensor, which"
-                             " has no such step; use INPUT.BACKEND pil")
-    for key in ("SIZE_TRAIN", "SIZE_TEST"):
-        size = cfg.INPUT[key]
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"INPUT.{key} must be a height and a width with INPUT.BACKEND tensor,"
-                             f" got {list(size)}")
-    if cfg.INPUT.PADDING.ENABLED:
-        check_choice("INPUT.PADDING.MODE", cfg.INPUT.PADDING.MODE, _PAD_MODES)
-        check_integer("INPUT.PADDING.SIZE", cfg.INPUT.PADDING.SIZE, 0)
-    for name in ("AUTOAUG", "FLIP", "CJ", "REA"):
-        check_number(f"INPUT.{name}.PROB", cfg.INPUT[name].PROB, 0, 1)
+
+    policy: np.ndarray
+    top: np.ndarray
+    left: np.ndarray
+    flip: np.ndarray
+    orders: np.ndarray
+    factors: np.ndarray
+    affine: np.ndarray | None
+    boxes: np.ndarray
 
 
-def resized(picture: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """(H, W, 3) uint8 from (h, w, 3) uint8, bicubic and free of aliasing, as fast-reid resizes."""
-    if picture.shape[:2] == tuple(size):
-        return picture
-    image = zero_copy(picture).permute(2, 0, 1)
+def sample_parameters(cfg: Any, num: int, rng: np.random.Generator) -> AugmentParameters:
+    """Sample the parameters of ``num`` images.
+
+    Args:
+        cfg: The ``INPUT`` node.
+        num: B.
+        rng: Generator of the table.
+    """
+    u = rng.random((num, _COLUMNS))
+    places = 2 * cfg.PADDING.SIZE + 1 if cfg.PADDING.ENABLED else 1
+    affine = None
+    if cfg.AFFINE.ENABLED:
+        affine = affine_matrices(
+            cfg.SIZE_TRAIN, _between(u[:, 10], -_DEGREES, _DEGREES), _between(u[:, 11], *_SCALES),
+            _between(u[:, 12], -_SHEAR, _SHEAR),
+        )
+    chosen = (u[:, 0] < cfg.AUTOAUG.PROB) & cfg.AUTOAUG.ENABLED
+    orders, factors = _jitter(cfg.CJ, u[:, 4:10])
+    boxes = np.zeros((num, 4), dtype=np.int64)
+    if cfg.REA.ENABLED:
+        boxes = _boxes(cfg.SIZE_TRAIN, u[:, 14:-1])
+        boxes[u[:, 13] >= cfg.REA.PROB] = 0
+    return AugmentParameters(
+        policy=np.where(chosen, (u[:, -1] * 2**53).astype(np.int64), -1),
+        top=(u[:, 1] * places).astype(np.int64),
+        left=(u[:, 2] * places).astype(np.int64),
+        flip=(u[:, 3] < cfg.FLIP.PROB) & cfg.FLIP.ENABLED,
+        orders=orders,
+        factors=factors,
+        affine=affine,
+        boxes=boxes,
+    )
+
+
+def _between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
+    return low + (high - low) * uniform
+
+
+def _jitter(cfg: Any, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (B, 4) orders and factors of ColorJitter, from (B, 6) uniform numbers."""
+    spans = (cfg.BRIGHTNESS, cfg.CONTRAST, cfg.SATURATION)
+    orders = _ORDERS[(u[:, 0] * len(_ORDERS)).astype(np.int64)]
+    orders[(u[:, 1] >= cfg.PROB) | (not cfg.ENABLED)] = -1
+    # A step without a range changes nothing but costs time.
+    for step, span in enumerate((*spans, cfg.HUE)):
+        if not span:
+            orders[orders == step] = -1
+    factors = [_between(u[:, 2 + i], max(0.0, 1 - s), 1 + s) for i, s in enumerate(spans)]
+    factors.append(_between(u[:, 5], -cfg.HUE, cfg.HUE))
+    return orders, np.stack(factors, axis=1).astype(np.float32)
+
+
+def affine_matrices(
+    size: Sequence[int], degrees: np.ndarray, scales: np.ndarray, shears: np.ndarray
+) -> np.ndarray:
+    """Return affine maps (a, b, c, d, e, f) as (B, 6) float64.
+
+    Pixel (x, y) of the result is pixel (a x + b y + c, d x + e y + f) of the image.
+
+    Args:
+        size: H, W.
+        degrees: (B,) of the rotation, clockwise, about the centre.
+        scales: (B,) of the image's sides.
+        shears: (B,) degrees, along x.
+    """
+    angle, tan = np.deg2rad(degrees), np.tan(np.deg2rad(shears))
+    cos, sin = np.cos(angle), np.sin(angle)
+    a, b = (cos - sin * tan) / scales, (cos * tan + sin) / scales
+    d, e = -sin / scales, cos / scales
+    y, x = size[0] / 2, size[1] / 2
+    return np.stack([a, b, x - a * x - b * y, d, e, y - d * x - e * y], axis=1)
+
+
+def _boxes(size: Sequence[int], u: np.ndarray) -> np.ndarray:
+    """Return (B, 4) top, left, height, width: the first of ten boxes that fits, else zeros [0].
+
+    Args:
+        size: H, W.
+        u: (B, 2 + 20) uniform numbers: the position, then an area and a ratio per attempt.
+    """
+    areas = size[0] * size[1] * _between(u[:, 2::2], *_AREA)
+    ratios = np.exp(_between(u[:, 3::2], *np.log(_RATIO)))
+    heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+    widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+    fits = (heights < size[0]) & (widths < size[1])
+    first = np.arange(len(u)), fits.argmax(axis=1)
+    height, width = heights[first], widths[first]
+    top = (u[:, 0] * (size[0] - height + 1)).astype(np.int64)
+    left = (u[:, 1] * (size[1] - width + 1)).astype(np.int64)
+    boxes = np.stack([top, left, height, width], axis=1)
+    boxes[~fits.any(axis=1)] = 0
+    return boxes
+
+
+def resized(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resize (h, w, 3) uint8 to ``size`` (H, W): bicubic with antialiasing, as fast-reid does."""
+    if pixels.shape[:2] == tuple(size):
+        return pixels
+    image = zero_copy(pixels).permute(2, 0, 1)
     resize = v2.resize(image, list(size), InterpolationMode.BICUBIC, antialias=True)
     return resize.permute(1, 2, 0).numpy()
 
 
-def as_batch(pictures: np.ndarray) -> torch.Tensor:
-    """(B, 3, H, W) uint8, channels last in memory, from (B, H, W, 3) uint8; nothing is copied."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+def as_batch(images: np.ndarray) -> torch.Tensor:
+    """View (B, H, W, 3) uint8 as (B, 3, H, W), channels last in memory, without a copy."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class TestTransform:
-    """Size alone.
+    """Resize only.
 
     Args:
         cfg: The config (``INPUT.SIZE_TEST``).
     """
 
-    __test__ = False  # no test of pytest's
+    __test__ = False  # not a pytest class
 
     def __init__(self, cfg: Any) -> None:
         self.size = tuple(cfg.INPUT.SIZE_TEST)
 
-    def __call__(self, pictures: Sequence[np.ndarray]) -> torch.Tensor:
-        """(B, 3, H, W) uint8 from B pictures (h, w, 3) uint8 of any sizes."""
-        out = np.empty((len(pictures), *self.size, 3), dtype=np.uint8)
-        for place, picture in zip(out, pictures):
-            place[...] = resized(picture, self.size)
+    def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return (B, 3, H, W) uint8 from B images (h, w, 3) uint8 of any sizes."""
+        out = np.empty((len(images), *self.size, 3), dtype=np.uint8)
+        for place, pixels in zip(out, images):
+            place[...] = resized(pixels, self.size)
         return as_batch(out)
 
 
 class TrainTransform:
-    """All steps, by choices of :func:`unreid.data.draws.draw`.
+    """Apply all steps, with parameters of :func:`sample_parameters`.
 
     Args:
         cfg: The config (``INPUT.*``).
@@ -111,52 +216,51 @@ class TrainTransform:
         self.value = np.clip(np.rint(cfg.INPUT.REA.VALUE), 0, 255).astype(np.uint8)
         self._jitter = (kernel("jitter") or jitter_reference).color_jitter
 
-    def __call__(self, pictures: Sequence[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
-        """(B, 3, H, W) uint8 from B pictures (h, w, 3) uint8 of any sizes."""
-        draws = draw(self.input, len(pictures), rng)
-        out = np.empty((len(pictures), *self.size, 3), dtype=np.uint8)
-        for i, picture in enumerate(pictures):
-            picture = resized(self._augmented(picture, int(draws.policy[i])), self.size)
-            self._crop(out[i], picture, draws.top[i], draws.left[i], draws.flip[i])
-        out = self._jittered(out, draws.orders, draws.factors)
-        if draws.affine is not None:
-            for place, matrix in zip(out, draws.affine):
+    def __call__(self, images: Sequence[np.ndarray], rng: np.random.Generator) -> torch.Tensor:
+        """Return (B, 3, H, W) uint8 from B images (h, w, 3) uint8 of any sizes."""
+        sampled = sample_parameters(self.input, len(images), rng)
+        out = np.empty((len(images), *self.size, 3), dtype=np.uint8)
+        for i, pixels in enumerate(images):
+            pixels = resized(self._augmented(pixels, int(sampled.policy[i])), self.size)
+            self._crop(out[i], pixels, sampled.top[i], sampled.left[i], sampled.flip[i])
+        out = self._jittered(out, sampled.orders, sampled.factors)
+        if sampled.affine is not None:
+            for place, matrix in zip(out, sampled.affine):
                 place[...] = moved(place, matrix)
-        for place, (top, left, height, width) in zip(out, draws.boxes):
+        for place, (top, left, height, width) in zip(out, sampled.boxes):
             place[top : top + height, left : left + width] = self.value
         return as_batch(out)
 
-    def _augmented(self, picture: np.ndarray, seed: int) -> np.ndarray:
-        """AutoAugment's policy draws from the module ``random``, which is left as it was."""
+    def _augmented(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        """Apply AutoAugment's policy, which samples from ``random``; its state is restored."""
         if self.policy is None or seed < 0:
-            return picture
+            return pixels
         state = random.getstate()
         random.seed(seed)
         try:
-            return np.asarray(self.policy(Image.fromarray(picture)))
+            return np.asarray(self.policy(Image.fromarray(pixels)))
         finally:
             random.setstate(state)
 
     def _crop(
-        self, out: np.ndarray, picture: np.ndarray, top: int, left: int, flip: bool
+        self, out: np.ndarray, pixels: np.ndarray, top: int, left: int, flip: bool
     ) -> None:
-        """Padded, cut to size at (top, left), perhaps mirrored."""
+        """Write ``pixels``, padded and cropped at (top, left), flipped if asked, into ``out``."""
         if flip:
-            # Read from right to left where it is written from left to right.
-            out = out[:, ::-1]
+            out = out[:, ::-1]  # a view written from right to left
         if self.padding and self.mode != "constant":
             sides = (self.padding, self.padding)
-            picture = np.pad(picture, (sides, sides, (0, 0)), mode=self.mode)
-            _copy(out, picture[top : top + self.size[0], left : left + self.size[1]])
+            pixels = np.pad(pixels, (sides, sides, (0, 0)), mode=self.mode)
+            _copy(out, pixels[top : top + self.size[0], left : left + self.size[1]])
             return
-        # Black is only written where it is seen.
+        # Black is written only where the padding is visible.
         down, right = top - self.padding, left - self.padding
         height, width = self.size
         rows = slice(max(0, -down), min(height, height - down))
         columns = slice(max(0, -right), min(width, width - right))
         if (down, right) != (0, 0):
             out[...] = 0
-        _copy(out[rows, columns], picture[max(0, down) :, max(0, right) :]
+        _copy(out[rows, columns], pixels[max(0, down) :, max(0, right) :]
               [: rows.stop - rows.start, : columns.stop - columns.start])
 
     def _jittered(self, out: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
@@ -168,16 +272,16 @@ class TrainTransform:
         return out
 
 
-#: A pixel as one thing: numpy copies single bytes, from right to left, far more slowly.
+#: One pixel as one item: numpy copies single bytes in reverse order far more slowly.
 _PIXEL = np.dtype("V3")
 
 
-def _copy(out: np.ndarray, picture: np.ndarray) -> None:
-    """(H, W, 3) uint8 into another, pixels in any order."""
-    out.view(_PIXEL)[...] = picture.view(_PIXEL)
+def _copy(out: np.ndarray, pixels: np.ndarray) -> None:
+    """Copy (H, W, 3) uint8 into a view whose pixels may be in reverse order."""
+    out.view(_PIXEL)[...] = pixels.view(_PIXEL)
 
 
-def moved(picture: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 under an affine map, the nearest pixel each, black outside: Pillow's own."""
-    image = Image.fromarray(picture)
+def moved(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply an affine map to (H, W, 3) uint8 by Pillow: nearest pixel, black outside."""
+    image = Image.fromarray(pixels)
     return np.asarray(image.transform(image.size, Image.Transform.AFFINE, tuple(matrix.tolist())))

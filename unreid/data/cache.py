@@ -1,4 +1,4 @@
-"""Decoded images in memory: one flat array of bytes, which forked workers share and do not copy.
+"""Keep decoded images in one flat array of bytes, which forked workers share without a copy.
 
 Notation: N images, H x W their size.
 """
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from unreid.data.decode import decode
+from unreid.data.images import decode
 
 logger = logging.getLogger("fastreid.unreid.data")
 
 MEBIBYTE = 2**20
 _CHUNK = 1024
-#: Where a container's limit and use stand, in the second and the first version of control groups.
+#: Files with a container's memory limit and use, of control groups version 2 and 1.
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -28,10 +28,10 @@ _LIMITS = (
 
 
 class DecodedImages:
-    """The first images of a list, as many as fit; read-only once made.
+    """The first images of a list, as many as fit; read-only.
 
     Attributes:
-        num_bytes: Taken by pixels.
+        num_bytes: Size of all pixels.
     """
 
     def __init__(self, pixels: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> None:
@@ -44,7 +44,7 @@ class DecodedImages:
         return len(self._sizes)
 
     def get(self, index: int) -> np.ndarray | None:
-        """(H, W, 3) uint8 that cannot be written to, or None where ``index`` did not fit."""
+        """Return (H, W, 3) uint8, not writeable, or None if image ``index`` did not fit."""
         if index >= len(self._sizes):
             return None
         return self._pixels[self._ends[index] : self._ends[index + 1]].reshape(
@@ -53,20 +53,20 @@ class DecodedImages:
 
     @classmethod
     def of_files(cls, paths: Sequence[str], budget: int) -> DecodedImages:
-        """Decode ``paths`` in their order until the next image would not fit.
+        """Decode ``paths`` in their order until the next image does not fit.
 
         Args:
             paths: N files.
             budget: ``UNSUP.CACHE_IMAGES``, in MiB.
 
         Raises:
-            ValueError: less memory is free than the images would take.
+            ValueError: the images need more memory than is free.
             UnreadableImageError: names a file.
         """
         start = time.perf_counter()
         limit = min(budget * MEBIBYTE, _free_bytes())
         _check_room(paths, budget, limit)
-        # Room is asked for at once and taken by and by: what is never written to takes none.
+        # Reserved address space: pages that are never written to take no memory.
         pixels = np.empty(limit, dtype=np.uint8)
         ends, sizes = [0], []
         for picture in _decoded(paths):
@@ -86,14 +86,14 @@ class DecodedImages:
 
 
 def _decoded(paths: Sequence[str]) -> Iterator[np.ndarray]:
-    """In order, by threads: decoders release the lock. A part at a time, to keep few in memory."""
+    """Decode in order, by threads: decoders release the lock. In chunks, to hold few in memory."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             yield from pool.map(decode, paths[start : start + _CHUNK])
 
 
 def _check_room(paths: Sequence[str], budget: int, limit: int) -> None:
-    """Refuse a cache that the memory is too small for, by the size of every n-th image."""
+    """Check that the cache fits into the free memory, estimated from 16 images."""
     some = paths[:: max(1, len(paths) // 16)]
     wanted = min(budget * MEBIBYTE, len(paths) * sum(decode(p).nbytes for p in some) // len(some))
     if wanted > limit:
@@ -104,7 +104,7 @@ def _check_room(paths: Sequence[str], budget: int, limit: int) -> None:
 
 
 def _free_bytes() -> int:
-    """Nine tenths of the memory that is free, in the container too; a large number if unknown."""
+    """Return nine tenths of the free memory (that of the container if less); 2^40 if unknown."""
     free = 2**40
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from fastreid.evaluation.evaluator import inference_context
 from torch import nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from unreid.contracts import ReIDModel
-from unreid.data.loader import Batches, build_extraction_loader
+from unreid.data.loader import build_extraction_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.distributed import gather_all, join_rows, rank, world_size
@@ -35,28 +34,6 @@ def rows_of_ranks(num: int, batch_size: int, num_ranks: int) -> list[np.ndarray]
     return [np.flatnonzero(batches % num_ranks == r) for r in range(num_ranks)]
 
 
-def own_batches(loader: DataLoader | Batches) -> DataLoader | Batches:
-    """The batches of a loader in order that are this process' to compute.
-
-    They are batches of the whole, not of a part: a feature depends on its batch in the last bits,
-    and shall not depend on the number of processes.
-    """
-    if world_size() == 1:
-        return loader
-    if isinstance(loader, Batches):
-        return loader.part(rank(), world_size())
-    size, num = loader.batch_size or 1, len(loader.dataset)  # type: ignore[arg-type]
-    starts = range(rank() * size, num, world_size() * size)
-    return DataLoader(
-        loader.dataset,
-        batch_sampler=[list(range(s, min(s + size, num))) for s in starts],
-        num_workers=loader.num_workers,
-        multiprocessing_context=loader.multiprocessing_context,
-        pin_memory=loader.pin_memory,
-        collate_fn=loader.collate_fn,
-    )
-
-
 def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank:
     """Unit features of every image, by the model as it is; of several processes each computes
     some, and all have all of them.
@@ -69,7 +46,7 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
         FloatingPointError: a feature is not finite: training has diverged.
     """
     reid: ReIDModel = unwrap(model)
-    loader = own_batches(build_extraction_loader(cfg, images))
+    loader = build_extraction_loader(cfg, images).part(rank(), world_size())
     parts: list[torch.Tensor] = []
     lengths: list[torch.Tensor] = []
     extras: list[Any] = []

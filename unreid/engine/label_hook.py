@@ -109,6 +109,10 @@ class PseudoLabelHook(HookBase):
             self._renew(epoch)
         seed_apart(self.cfg.UNSUP.SEED, epoch)
 
+    def after_epoch(self) -> None:
+        # First of all hooks: extraction and test that follow read images too.
+        self.loader.end_epoch()
+
     def _renew(self, epoch: int) -> None:
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)

@@ -18,9 +18,8 @@ from fastreid.utils.logger import setup_logger
 
 from unreid.config import flat_keys
 from unreid.contracts import Project
-from unreid.data.loader import build_test_loader
+from unreid.data.loader import build_test_loader, close_loaders
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.data.workers import close_workers
 from unreid.engine import distributed
 from unreid.engine.agreement import check_shares
 from unreid.engine.checkpoint import AtomicCheckpointer
@@ -211,7 +210,7 @@ def train(
     after = trainer.train()
     if not after and trainer.evaluates and results.content["after"] is None:
         after = trainer.evaluate()  # a kill came between the final checkpoint and its scores
-    close_workers()
+    close_loaders()
     results.add_seconds(trainer.seconds)
     labels = trainer.label_hook.labels
     if labels is not None:

@@ -6,10 +6,9 @@ from typing import Any
 
 from fastreid.evaluation import inference_on_dataset
 from torch import nn
-from torch.utils.data import DataLoader
 
-from unreid.engine.distributed import gather_first, on_first, world_size
-from unreid.engine.extract import own_batches
+from unreid.data.loader import Batches
+from unreid.engine.distributed import gather_first, on_first, rank, world_size
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 
 
@@ -34,7 +33,7 @@ class _Joining:
         return on_first(self._evaluator.evaluate)
 
 
-def score(model: nn.Module, loader: DataLoader, evaluator: Any, *, flip: bool) -> Any:
+def score(model: nn.Module, loader: Batches, evaluator: Any, *, flip: bool) -> Any:
     """What ``evaluator`` says of ``model`` on all batches, in every process.
 
     An evaluator with a ``process`` of its own may keep what is not known here: it runs on rank 0
@@ -50,4 +49,5 @@ def score(model: nn.Module, loader: DataLoader, evaluator: Any, *, flip: bool) -
         return inference_on_dataset(model, loader, evaluator, flip_test=flip)
     if type(evaluator).process is not UnsupervisedEvaluator.process:
         return on_first(lambda: inference_on_dataset(model, loader, evaluator, flip_test=flip))
-    return inference_on_dataset(model, own_batches(loader), _Joining(evaluator), flip_test=flip)
+    own = loader.part(rank(), world_size())
+    return inference_on_dataset(model, own, _Joining(evaluator), flip_test=flip)

@@ -22,10 +22,9 @@ import torch.nn.functional as F
 from fastreid.evaluation.evaluator import inference_context
 from fastreid.utils.env import seed_all_rng
 from torch import nn
-from torch.utils.data import DataLoader, Subset
 
 from unreid.contracts import ReIDModel
-from unreid.data.loader import build_test_loader
+from unreid.data.loader import Batches, build_test_loader, in_order
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.extract import extract, progress
@@ -154,22 +153,19 @@ def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
     name = cfg.DATASETS.TESTS[0]
     loader, num_query = build_test_loader(cfg, name)
     dataset: Any = loader.dataset
-    pids = np.array(dataset.fields["targets"], dtype=np.int64)
+    pids = dataset.fields["targets"]
     queries = sample(num_query, limits.queries, cfg.UNSUP.SEED)
     gallery = _gallery(pids, num_query, queries, limits.gallery, cfg.UNSUP.SEED)
     chosen = np.concatenate([queries, gallery])
     evaluator = _FeatureCollector(cfg, len(queries), None)
     evaluator.reset()
-    part = DataLoader(
-        Subset(dataset, chosen.tolist()), batch_size=cfg.TEST.IMS_PER_BATCH,
-        num_workers=loader.num_workers, multiprocessing_context=loader.multiprocessing_context,
-    )
+    part = loader.with_batches(in_order(chosen.tolist(), cfg.TEST.IMS_PER_BATCH))
     with quiet():
         _run(cfg, model, part, evaluator)
         features, ids, camids, split = evaluator.centred()
-    paths = [str(dataset.paths[i]) for i in chosen]
+    paths = [dataset.paths[i] for i in chosen]
     if "tracklets" in dataset.fields:  # the first frame represents a tracklet
-        of = np.asarray(dataset.fields["tracklets"])[chosen]
+        of = dataset.fields["tracklets"][chosen]
         paths = [paths[i] for i in np.unique(of, return_index=True)[1]]
     found, top, precisions, cmc = rank(features, ids, camids, split, cfg.TEST.METRIC)
     sample_sizes = (len(queries), num_query, len(gallery), len(pids) - num_query)
@@ -196,7 +192,7 @@ def _gallery(
     return np.sort(np.concatenate([order[wanted], order[~wanted]])[:limit])
 
 
-def _run(cfg: Any, model: nn.Module, loader: DataLoader, evaluator: _FeatureCollector) -> None:
+def _run(cfg: Any, model: nn.Module, loader: Batches, evaluator: _FeatureCollector) -> None:
     with inference_context(model), torch.inference_mode():
         for batch in progress(loader, "test features"):
             outputs = model(batch)

@@ -13,8 +13,7 @@ from PIL import Image
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from unreid import compat
-from unreid.data.augment import TestTransform, TrainTransform, resized
-from unreid.data.draws import draw
+from unreid.data.augment import TestTransform, TrainTransform, resized, sample_parameters
 
 OFF = {f"INPUT__{name}__ENABLED": False
        for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG")}
@@ -97,13 +96,13 @@ def test_erasing__writes_the_value_into_a_box_and_nowhere_else(pixels: np.ndarra
 
 
 def test_auto_augment__is_a_policy_of_fast_reid(pixels: np.ndarray) -> None:
-    """Every picture is one that fast-reid's own object makes, and its draws disturb no other."""
+    """Every image is one that fast-reid's own object makes; the global generator is restored."""
     state = random.getstate()
     found = applied(config("AUTOAUG"), pixels, 12)
     assert random.getstate() == state
     assert len({picture.tobytes() for picture in found}) > 6
     policy = AutoAugment()
-    seeds = draw(config("AUTOAUG").INPUT, 12, np.random.default_rng(0)).policy
+    seeds = sample_parameters(config("AUTOAUG").INPUT, 12, np.random.default_rng(0)).policy
     for picture, seed in zip(found, seeds):
         random.seed(int(seed))
         assert (np.asarray(policy(Image.fromarray(pixels))) == picture).all()
@@ -131,7 +130,7 @@ def global_states() -> tuple[Any, ...]:
     return random.getstate(), state[1].tolist(), torch.get_rng_state().tolist()  # type: ignore
 
 
-def test_draws__come_from_the_generator_alone(pixels: np.ndarray) -> None:
+def test_parameters__come_from_the_generator_alone(pixels: np.ndarray) -> None:
     cfg = config("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG")
     before = global_states()
     first, second = applied(cfg, pixels, 4), applied(cfg, pixels, 4)

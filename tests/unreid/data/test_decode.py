@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unreid.data import decode as module
-from unreid.data.decode import decode, plain_jpeg
-from unreid.data.images import UnreadableImageError, load_image
+from unreid.data import images as module
+from unreid.data.images import UnreadableImageError, decode, load_image, plain_jpeg
 
 
 @pytest.fixture(params=["simplejpeg", "Pillow"])

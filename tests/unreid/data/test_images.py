@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unreid.data.images import ImageDataset, UnreadableImageError, load_image, unreadable
+from unreid.data.images import UnreadableImageError, load_image, unreadable
 
 
 @pytest.fixture
@@ -42,13 +42,3 @@ def test_unreadable__finds_exactly_the_bad_files(folder: Path) -> None:
     bad = unreadable([str(folder / n) for n in names])
     assert [Path(p).name for p in bad] == ["cut.jpg", "empty.jpg", "text.jpg", "missing.jpg"]
     assert "truncated" in bad[str(folder / "cut.jpg")]
-
-
-def test_dataset__gives_python_integers_and_the_path(folder: Path) -> None:
-    """numpy scalars collate to None in fast-reid's own loader."""
-    path = str(folder / "good.jpg")
-    dataset = ImageDataset([path], np.asarray, targets=np.array([3]), camids=np.array([1]))
-    item = dataset[0]
-    assert len(dataset) == 1
-    assert item["img_paths"] == path and type(item["targets"]) is int and item["targets"] == 3
-    assert type(item["camids"]) is int

@@ -1,4 +1,4 @@
-"""Loaders: order, contents, and one whose inside changes every epoch."""
+"""Loaders: order, contents, and one whose batches and labels change every epoch."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from unreid.data.loader import (
     build_extraction_loader,
     build_test_loader,
     build_train_loader,
+    close_loaders,
 )
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.data.workers import close_workers
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def test_swappable__before_labels_says_so(images: UnlabelledImages) -> None:
         next(loader)
 
 
-def test_swappable__draws_nothing_before_it_is_asked(images: UnlabelledImages) -> None:
+def test_swappable__asks_the_sampler_for_nothing_before_it_is_asked(
+    images: UnlabelledImages,
+) -> None:
     drawn: list[int] = []
 
     def batches() -> Any:
@@ -87,6 +89,9 @@ def test_swappable__draws_nothing_before_it_is_asked(images: UnlabelledImages) -
     drawn.clear()
 
     class Lazy:
+        def __len__(self) -> int:
+            return 4
+
         def __iter__(self) -> Any:
             return batches()
 
@@ -110,8 +115,53 @@ def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImag
         seen.append({process.pid for process in set(multiprocessing.active_children()) - before})
     assert len(seen[0]) == 2 and seen[0] == seen[1] == seen[2]
     loader.swap(train_loader(cfg, images, [[0, 1]]))
-    close_workers()
+    close_loaders()
     assert set(multiprocessing.active_children()) - before == set()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_after_a_swap__never_have_labels_from_before(
+    images: UnlabelledImages, workers: int
+) -> None:
+    """Workers have prefetched batches of the old labels when the new ones come."""
+    cfg = config(DATALOADER__NUM_WORKERS=workers)
+    loader = SwappableLoader()
+    order = [[(8 * i + j) % 72 for j in range(8)] for i in range(9)]
+    for epoch in range(4):
+        labels = (np.arange(72) + 100 * epoch).astype(np.int64)
+        loader.swap(build_train_loader(cfg, images, labels, order, seed=epoch))
+        for number in range(2 + epoch):  # left early: 9 batches are in the making
+            batch = next(loader)
+            assert batch["indices"].tolist() == order[number]
+            assert batch["targets"].tolist() == labels[order[number]].tolist()
+        if epoch == 1:  # an extraction in between, on the same workers
+            loader.end_epoch()
+            assert all("targets" not in b for b in build_extraction_loader(cfg, images))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_test_loader__of_all_workers_gives_the_same_batches_and_leaves_no_process(
+    images: UnlabelledImages, workers: int
+) -> None:
+    close_loaders()
+    before = set(multiprocessing.active_children())
+    loader, _ = build_test_loader(config(DATALOADER__NUM_WORKERS=workers), "Market1501")
+    wanted, _ = build_test_loader(config(DATALOADER__NUM_WORKERS=0), "Market1501")
+    for _ in range(2):
+        for one, other in zip(loader, wanted, strict=True):
+            assert set(one) == {"images", "img_paths", "targets", "camids"}
+            assert torch.equal(one["images"], other["images"])
+            assert torch.equal(one["targets"], other["targets"])
+        assert len(loader.dataset) == sum(len(b["img_paths"]) for b in loader)
+        assert set(multiprocessing.active_children()) == before
+
+
+def test_parts_of_a_test__are_the_batches_of_the_whole(images: UnlabelledImages) -> None:
+    loader, _ = build_test_loader(config(TEST__IMS_PER_BATCH=10), "Market1501")
+    whole = [b["img_paths"] for b in loader]
+    parts = [[b["img_paths"] for b in loader.part(rank, 2)] for rank in range(2)]
+    assert len(whole) >= 3
+    assert [parts[i % 2][i // 2] for i in range(len(whole))] == whole
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,4 +1,4 @@
-"""What is drawn for each image has the distributions of fast-reid's own transforms."""
+"""Sampled augmentation parameters have the distributions of fast-reid's own transforms."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from PIL import Image
 from scipy.stats import ks_2samp, kstest
 
 from tests.projects.tiny_run import BASELINE, load_tiny
-from unreid.data.augment import moved
-from unreid.data.draws import Draws, affine_matrices, draw
+from unreid.data.augment import AugmentParameters, affine_matrices, moved, sample_parameters
 
 NUM = 4000
 SIZE = (64, 32)
@@ -35,20 +34,20 @@ def settings(**changed: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def draws() -> Draws:
-    return draw(settings(), NUM, np.random.default_rng(3))
+def sampled() -> AugmentParameters:
+    return sample_parameters(settings(), NUM, np.random.default_rng(3))
 
 
 def alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return ks_2samp(ours, theirs).pvalue > 0.001  # some thirty of them are asked
 
 
-def test_erasing__has_the_boxes_of_torchvision(draws: Draws) -> None:
+def test_erasing__has_the_boxes_of_torchvision(sampled: AugmentParameters) -> None:
     torch.manual_seed(0)
     image = torch.zeros(3, *SIZE)
     theirs = np.array([T.RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4]
                        for _ in range(NUM)])
-    ours = draws.boxes[draws.boxes[:, 2] > 0]
+    ours = sampled.boxes[sampled.boxes[:, 2] > 0]
     assert abs(len(ours) / NUM - 0.6) < 0.02
     for column in range(4):
         assert alike(ours[:, column], theirs[:, column])
@@ -57,25 +56,27 @@ def test_erasing__has_the_boxes_of_torchvision(draws: Draws) -> None:
     assert (ours[:, :2] >= 0).all() and (ours[:, :2] + ours[:, 2:] <= SIZE).all()
 
 
-def test_jitter__has_the_factors_orders_and_share_of_torchvision(draws: Draws) -> None:
+def test_jitter__has_the_factors_orders_and_share_of_torchvision(
+    sampled: AugmentParameters,
+) -> None:
     torch.manual_seed(0)
     jitter = T.ColorJitter(0.2, 0.3, 1.5, 0.1)
     theirs = [T.ColorJitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation,
                                        jitter.hue) for _ in range(NUM)]
     for step in range(4):
-        assert alike(draws.factors[:, step], np.array([t[1 + step] for t in theirs]))
-    chosen = draws.orders[(draws.orders >= 0).all(axis=1)]
-    assert (draws.orders[(draws.orders < 0).any(axis=1)] == -1).all()
+        assert alike(sampled.factors[:, step], np.array([t[1 + step] for t in theirs]))
+    chosen = sampled.orders[(sampled.orders >= 0).all(axis=1)]
+    assert (sampled.orders[(sampled.orders < 0).any(axis=1)] == -1).all()
     assert abs(len(chosen) / NUM - 0.8) < 0.02
     counts = np.unique(chosen, axis=0, return_counts=True)[1]
     assert len(counts) == math.factorial(4) and counts.min() > 0.7 * len(chosen) / 24
 
 
-def test_affine__has_the_angles_and_scales_of_torchvision(draws: Draws) -> None:
+def test_affine__has_the_angles_and_scales_of_torchvision(sampled: AugmentParameters) -> None:
     torch.manual_seed(0)
     theirs = [T.RandomAffine.get_params([-10, 10], None, [0.9, 1.1], [-0.1, 0.1], [32, 64])
               for _ in range(NUM)]
-    a, b, _, d, e, _ = draws.affine.T
+    a, b, _, d, e, _ = sampled.affine.T
     assert alike(np.rad2deg(np.arctan2(-d, e)), np.array([t[0] for t in theirs]))
     assert alike(1 / np.hypot(d, e), np.array([t[2] for t in theirs]))
     # Shear, as it stands in the map: the cosine between the axes.
@@ -83,31 +84,34 @@ def test_affine__has_the_angles_and_scales_of_torchvision(draws: Draws) -> None:
     assert alike(shear, np.array([t[3][0] for t in theirs]))
 
 
-def test_crop_and_flip__are_uniform_over_all_places(draws: Draws) -> None:
-    for places in (draws.top, draws.left):
+def test_crop_and_flip__are_uniform_over_all_places(sampled: AugmentParameters) -> None:
+    for places in (sampled.top, sampled.left):
         counts = np.bincount(places, minlength=11)
         assert len(counts) == 11 and counts.min() > 0.8 * NUM / 11
-    assert abs(draws.flip.mean() - 0.3) < 0.02
-    assert abs((draws.policy >= 0).mean() - 0.4) < 0.02
-    assert abs(np.corrcoef(draws.top, draws.left)[0, 1]) < 0.05
-    seeds = draws.policy[draws.policy >= 0] / 2**53
+    assert abs(sampled.flip.mean() - 0.3) < 0.02
+    assert abs((sampled.policy >= 0).mean() - 0.4) < 0.02
+    assert abs(np.corrcoef(sampled.top, sampled.left)[0, 1]) < 0.05
+    seeds = sampled.policy[sampled.policy >= 0] / 2**53
     assert kstest(seeds, "uniform").pvalue > 0.01 and len(np.unique(seeds)) == len(seeds)
 
 
 @pytest.mark.parametrize("off", ["FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG"])
-def test_step_that_is_off__leaves_the_others_as_they_were(off: str, draws: Draws) -> None:
-    without = draw(settings(**{f"INPUT__{off}__ENABLED": False}), NUM, np.random.default_rng(3))
+def test_step_that_is_off__leaves_the_others_as_they_were(
+    off: str, sampled: AugmentParameters
+) -> None:
+    cfg = settings(**{f"INPUT__{off}__ENABLED": False})
+    without = sample_parameters(cfg, NUM, np.random.default_rng(3))
     of_step = {"FLIP": ["flip"], "PADDING": ["top", "left"], "CJ": ["orders"],
                "AFFINE": ["affine"], "REA": ["boxes"], "AUTOAUG": ["policy"]}[off]
-    for name in vars(draws):
-        same = np.array_equal(getattr(draws, name), getattr(without, name))
+    for name in vars(sampled):
+        same = np.array_equal(getattr(sampled, name), getattr(without, name))
         assert same == (name not in of_step), name
     nothing = {"flip": 0, "top": 0, "left": 0, "orders": -1, "boxes": 0, "policy": -1}
     assert all((getattr(without, n) == nothing[n]).all() for n in of_step if n != "affine")
 
 
-def test_draws__of_an_image_do_not_depend_on_how_many_follow() -> None:
-    few, many = (draw(settings(), n, np.random.default_rng(5)) for n in (3, 9))
+def test_parameters__of_an_image_do_not_depend_on_how_many_follow() -> None:
+    few, many = (sample_parameters(settings(), n, np.random.default_rng(5)) for n in (3, 9))
     for name in vars(few):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name)[:3])
 
@@ -124,5 +128,5 @@ def test_affine_map__moves_the_pixels_that_torchvision_moves(
 
 
 def test_box_that_never_fits__erases_nothing() -> None:
-    tiny = draw(settings(INPUT__SIZE_TRAIN=[1, 1]), 50, np.random.default_rng(0))
+    tiny = sample_parameters(settings(INPUT__SIZE_TRAIN=[1, 1]), 50, np.random.default_rng(0))
     assert (tiny.boxes[:, 2] * tiny.boxes[:, 3] == 0).all()

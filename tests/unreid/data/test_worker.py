@@ -1,4 +1,4 @@
-"""Workers that stay: batches follow from requests, passes do not disturb each other, all ends."""
+"""Worker processes: batches depend on their spec alone, epochs on no other, all processes end."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ from tests.projects.tiny_run import (
     load_tiny,
     train_tiny,
 )
-from unreid.data import workers as module
 from unreid.data.images import UnreadableImageError
-from unreid.data.loader import Batches, build_extraction_loader, build_train_loader
-from unreid.data.making import Strings, seed_worker
+from unreid.data.loader import (
+    Batches,
+    build_extraction_loader,
+    build_train_loader,
+    close_loaders,
+)
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.data.workers import close_workers
+from unreid.data.worker import GRACE, seed_worker
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -38,7 +41,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(autouse=True)
 def no_workers_left() -> Any:
     yield
-    close_workers()
+    close_loaders()
     assert multiprocessing.active_children() == []
 
 
@@ -78,7 +81,7 @@ def test_tensor__gives_the_same_batches_whatever_the_number_of_workers(
 
 
 @pytest.mark.parametrize("backend", ["pil", "tensor"])
-def test_pass__does_not_depend_on_the_passes_before(
+def test_epoch__does_not_depend_on_the_epochs_before(
     backend: str, images: UnlabelledImages
 ) -> None:
     """A resumed run has fresh workers where the whole run had old ones."""
@@ -87,7 +90,7 @@ def test_pass__does_not_depend_on_the_passes_before(
     pixels(training(cfg, images, 1))
     next(iter(training(cfg, images, 2)))  # left early
     after_others = pixels(training(cfg, images, 3))
-    close_workers()
+    close_loaders()
     assert torch.equal(pixels(training(cfg, images, 3)), after_others)
 
 
@@ -107,7 +110,7 @@ def test_parts__of_the_extraction_are_the_batches_of_the_whole(images: Unlabelle
     assert [i for batch in batches for i in batch] == list(range(72))
 
 
-def test_second_pass_at_a_time__has_workers_of_its_own_which_end_with_it(
+def test_second_epoch_at_a_time__has_workers_of_its_own_which_end_with_it(
     images: UnlabelledImages,
 ) -> None:
     cfg = config(INPUT__BACKEND="tensor", DATALOADER__NUM_WORKERS=1)
@@ -140,7 +143,7 @@ def test_workers__go_on_after_ctrl_c_and_sigterm_so_that_a_run_can_save(
     assert len(list(passed)) == 19
 
 
-def test_worker_that_is_killed__ends_the_pass_with_an_error(images: UnlabelledImages) -> None:
+def test_worker_that_is_killed__ends_the_epoch_with_an_error(images: UnlabelledImages) -> None:
     cfg = config(DATALOADER__NUM_WORKERS=1)
     passed = iter(training(cfg, images, 0, num=50))
     next(passed)
@@ -152,11 +155,14 @@ def test_worker_that_is_killed__ends_the_pass_with_an_error(images: UnlabelledIm
         list(passed)
 
 
-def test_closed_workers__say_so_to_a_pass_that_goes_on(images: UnlabelledImages) -> None:
-    passed = iter(training(config(DATALOADER__NUM_WORKERS=1), images, 0))
+@pytest.mark.parametrize("workers", [0, 1])
+def test_closed_loader__says_so_to_an_epoch_that_goes_on(
+    images: UnlabelledImages, workers: int
+) -> None:
+    passed = iter(training(config(DATALOADER__NUM_WORKERS=workers), images, 0))
     next(passed)
-    close_workers()
-    with pytest.raises(RuntimeError, match="closed before its last batch"):
+    close_loaders()
+    with pytest.raises(RuntimeError, match="closed before the last batch"):
         next(passed)
 
 
@@ -199,13 +205,6 @@ def test_seeds__are_those_of_a_fresh_worker_of_torch() -> None:
     assert np.allclose(ours, theirs, rtol=1e-6)
 
 
-def test_strings__come_back_as_they_were() -> None:
-    texts = ["a", "", "b/ü €.jpg", "\udcff", "x" * 300]
-    packed = Strings(texts)
-    assert len(packed) == 5 and [packed[i] for i in range(5)] == texts
-    assert len(Strings([])) == 0
-
-
 def test_exit__ends_workers_that_a_global_name_still_holds(
     images: UnlabelledImages, synthetic_root: Path
 ) -> None:
@@ -225,8 +224,8 @@ def test_exit__ends_workers_that_a_global_name_still_holds(
                                env={**os.environ, "FASTREID_DATASETS": str(synthetic_root)})
     assert process.stdout is not None and process.stdout.readline() == b"end\n"
     started = time.monotonic()
-    assert process.wait(timeout=module._GRACE - 5) == 0
-    assert time.monotonic() - started < module._GRACE - 5
+    assert process.wait(timeout=GRACE - 5) == 0
+    assert time.monotonic() - started < GRACE - 5
 
 
 def test_resumed_training_with_other_workers__has_the_same_labels(
