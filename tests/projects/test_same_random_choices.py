@@ -15,9 +15,8 @@ import torch
 
 from tests.projects.overrides import FOR_ONE_STEP
 from tests.projects.tiny_run import BASELINE, load_tiny, train_tiny
-from unreid.data.loader import SwappableLoader, build_train_loader
+from unreid.data.loader import SwappableLoader, build_train_loader, close_loaders
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.data.workers import close_workers
 
 INTRA = Path("projects/PseudoPair/configs/small/intra.yml")
 SPHERE = Path("projects/SphereCluster/configs/small/spherecluster.yml")
@@ -92,7 +91,7 @@ def batches_of(images: UnlabelledImages, *, seed: int, disturbed: bool, **settin
     batches = [[0, 1, 2, 3], [4, 5, 6, 7], [0, 9, 2, 11]]
     loader = build_train_loader(cfg, images, np.zeros(len(images), np.int64), batches, seed)
     found = [(b["images"].clone(), torch.as_tensor(b["indices"]).clone()) for b in loader]
-    close_workers()
+    close_loaders()
     return found
 
 
@@ -109,7 +108,7 @@ def test_augmentation__follows_from_the_seed_alone_for_any_number_of_workers(
 
 
 def test_pil_backend__is_what_the_tests_above_catch(images: UnlabelledImages) -> None:
-    """fast-reid's transforms take random numbers from the generators that losses use, too."""
+    """Without workers fast-reid's transforms start from the global generators, as an epoch finds them."""
     one, other = (batches_of(images, seed=5, disturbed=disturbed, INPUT__BACKEND="pil",
                              DATALOADER__NUM_WORKERS=0) for disturbed in (False, True))
     assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other))
