@@ -108,7 +108,7 @@ def test_augmentation__follows_from_the_seed_alone_for_any_number_of_workers(
 
 
 def test_pil_backend__is_what_the_tests_above_catch(images: UnlabelledImages) -> None:
-    """Without workers fast-reid's transforms start from the global generators, as an epoch finds them."""
+    """Without workers, fast-reid's transforms start from the global generators."""
     one, other = (batches_of(images, seed=5, disturbed=disturbed, INPUT__BACKEND="pil",
                              DATALOADER__NUM_WORKERS=0) for disturbed in (False, True))
     assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other))
