@@ -108,12 +108,13 @@ def guarded(work: Callable[[], int | None]) -> int:
             if stopped is None:
                 say_error(error)
                 return 2
-            return _say_stopped(stopped(words(error)))  # an error during shutdown
+            return say_stopped(stopped(words(error)))  # an error during shutdown
         except KeyboardInterrupt as error:
-            return _say_stopped(error)
+            return say_stopped(error)
 
 
-def _say_stopped(error: KeyboardInterrupt) -> int:
+def say_stopped(error: KeyboardInterrupt) -> int:
+    """Print that a signal ended the run, with what was saved; return the exit code."""
     what = "terminated" if isinstance(error, Terminated) else "interrupted"
     sys.stderr.write(f"\n{what}: {error}\n" if error.args else f"\n{what}\n")
     return exit_code(error)

@@ -5,7 +5,7 @@ example:
 
   FASTREID_DATASETS=/data unreid train --config CALR/market --output runs/market
 
-  torchrun --nproc-per-node 4 --max-restarts 3 -m unreid train --resume --config CALR/market
+  unreid train --config CALR/market --num-gpus 4 --max-restarts 3
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def build_parser() -> Parser:
     parser = Parser(
         description=__doc__, prog="unreid train",
         usage="%(prog)s [--config CONFIG] [--images FOLDER ...] [--output FOLDER] [--resume]"
-        " [--eval-only]\n       [--num-gpus N] [--num-machines N --machine-rank R --dist-url"
-        " tcp://HOST:PORT] [KEY VALUE ...]",
+        " [--eval-only]\n       [--num-gpus N] [--max-restarts N]\n"
+        "       [--num-machines N --machine-rank R --dist-url tcp://HOST:PORT] [KEY VALUE ...]",
     )
     add_config_option(parser, f"with --images ({DEFAULT_CONFIG})")
     parser.add_argument("--output", metavar="FOLDER",
@@ -89,11 +89,10 @@ def work(args: argparse.Namespace) -> None:
 
     from unreid.config import load_config
     from unreid.engine import distributed, run
-    from unreid.engine.meeting import first_speaks
 
     # After a failure torchrun starts the same command again, which shall go on.
     args.resume = args.resume or launch.restarted()
-    with first_speaks():
+    with launch.errors_on_rank_0():
         cfg, project = load_config(args.config_file, args.opts)
     with distributed.joined(cfg.MODEL.DEVICE):
         data = run.prepare(cfg, args)
@@ -134,4 +133,6 @@ def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = MOD
     args = parse(arguments)
     if launch.wanted(args):
         return launch.launch(args, command[0], [*command[1:], *arguments])
+    if launch.started_by_launcher():
+        return launch.run_rank(lambda: work(args))
     return guarded(lambda: work(args))

@@ -15,6 +15,7 @@ from fastreid.utils import comm
 from torch import nn
 
 from unreid.engine.checkpoint import AtomicCheckpointer, rng_state, unwrap
+from unreid.engine.interrupt import held
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
 
@@ -110,7 +111,9 @@ class CheckpointHook(HookBase):
             logger.warning(f"{type(error).__name__}: {reason}")
             raise type(error)(reason) from error
         except Exception as error:
-            with contextlib.suppress(OSError):  # a full disk: the first error is the one to show
+            # Of several processes the launcher ends this one by SIGTERM when another has failed,
+            # just as the error of its lost connection is on its way.
+            with held(), contextlib.suppress(OSError):  # a full disk: the first error is shown
                 self.save_now()
             said = self._standing()
             logger.warning(said)

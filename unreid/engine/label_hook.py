@@ -117,7 +117,7 @@ class PseudoLabelHook(HookBase):
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)
         extracted = time.perf_counter()
-        pseudo, seconds = self._led(lambda: self._label(bank, epoch), bank)
+        pseudo, seconds = self._led(lambda: self._label(bank, epoch))
         self._tell_model(pseudo, bank, epoch)
         self.loader.swap(self._train_loader(pseudo, epoch))
         self.labels = pseudo
@@ -142,12 +142,8 @@ class PseudoLabelHook(HookBase):
         self._refuse_useless(pseudo)
         return pseudo, seconds
 
-    def _led(self, work: Callable[[], T], bank: FeatureBank) -> T:
-        """``work()`` on rank 0; its result, and what labeler and selection then remember, to all.
-
-        Args:
-            bank: What every process has extracted.
-        """
+    def _led(self, work: Callable[[], T]) -> T:
+        """Return ``work()`` of rank 0, and load its labeler's and selection's state everywhere."""
         kept = [part for part in (self.labeler, self.selection) if part is not None]
 
         def done() -> tuple[T, list[Any]]:
@@ -155,7 +151,7 @@ class PseudoLabelHook(HookBase):
             states = [part.state_dict() for part in kept]
             return result, states if distributed.world_size() > 1 else []
 
-        result, states = distributed.on_first(done, {"features": bank.features})
+        result, states = distributed.on_first(done)
         if distributed.rank() > 0:
             for part, state in zip(kept, states):
                 part.load_state_dict(state)
@@ -168,13 +164,12 @@ class PseudoLabelHook(HookBase):
         model, labels = unwrap(self.trainer.model), self._of_units(self.labels)
         bank = extract(self.cfg, self.trainer.model, self.images)
         selection, last = self.selection, self.trainer.max_epoch - 1
-        self._led(lambda: selection.consider(model, self.bank_for_labelling(bank), labels, last),
-                  bank)
+        self._led(lambda: selection.consider(model, self.bank_for_labelling(bank), labels, last))
 
     def label_again(self, epoch: int) -> PseudoLabels:
         """What the labeler makes of the model as it is now; nobody is told but the caller."""
         bank = extract(self.cfg, self.trainer.model, self.images)
-        return self._led(lambda: self.labeler(self.bank_for_labelling(bank), epoch), bank)
+        return self._led(lambda: self.labeler(self.bank_for_labelling(bank), epoch))
 
     def _renews(self, epoch: int) -> bool:
         return distributed.on_first(lambda: self.labeler.renews(epoch))

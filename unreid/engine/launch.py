@@ -1,32 +1,45 @@
-"""From ``--num-gpus`` to processes: what torchrun does, with fast-reid's options.
+"""From ``--num-gpus`` to processes: torch elastic (torchrun) with fast-reid's options.
 
-Each process runs the same command again, with its number in the environment; under torchrun there
-is nothing to do.
+torch elastic starts the same command once per process, with its rank in the environment. It
+detects a process that fails or is killed, ends the others by SIGTERM (by SIGKILL after 30 s), and
+restarts all of them where ``--max-restarts`` allows it. Each process writes its error to a file
+(torch's ``record``); of these the launcher shows the first one.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from unreid.cli import EXPECTED, say_stopped, words
+from unreid.engine.interrupt import exit_code, raise_again, received, signals_raise
 
 _URL = re.compile(r"tcp://([^:/\[\]]+|\[[0-9a-fA-F:]+\]):(\d+)")
 
+#: Seconds within which the launcher has noticed a failed process, and sends SIGTERM to the others.
+NOTICED = 10.0
+
 
 def started_by_launcher() -> bool:
-    """Whether torchrun (or our own launcher) started this process as one of several."""
+    """Return whether torchrun, or :func:`launch`, started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process anew after a failure (``--max-restarts``)."""
+    """Return whether torch elastic has restarted this process after a failure."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """fast-reid's four options."""
+    """Add fast-reid's four options, and torchrun's ``--max-restarts``."""
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N",
                         help="processes on this machine, one GPU each, or on CPUs (default 1)")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N",
@@ -34,14 +47,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine-rank", type=int, default=0, metavar="R",
                         help="this machine's number, from 0")
     parser.add_argument("--dist-url", default="auto", metavar="tcp://HOST:PORT",
-                        help="where machine 0 is met; one machine finds a free port itself")
+                        help="address of machine 0; one machine finds a free port itself")
+    parser.add_argument("--max-restarts", type=int, default=0, metavar="N",
+                        help="restart all processes after a failure, and resume, at most N times"
+                        " (default 0)")
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse what cannot be, as misuse of the command line."""
-    for name in ("num_gpus", "num_machines"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be >= 1, got {getattr(args, name)}")
+    """Refuse values that cannot be, as misuse of the command line."""
+    for name, least in (("num_gpus", 1), ("num_machines", 1), ("max_restarts", 0)):
+        if getattr(args, name) < least:
+            parser.error(f"--{name.replace('_', '-')} must be >= {least},"
+                         f" got {getattr(args, name)}")
     if not 0 <= args.machine_rank < args.num_machines:
         parser.error(f"--machine-rank must be in 0..{args.num_machines - 1} with --num-machines"
                      f" {args.num_machines}, got {args.machine_rank}")
@@ -54,21 +71,21 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def wanted(args: argparse.Namespace) -> bool:
-    """Whether this process is to start others, and not to train itself."""
+    """Return whether this process is to start others, and not to train itself."""
     return args.num_gpus * args.num_machines > 1 and not started_by_launcher()
 
 
 def launch(args: argparse.Namespace, script: str, arguments: Sequence[str]) -> int:
-    """Run ``script`` in ``--num-gpus`` processes, and end all of them when one fails.
+    """Run ``script`` in ``--num-gpus`` processes, and show the first error on stderr.
 
     Args:
-        args: With the four options.
+        args: With the options of :func:`add_options`.
         script: Path of the tool.
         arguments: Its command line.
 
     Returns:
-        0 when all went well; the exit code of the process that failed first (1 when it was
-        killed); 128 + the signal that ended all.
+        0 when all processes succeeded; the exit code of the one that failed first (1 where a
+        signal killed it); 128 + the signal that ended the launcher.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -87,15 +104,102 @@ def launch(args: argparse.Namespace, script: str, arguments: Sequence[str]) -> i
         rdzv_backend="static" if several else "c10d",
         rdzv_endpoint=endpoint,
         rdzv_configs={"rank": args.machine_rank, "timeout": 900} if several else {},
-        max_restarts=0,
-        monitor_interval=0.2,
+        max_restarts=args.max_restarts,
+        monitor_interval=0.1,
         logs_specs=DefaultLogsSpecs(),
     )
     try:
         elastic_launch(config, sys.executable)(script, *arguments)
     except ChildFailedError as error:
-        first = min(error.failures.values(), key=lambda failure: failure.timestamp)
-        return first.exitcode if first.exitcode > 0 else 1
+        rank, failure = error.get_first_failure()
+        name = f"rank {rank} of {args.num_gpus * args.num_machines}"
+        sys.stderr.write(f"error: {_failure_message(name, failure)}\n")
+        return failure.exitcode if failure.exitcode > 0 else 1
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0
+
+
+def _failure_message(name: str, failure: Any) -> str:
+    """Say how the process ``name`` ended, as torch elastic's ``ProcessFailure`` has it."""
+    code, message = failure.exitcode, failure.message
+    if code < 0 and not isinstance(message, dict):
+        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        return f"{name} was killed by {failure.signal_name()}{hint}"
+    if isinstance(message, dict):  # written by run_rank
+        if code == 2 and not os.environ.get("UNREID_TRACEBACK"):
+            return f"{name}: {message['message']}\n(UNREID_TRACEBACK=1 shows where)"
+        return f"{name}: {message['message']}\n{message['extraInfo']['py_callstack'].rstrip()}"
+    if code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+        return f"{name} was ended by {signal.Signals(code - 128).name}"
+    return f"{name} ended with exit code {code}, without an error message"
+
+
+def run_rank(work: Callable[[], None]) -> int:
+    """Run one process of several, and leave its error to the launcher to show.
+
+    Returns:
+        0. Any other code ends the process: 2 for bad input, 1 for any other error; 130 after
+        Ctrl-C and 143 after SIGTERM, which both let ``work`` save first.
+    """
+    code = _recorded(work)
+    if code:
+        # Without the interpreter's teardown: gloo may crash in it once connections are lost,
+        # and the launcher would show that crash in place of the first error.
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError, OSError):
+                stream.flush()
+        os._exit(code)
+    return code
+
+
+def _recorded(work: Callable[[], None]) -> int:
+    """Return the exit code of ``work``, and write its error to the file that the launcher reads."""
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    @record
+    def recorded() -> None:
+        try:
+            work()
+        except EXPECTED as error:
+            stopped = received()
+            if stopped is not None:  # an error that follows from the signal
+                raise stopped(words(error)) from error
+            raise
+
+    with signals_raise():
+        try:
+            recorded()
+        except EXPECTED:
+            return 2
+        except Exception:
+            return 1
+        except KeyboardInterrupt as error:
+            return say_stopped(error) if os.environ["RANK"] == "0" else exit_code(error)
+    return 0
+
+
+@contextlib.contextmanager
+def errors_on_rank_0() -> Iterator[None]:
+    """Let rank 0 alone report an error that every process finds, such as a bad config.
+
+    The other processes wait to be ended by the launcher, once rank 0 has failed.
+    """
+    try:
+        yield
+    except Exception:
+        if started_by_launcher() and os.environ["RANK"] != "0":
+            wait_for_launcher()
+        raise
+
+
+def wait_for_launcher() -> None:
+    """Wait for the SIGTERM that follows the failure of another process, and raise for it.
+
+    Returns only where there is none within :data:`NOTICED` seconds, as from a failure on another
+    machine.
+    """
+    raise_again()
+    time.sleep(NOTICED)
+    raise_again()

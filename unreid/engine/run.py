@@ -56,7 +56,6 @@ def prepare(cfg: Any, args: Any) -> TrainingData | None:
     data = None
     with _log_held() as held:
         if not args.eval_only:
-            check_shares(cfg)
             data = distributed.on_first(lambda: read_data(cfg))
     start(cfg, args)
     for record in held:
@@ -70,6 +69,7 @@ def read_data(cfg: Any) -> TrainingData:
     Raises:
         KeyError, ValueError, FileNotFoundError: bad input, before any long work.
     """
+    check_shares(cfg)
     if not cfg.UNSUP.LABELER:
         raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)

@@ -149,25 +149,13 @@ class CandidateLists:
         return indices, self.sign * scores, np.flatnonzero(trusted == 0)
 
 
-def block_pairs(num: int, block_size: int, part: int = 0, parts: int = 1) -> list[tuple[int, int]]:
-    """Return the first (row, column) of each block of the upper triangle, or of a shard."""
-    starts = range(0, num, block_size)
-    pairs = [(row, column) for row in starts for column in range(row, num, block_size)]
-    return pairs[part::parts]
-
-
-def scan(
-    quantized: QuantizedFeatures,
-    block_size: int,
-    lists: list[CandidateLists],
-    part: int = 0,
-    parts: int = 1,
-) -> None:
-    """Compute the blocks of :func:`block_pairs` once and offer each to all lists."""
+def scan(quantized: QuantizedFeatures, block_size: int, lists: list[CandidateLists]) -> None:
+    """Compute the blocks of the upper triangle once and offer each to all lists."""
     num, dtype = len(quantized.rows), quantized.rows.dtype
     kind = torch.int32 if dtype == torch.int8 else dtype
     whole = torch.empty((min(block_size, num), min(block_size, num)), dtype=kind)
-    for row, column in block_pairs(num, block_size, part, parts):
+    starts = range(0, num, block_size)
+    for row, column in ((r, c) for r in starts for c in range(r, num, block_size)):
         left = quantized.rows[row : row + block_size]
         right = quantized.rows[column : column + block_size]
         fits = (len(left), len(right)) == whole.shape

@@ -6,7 +6,6 @@ Notation: N images, D channels, k neighbours.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +13,14 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from unreid.checks import check_choice, check_features, check_integer, check_number
-from unreid.engine import distributed
-from unreid.graph.jaccard import check_neighbours, encode, jaccard_distance
+from unreid.checks import check_choice, check_features, check_integer
+from unreid.graph.jaccard import jaccard_distance
 from unreid.graph.knn import METHODS, knn
-from unreid.graph.shares import jaccard_share, join_jaccard, join_knn, knn_share
 
 
 @dataclass(frozen=True)
 class Search:
     """How neighbours are found.
-
-    Inside a label step of several processes an exact search and the distances are shared out over
-    all of them; the result does not depend on their number.
 
     Attributes:
         method: ``"exact"``, or ``"ivf"`` / ``"hnsw"`` (approximate, faiss, on the CPU).
@@ -92,46 +86,15 @@ class Neighbours:
     def jaccard(self, k1: int, k2: int, max_distance: float | None = None) -> sparse.csr_array:
         """Return the sparse k-reciprocal Jaccard distance (N, N); an absent entry is 1 or above
         ``max_distance``: see :func:`unreid.graph.jaccard.jaccard_distance`."""
-        neighbours = self.knn(k1)
-        if not distributed.leads():
-            return jaccard_distance(self.features, k1, k2, neighbours=neighbours,
-                                    max_distance=max_distance)
-        k1, k2 = check_integer("k1", k1, 1), check_integer("k2", k2, 1)
-        limit = 1.0 if max_distance is None else check_number("max_distance", max_distance, 0.0)
-        width = min(k1, len(self))
-        indices = np.ascontiguousarray(check_neighbours(neighbours, len(self), width))
-        encoded = encode(self.features, indices, k1, k2)
-        names = ("indptr", "columns", "values")
-        shares = distributed.share_out("jaccard", dict(zip(names, encoded)),
-                                       {"max_distance": limit})
-        return join_jaccard(len(self), shares)
+        return jaccard_distance(self.features, k1, k2, neighbours=self.knn(k1),
+                                max_distance=max_distance)
 
 
 def _knn(features: np.ndarray, k: int, search: Search) -> tuple[np.ndarray, np.ndarray]:
     if search.method != "exact":
         return knn(features, k, method=search.method, num_probes=search.num_probes,
                    seed=search.seed)
-    if distributed.leads() and len(features) > distributed.world_size():
-        shares = distributed.share_out("knn", {"features": features},
-                                       {"k": k, "device": search.device})
-        return join_knn(features, k, shares, device=search.device)  # type: ignore[arg-type]
     if not search.device.startswith("cuda"):
         return knn(features, k)
     indices, similarities = knn(torch.tensor(features, device=search.device), k)
     return indices.cpu().numpy(), similarities.cpu().numpy()
-
-
-def _knn_task(
-    arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any], part: int, parts: int
-) -> Sequence[np.ndarray]:
-    return knn_share(arrays["features"], settings["k"], part, parts, device=settings["device"])
-
-
-def _jaccard_task(
-    arrays: Mapping[str, np.ndarray], settings: Mapping[str, Any], part: int, parts: int
-) -> Sequence[np.ndarray]:
-    encoded = arrays["indptr"], arrays["columns"], arrays["values"]
-    return jaccard_share(encoded, settings["max_distance"], part, parts)
-
-
-distributed.TASKS.update(knn=_knn_task, jaccard=_jaccard_task)

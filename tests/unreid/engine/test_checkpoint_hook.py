@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.projects.tiny_run import (
 )
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.checkpoint_hook import CheckpointHook, copied, refuse_not_finite
-from unreid.engine.interrupt import Terminated
+from unreid.engine.interrupt import Terminated, signals_raise
 from unreid.engine.step import UnsupervisedStep
 
 
@@ -89,6 +90,24 @@ def test_other_errors__pass_on_as_they_are_and_the_newest_epoch_is_saved(tmp_pat
     with pytest.raises(RuntimeError) as raised, trainer.hook.kept():
         raise error
     assert raised.value is error and last(tmp_path)["epoch"] == 0
+
+
+def test_signal_that_follows_an_error__does_not_break_off_the_saving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where another process has failed: its connection breaks, then the launcher ends all."""
+    trainer = Trainer(tmp_path, period=5)
+    trainer.run(1)
+    write = trainer.hook._write
+
+    def late() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        write()
+
+    monkeypatch.setattr(trainer.hook, "_write", late)
+    with pytest.raises(Terminated), signals_raise(), trainer.hook.kept():
+        raise RuntimeError("Connection closed by peer")
+    assert last(tmp_path)["epoch"] == 0
 
 
 def test_full_disk__says_which_file_failed_and_which_epoch_stands(

@@ -1,10 +1,8 @@
-"""What several processes share, and how they end."""
+"""What several processes share. How they end: ``test_launch.py``."""
 
 from __future__ import annotations
 
 import os
-import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from torch import nn
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from tests.unreid.engine.ranks import exit_codes, run_on_ranks
-from unreid.engine import agreement, distributed
+from unreid.engine import agreement, distributed, launch
 from unreid.engine.extract import rows_of_ranks
 from unreid.graph.jaccard import jaccard_distance
 from unreid.graph.knn import knn
@@ -30,10 +28,9 @@ def bank_of(num: int) -> FeatureBank:
 
 
 def test_alone__nothing_needs_others() -> None:
-    assert (distributed.rank(), distributed.world_size(), distributed.leads()) == (0, 1, False)
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.on_first(lambda: 7) == 7
     assert distributed.gather_all("x") == ["x"] == distributed.gather_first("x")
-    assert distributed.any_rank(True) and not distributed.any_rank(False)
     model = nn.BatchNorm1d(2)
     assert agreement.parallel(model) is model
     assert agreement.same_everywhere(model) == []
@@ -50,10 +47,10 @@ def test_result_of_rank_0__is_everybodys(tmp_path: Path) -> None:
         mine = torch.arange(11)[torch.from_numpy(rows[rank])].float()[:, None]
         whole = distributed.join_rows(mine, rows)
         return (led.tolist(), distributed.gather_all(rank), distributed.gather_first(rank),
-                distributed.any_rank(rank == 1), distributed.any_rank(False), whole[:, 0].tolist())
+                whole[:, 0].tolist())
 
     first, second = run_on_ranks(work, tmp_path)
-    assert first == ([0, 1, 2], [0, 1], [0, 1], True, False, list(map(float, range(11))))
+    assert first == ([0, 1, 2], [0, 1], [0, 1], list(map(float, range(11))))
     assert second == (*first[:2], [], *first[3:])
 
 
@@ -70,7 +67,7 @@ def test_neighbours_and_distances__of_three_processes_are_those_of_one(
             far = neighbours.jaccard(6, 2, max_distance=0.9)
             return near, (far.indptr, far.indices, far.data)
 
-        return distributed.on_first(label, {"features": bank.features})
+        return distributed.on_first(label)
 
     near = knn(bank.features, 6)
     far = jaccard_distance(bank.features, 6, 2, neighbours=near, max_distance=0.9)
@@ -104,80 +101,54 @@ def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Pat
     assert first[4] == second[4] and first[5] != second[5]
 
 
-def ends(work: Any, folder: Path, size: int = 2) -> tuple[list[int], list[str]]:
-    """How the processes ended, and what each said; none takes a minute."""
-    codes = exit_codes(work, folder, size=size, timeout=50)
-    return codes, [(folder / f"{rank}.err").read_text() for rank in range(size)]
+def test_rank_0__takes_the_threads_of_the_processes_that_wait_on_its_machine(
+    tmp_path: Path,
+) -> None:
+    def work(rank: int) -> list[int]:
+        torch.set_num_threads(2)
+        distributed._team.local_size = 3  # type: ignore[union-attr]
+        counts = [distributed.on_first(torch.get_num_threads), torch.get_num_threads()]
+        if rank == 0:
+            with pytest.raises(RuntimeError, match="no cluster"):
+                distributed.on_first(no_cluster)
+            counts.append(torch.get_num_threads())
+            distributed.on_first(int)  # the others are still in the call that failed
+        else:
+            distributed.on_first(int)
+        return counts
+
+    assert run_on_ranks(work, tmp_path) == [[6, 2, 2], [6, 2]]
 
 
-def waits() -> None:
-    """Rank 0 computes, and the others wait for it."""
-    distributed.on_first(lambda: time.sleep(60))
+def no_cluster() -> None:
+    raise RuntimeError("no cluster")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_rank_that_is_killed__ends_all_and_the_lowest_says_so(victim: int, tmp_path: Path) -> None:
-    def work(rank: int) -> None:
-        if rank == victim:
-            os.kill(os.getpid(), signal.SIGKILL)
-        waits()
+def test_work_of_rank_0__may_ask_for_work_on_rank_0_itself(tmp_path: Path) -> None:
+    def work(rank: int) -> int:
+        return distributed.on_first(lambda: 1 + distributed.on_first(lambda: 1))
 
-    codes, said = ends(work, tmp_path, 3)
-    assert codes == [1 if rank != victim else -9 for rank in range(3)]
-    words = f"error: rank {victim} of 3 ended without an error message"
-    assert [words in text for text in said] == [rank == (victim == 0) for rank in range(3)]
+    assert run_on_ranks(work, tmp_path) == [2, 2]
 
 
-def test_rank_that_fails__says_why_and_ends_all(tmp_path: Path) -> None:
+def test_connection_that_is_lost__is_recognised_and_raised_where_no_launcher_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "NOTICED", 0.5)
+
     def work(rank: int) -> None:
         if rank == 1:
-            raise ValueError("this picture is odd")
-        waits()
-
-    codes, said = ends(work, tmp_path, 3)
-    assert codes == [1, 3, 1]
-    assert "ValueError: this picture is odd" in said[1]
-
-
-def test_failure_of_rank_0_while_others_wait__ends_all_with_its_error(tmp_path: Path) -> None:
-    def work(rank: int) -> None:
-        def label() -> None:
-            raise RuntimeError("no cluster")
-
-        distributed.on_first(label)
-
-    codes, said = ends(work, tmp_path)
-    assert codes[0] == 3 and codes[1] in (1, 2)
-    assert "RuntimeError: no cluster" in said[0] and "Traceback" not in said[1]
-
-
-def test_failure_of_a_part__names_its_rank(tmp_path: Path) -> None:
-    def task(arrays: Any, settings: Any, part: int, parts: int) -> Any:
-        if part == 1:
-            raise MemoryError("too much")
-        return [arrays["a"]]
-
-    def work(rank: int) -> None:
-        distributed.TASKS["odd"] = task
-        distributed.on_first(lambda: distributed.share_out("odd", {"a": np.zeros(2)}, {}))
-
-    codes, said = ends(work, tmp_path)
-    assert codes[0] == 3 and "rank 1 failed at odd: MemoryError: too much" in said[0]
-
-
-def test_sigterm_to_one_rank__interrupts_rank_0_so_that_it_saves(tmp_path: Path) -> None:
-    def work(rank: int) -> None:
-        if rank == 1:
-            time.sleep(0.5)  # rank 0 is at work
-            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(7)
         try:
-            waits()
-        except KeyboardInterrupt:
-            (tmp_path / f"saved {rank}").touch()
+            distributed.gather_all(rank)
+        except RuntimeError as error:
+            assert distributed.is_lost_connection(error), error
             raise
 
-    codes, _ = ends(work, tmp_path)
-    assert codes[0] == 3 and (tmp_path / "saved 0").exists()
+    assert exit_codes(work, tmp_path) == [3, 7]
+    assert "RuntimeError" in (tmp_path / "0.err").read_text()
+    assert "AssertionError" not in (tmp_path / "0.err").read_text()
+    assert not distributed.is_lost_connection(RuntimeError("no cluster"))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +162,7 @@ def test_batch__must_be_whole_clusters_for_each_process(
     cfg, _ = load_tiny(BASELINE, SOLVER__ACCUMULATE=accumulate)
     names = ("CALR.INTRA.IMS_PER_BATCH", "CALR.INTRA.NUM_INSTANCE")
     agreement.check_share(cfg, batch, instances, *names)
-    monkeypatch.setattr(distributed, "_team", distributed._Team(0, 2, None))
+    monkeypatch.setattr(distributed, "_team", distributed._Team(0, 2, 1, None))
     if fits:
         agreement.check_share(cfg, batch, instances, *names)
         return

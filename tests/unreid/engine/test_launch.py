@@ -1,4 +1,4 @@
-"""From ``--num-gpus`` to processes, and what their end means to whoever started them."""
+"""From ``--num-gpus`` to processes, and how a run of several processes ends."""
 
 from __future__ import annotations
 
@@ -52,6 +52,125 @@ def started(folder: Path, how: str, *options: str) -> subprocess.Popen[str]:
         cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+#: Stands for a training: rank 0 computes while the others wait for it, and saves what it has.
+TRAINING = """
+import os, pathlib, sys, time
+sys.path.insert(0, {root!r})
+import unreid
+from unreid.engine import distributed, launch
+
+rank, how, folder = int(os.environ["RANK"]), sys.argv[1], pathlib.Path(sys.argv[2])
+
+def compute():
+    (folder / "computes").touch()
+    if how == "rank 0 fails":
+        raise RuntimeError("no cluster")
+    time.sleep(600)
+
+def work():
+    with launch.errors_on_rank_0():
+        if how == "all fail":
+            raise ValueError("K must be >= 2")
+    with distributed.joined("cpu"):
+        distributed.gather_all(rank)
+        (folder / f"pid {{rank}}").write_text(str(os.getpid()))
+        if rank == 1 and how == "rank 1 fails":
+            raise ValueError("this picture is odd")
+        if rank == 1 and how == "rank 1 is terminated":
+            time.sleep(0.5)
+            os.kill(os.getpid(), 15)
+        if rank == 1 and how == "rank 1 has a bug":
+            raise AssertionError("a bug")
+        try:
+            distributed.on_first(compute)
+        except BaseException:
+            (folder / f"saved {{rank}}").touch()
+            raise
+
+sys.exit(launch.run_rank(work))
+"""
+
+
+def training(folder: Path, how: str, *, size: int = 3) -> subprocess.Popen[str]:
+    """``size`` processes of :data:`TRAINING`, under the launcher."""
+    script = folder / "training.py"
+    script.write_text(TRAINING.format(root=str(ROOT)))
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, "--num-gpus", str(size), str(script), how, str(folder)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+
+
+def until_it_computes(folder: Path, process: subprocess.Popen[str], size: int = 3) -> None:
+    end = time.monotonic() + 200
+    wanted = [folder / "computes", *(folder / f"pid {rank}" for rank in range(size))]
+    while not all(path.exists() for path in wanted):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 200) -> tuple[int, str]:
+    """Its exit code and what stood on the terminal; none takes the 600 s of the computation."""
+    output, errors = process.communicate(timeout=seconds)
+    return process.returncode, output + errors
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_rank_that_is_killed__ends_all_within_seconds_and_is_named(
+    victim: int, tmp_path: Path
+) -> None:
+    process = training(tmp_path, "well")
+    until_it_computes(tmp_path, process)
+    os.kill(int((tmp_path / f"pid {victim}").read_text()), signal.SIGKILL)
+    killed = time.monotonic()
+    code, said = ended(process)
+    assert code == 1
+    assert time.monotonic() - killed < 45, "the others would have computed for 600 s"
+    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+        f"error: rank {victim} of 3 was killed by SIGKILL (out of memory?)"], said
+    assert (tmp_path / "saved 0").exists() == (victim != 0)
+
+
+@pytest.mark.parametrize(("how", "code", "message"), [
+    ("rank 1 fails", 2, "rank 1 of 3: ValueError: this picture is odd"),
+    ("rank 0 fails", 2, "rank 0 of 3: RuntimeError: no cluster"),
+    ("all fail", 2, "rank 0 of 3: ValueError: K must be >= 2"),
+    ("rank 1 has a bug", 1, "rank 1 of 3: AssertionError: a bug"),
+])
+def test_error_of_a_rank__is_shown_once_and_ends_all_with_its_code(
+    how: str, code: int, message: str, tmp_path: Path
+) -> None:
+    found, said = ended(training(tmp_path, how))
+    assert found == code, said
+    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+        f"error: {message}"], said
+    bug = code == 1
+    assert ("Traceback" in said) == bug, "of what is no bad input alone"
+    assert said.count(message.split(": ")[-1]) == 1 + 2 * bug
+
+
+def test_sigterm_to_one_rank__interrupts_rank_0_so_that_it_saves(tmp_path: Path) -> None:
+    """A rank that waits for rank 0 inside of gloo gets its signal when the wait ends."""
+    code, said = ended(training(tmp_path, "rank 1 is terminated"))
+    assert code == 128 + signal.SIGTERM
+    assert "error: rank 1 of 3 was ended by SIGTERM" in said
+    assert (tmp_path / "saved 0").exists()
+
+
+@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"),
+                                              (signal.SIGINT, "interrupted")])
+def test_signal_to_the_launcher__lets_rank_0_save_and_say_so_alone(
+    number: signal.Signals, word: str, tmp_path: Path
+) -> None:
+    process = training(tmp_path, "well")
+    until_it_computes(tmp_path, process)
+    process.send_signal(number)
+    code, said = ended(process)
+    assert code == 128 + number
+    assert (tmp_path / "saved 0").exists()
+    assert said.splitlines().count(word) == 1 and "Traceback" not in said
+
+
 def test_processes__know_their_number_and_share_the_cores(tmp_path: Path) -> None:
     process = started(tmp_path, "well", "--num-gpus", "2")
     _, errors = process.communicate(timeout=60)
@@ -97,6 +216,13 @@ def test_process_of_a_launcher__starts_no_others(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert not launch.wanted(arguments("--num-gpus", "2"))
     assert launch.started_by_launcher()
+
+
+def test_launch_options__are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    with pytest.raises(SystemExit):
+        launch.check_options(parser, arguments("--max-restarts", "-1"))
+    assert "--max-restarts must be >= 0, got -1" in capsys.readouterr().err
 
 
 def test_restart_by_torchrun__is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

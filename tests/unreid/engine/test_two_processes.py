@@ -84,13 +84,22 @@ def test_round_that_is_chosen_without_labels__is_the_same_everywhere(folder: Pat
     assert first == second and first["epoch"] in (0, 1) and first["mAP"] > 0
 
 
-def test_killed_rank__ends_the_other_within_seconds_and_both_go_on_to_the_same_end(
+def test_killed_rank__ends_the_other_within_seconds_and_both_resume_to_the_same_end(
     folder: Path,
 ) -> None:
-    codes, seconds = pickle.loads((folder / "codes.pkl").read_bytes())
-    assert codes == [1, -9]
+    (code, said, seconds), _ = pickle.loads((folder / "launched.pkl").read_bytes())
+    assert code == 1, said
     assert seconds < 60
-    said = (folder / "ranks/killed/0.err").read_text()
-    assert said.count("\nerror: ") + said.startswith("error: ") <= 1
+    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+        "error: rank 1 of 2 was killed by SIGKILL (out of memory?)"], said
     assert_same_labels(folder / "whole", folder / "killed")
     assert_same_weights(folder / "whole", folder / "killed")
+
+
+def test_killed_rank__is_restarted_by_the_launcher_and_the_run_resumes_to_the_same_end(
+    folder: Path,
+) -> None:
+    _, (code, said, _) = pickle.loads((folder / "launched.pkl").read_bytes())
+    assert code == 0, said
+    assert_same_labels(folder / "whole", folder / "restarted")
+    assert_same_weights(folder / "whole", folder / "restarted")

@@ -1,7 +1,7 @@
 """Trains in one and in two processes and leaves what came of it; run once for all its tests.
 
 A program of its own: torch does not train in a process that was forked after its parent trained,
-as the one that runs the tests has.
+as the one that runs the tests has. It is also what the launcher starts where a rank is killed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from unittest import mock
 
 import torch
 
+from tests.projects.overrides import ROOT
 from tests.projects.tiny_run import BASELINE, MARKET, train_tiny
-from tests.unreid.engine.ranks import exit_codes, run_on_ranks
+from tests.unreid.engine.ranks import run_on_ranks
+from unreid.engine import distributed, launch
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.step import UnsupervisedStep
 from unreid.engine.trainer import UnsupervisedTrainer
@@ -82,20 +85,49 @@ def main(root: Path, folder: Path) -> None:
         CALR__ADVERSARY__START_EPOCH=1)
     run("rounds", 2, SPHERE, **SMALL)
 
-    def killed(rank: int) -> None:
-        def before_step(number: int) -> None:
-            if rank == 1 and number == 4:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        trained(BASELINE, root, folder / "killed", before_step=before_step, **SMALL,
-                DATALOADER__NUM_WORKERS=1)
-
-    start = time.monotonic()
-    codes = exit_codes(killed, folder / "ranks" / "killed")
-    took = time.monotonic() - start
+    killed = launched(root, folder / "killed")
     run("killed", 2, BASELINE, **SMALL, DATALOADER__NUM_WORKERS=1, resume=True)
-    (folder / "codes.pkl").write_bytes(pickle.dumps((codes, took)))
+    restarted = launched(root, folder / "restarted", "--max-restarts", "1")
+    (folder / "launched.pkl").write_bytes(pickle.dumps((killed, restarted)))
+
+
+#: What ``--num-gpus`` does, for this program instead of a tool.
+LAUNCHER = """
+import argparse, sys
+from unreid.engine import launch
+parser = argparse.ArgumentParser()
+launch.add_options(parser)
+args, rest = parser.parse_known_args()
+sys.exit(launch.launch(args, rest[0], rest[1:]))
+"""
+
+
+def launched(root: Path, output: Path, *options: str) -> tuple[int, str, float]:
+    """A training of two processes of which rank 1 is killed in the fourth step, by the launcher:
+    exit code, what stood on the terminal, seconds from the kill to the end."""
+    done = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, "--num-gpus", "2", *options, __file__, str(root),
+         str(output)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+        capture_output=True, timeout=300)
+    seconds = time.time() - float(output.with_suffix(".time").read_text())
+    return done.returncode, done.stdout + done.stderr, seconds
+
+
+def one_rank(root: Path, output: Path) -> None:
+    """A process of :func:`launched`: rank 1 kills itself, unless it has been restarted."""
+
+    def before_step(number: int) -> None:
+        if os.environ["RANK"] == "1" and number == 4 and not launch.restarted():
+            output.with_suffix(".time").write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with distributed.joined("cpu"):
+        trained(BASELINE, root, output, before_step=before_step, resume=launch.restarted(),
+                **SMALL, DATALOADER__NUM_WORKERS=1)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    paths = Path(sys.argv[1]), Path(sys.argv[2])
+    if launch.started_by_launcher():
+        sys.exit(launch.run_rank(lambda: one_rank(*paths)))
+    main(*paths)
