@@ -25,6 +25,7 @@ TINY = {
     "TEST.EVAL_PERIOD": "0",
     "TEST.IMS_PER_BATCH": "64",
     "UNSUP.ITERS_PER_EPOCH": "2",
+    "UNSUP.TRAIN_WITH_VAL": "False",  # Market1501 has no validation images
     "UNSUP.EVAL_BEFORE": "False",
     "UNSUP.REPORT": "False",
 }

@@ -9,7 +9,7 @@ from tests.prose.check import check, find_phrases, main, read_phrases, tracked_f
 
 @pytest.mark.parametrize(
     "sentence",
-    ["Images of the drawn set.", "Letters: N images.", "It ended without an error message.",
+    ["Images of the drawn set.", "Letters: N images.", "It ended without a word.",
      "The numpy twin takes over.", "Your own pictures, with ids.", "What came of a grid."],
 )  # fmt: skip
 def test_a_private_phrase_is_found(sentence: str) -> None:

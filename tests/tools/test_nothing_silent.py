@@ -226,7 +226,7 @@ def test_query_without_a_camera__is_not_searched_as_if_it_had_one(
     finally:
         log.removeHandler(handler)
     (record,) = records
-    assert "none '9', the camera of q.png" in record.getMessage()
+    assert "but not '9', the camera of q.png" in record.getMessage()
     assert "nothing is left out for it; --camera-pattern" in record.getMessage()
 
 

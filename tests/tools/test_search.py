@@ -141,7 +141,7 @@ def test_what_is_not_there__is_one_line(
     for arguments, words in (
         ([*run, *query, "--gallery", str(tmp_path / "empty")], "empty: no picture found"),
         ([*run, *query, "--gallery", str(tmp_path / "none")], "none: no such folder"),
-        ([*run, *query, "--index", str(tmp_path / "none")], "name a gallery to make it"),
+        ([*run, *query, "--index", str(tmp_path / "none")], "give a gallery to create it"),
         ([*run, "--gallery", str(tmp_path), "--query", "gone.png"], "--query gone.png: no such"),
         (["--run", str(tmp_path), *query, "--gallery", str(tmp_path)], "is no folder of a run"),
     ):
