@@ -227,7 +227,7 @@ def test_query_without_a_camera__is_not_searched_as_if_it_had_one(
         log.removeHandler(handler)
     (record,) = records
     assert "but not '9', the camera of q.png" in record.getMessage()
-    assert "nothing is left out for it; --camera-pattern" in record.getMessage()
+    assert "no image is excluded for it; --camera-pattern" in record.getMessage()
 
 
 def test_report_without_the_images__keeps_the_full_page(

@@ -47,9 +47,13 @@ class ValidFiles:
         return self.root / "crops.index"
 
 
+#: Features of an untrained network are nearly equal; centred ones have several clusters anywhere.
+SPREAD = ("UNSUP.CENTER_CAMERAS", "True")
+
+
 def _train(output: Path, *options: str) -> int:
     code: int = load_tool("train_net").main(
-        ["--config-file", str(ROOT / BASELINE), *options, *tiny_options(BASELINE, output)])
+        ["--config-file", str(ROOT / BASELINE), *options, *SPREAD, *tiny_options(BASELINE, output)])
     return code
 
 
