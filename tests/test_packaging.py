@@ -269,7 +269,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "[tool.setuptools.package-data]\nnearest_one = ['configs/*.yml']\n"
     )
     (other / "nearest_one" / "__init__.py").write_text(
-        "def add_config(cfg):\n    cfg.NEARESTONE = type(cfg)({'RADIUS': 0.5})\n"
+        "from unreid.contracts import Project\n\n\n"
+        "class NearestOne(Project):\n"
+        "    def add_config(self, cfg):\n        cfg.NEARESTONE = type(cfg)({'RADIUS': 0.5})\n"
     )
     (other / "nearest_one" / "configs" / "market.yml").write_text(
         "PROJECT: NearestOne\nNEARESTONE: {RADIUS: 0.25}\n"

@@ -136,7 +136,7 @@ def label_images(
         KeyError, ValueError: no image; and see :func:`cluster`.
     """
     if not items:
-        raise ValueError("no picture is left to label: none could be read")
+        raise ValueError("no image is left to label: none could be read")
     cameras = np.unique([item.camera for item in items], return_inverse=True)[1]
     if cameras.max() == 0:
         transforms = [t for t in transforms if not isinstance(t, (CenterCameras, WhitenCameras))]

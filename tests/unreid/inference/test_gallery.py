@@ -223,7 +223,7 @@ def _changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) ->
     (lambda t, r: t.update(root=["a"]), "root, fingerprint and model must be strings"),
     (lambda t, r: r.__setitem__(slice(8, 16), (2**40).to_bytes(8, "little")), "1099511627776 x"),
     (lambda t, r: r.__setitem__(slice(37, 45), (2**40).to_bytes(8, "little")), "features in"),
-    (lambda t, r: r.__setitem__(slice(0, 4), b"IwPQ"), "no IndexFlatIP"),
+    (lambda t, r: r.__setitem__(slice(0, 4), b"IwPQ"), "not an IndexFlatIP"),
     (lambda t, r: r.__setitem__(slice(45, 49), b"\x00\x00\xc0\x7f"), "finite"),
     (lambda t, r: r.clear(), "not a faiss index"),
 ])

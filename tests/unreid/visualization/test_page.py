@@ -219,7 +219,7 @@ def test_killed_half_way__has_what_was_known(
     cfg, images, pids, _ = load_sources(copy, [])
     reading = Reading(write_report(copy, cfg=cfg, images=images, pids=pids, method="pca"))
     assert "stopped; last epoch 1" in reading.text
-    assert "there is no checkpoint" in reading.text
+    assert "no checkpoint: no retrieval results" in reading.text
     assert [x for x, _ in reading.charts["Clusters"].column("clusters")] == [0, 1]
     assert "Cameras of the nearest neighbours, before training" in reading.text
     assert "Cameras of the nearest neighbours, after training" not in reading.text
@@ -285,7 +285,7 @@ def test_another_training_set__is_never_shown_as_this_runs(
 ) -> None:
     images = images_of(tmp_path / "data", ["x.jpg", "y.jpg"], [0, 0], ("a_0",))
     reading = Reading(write_report(write_run(labels=[[0, 0]]), images=images))
-    assert "the training set is not the one of the run" in reading.text
+    assert "the training set differs from that of the run" in reading.text
     assert "img" not in reading.tags
 
 
@@ -394,5 +394,5 @@ def test_train_with_val__is_in_the_number_of_training_images_of_the_page(
     assert len(images) == cfg.UNSUP.NUM_IMAGES == number
     text = Reading(write_report(folder, images=images, pids=pids)).text
     # A list that differs from the run's would be reported on the page.
-    assert "the training set is not the one of the run" not in text
+    assert "the training set differs from that of the run" not in text
     assert re.search(rf"Training images\W+{number}\b", text)
