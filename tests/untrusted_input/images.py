@@ -127,7 +127,7 @@ def _asked(
         # Besides, the image is left out where that is wanted.
         return Case("search", (*model, "--gallery", str(crops), "--skip-bad", "--output", output,
                                "--query", str(valid.crops / "c0_0.jpg"), "--pictures"),
-                    (*named, "no readable"))
+                    (*named, "no readable image"))
     if kind == 2 and "\n" not in name:
         return Case("search", (*model, "--gallery", str(valid.crops), "--output", output,
                                "--query", str(crops / name)), named, refuse)
