@@ -55,7 +55,7 @@ SMALLEST_LIMIT = 200_000
 WRITES: dict[str, Callable[[str], bool]] = {
     "checkpoint": lambda path: path.endswith((".pth", "last_checkpoint")),
     "labels": lambda path: path.endswith(".npz"),
-    "other": lambda path: path.endswith((".json", ".yaml")),
+    "other": lambda path: path.endswith((".json", ".jsonl", ".yaml")),
 }
 
 
@@ -75,16 +75,17 @@ class Writes:
         self.deadly = deadly
         self.counts = dict.fromkeys(WRITES, 0)
 
-    def open(self, path: str, mode: str) -> Any:
+    def open(self, path: str, mode: str, buffering: int = -1) -> Any:
         """Put over ``open`` in :mod:`unreid.engine.atomic`."""
-        file = builtins.open(path, mode)  # noqa: SIM115
+        file = builtins.open(path, mode, buffering)  # noqa: SIM115
         kind = kind_of(path.removesuffix(f".{os.getpid()}.tmp"))
         write = file.write
 
         def deadly_write(data: Any) -> Any:
             self.counts[kind] += 1
             if self.deadly == (kind, self.counts[kind]):
-                write(data[: len(data) // 2] if isinstance(data, (str, bytes)) else data)
+                cuttable = isinstance(data, (str, bytes, memoryview))
+                write(data[: len(data) // 2] if cuttable else data)
                 file.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
             return write(data)
