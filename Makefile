@@ -62,7 +62,7 @@ test: install
 
 lint: install
 	@$(PY) -m ruff check .
-#	@$(PY) -m ruff format --check .  # from the commit on that formats the whole tree
+	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m tests.prose.check
 

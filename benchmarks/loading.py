@@ -55,9 +55,15 @@ def files(folder: str | None, limit: int) -> list[str]:
 
 def config(size: Sequence[int], **settings: object) -> Any:
     """Return the small recipe of PseudoPair at ``size``."""
-    pairs = {"MODEL.BACKBONE.PRETRAIN": False, "MODEL.DEVICE": "cpu", "DATALOADER.NUM_WORKERS": 0,
-             "INPUT.SIZE_TRAIN": list(size), "INPUT.SIZE_TEST": list(size),
-             "TEST.IMS_PER_BATCH": BATCH, **settings}
+    pairs = {
+        "MODEL.BACKBONE.PRETRAIN": False,
+        "MODEL.DEVICE": "cpu",
+        "DATALOADER.NUM_WORKERS": 0,
+        "INPUT.SIZE_TRAIN": list(size),
+        "INPUT.SIZE_TEST": list(size),
+        "TEST.IMS_PER_BATCH": BATCH,
+        **settings,
+    }
     return load_config(str(CONFIG), [str(x) for pair in pairs.items() for x in pair])[0]
 
 
@@ -110,10 +116,13 @@ def plain_v2(cfg: Any, train: bool) -> Callable[[str], torch.Tensor]:
     if train:
         jitter = cfg.INPUT.CJ
         steps += [
-            v2.Pad(cfg.INPUT.PADDING.SIZE), v2.RandomCrop(cfg.INPUT.SIZE_TRAIN),
+            v2.Pad(cfg.INPUT.PADDING.SIZE),
+            v2.RandomCrop(cfg.INPUT.SIZE_TRAIN),
             v2.RandomHorizontalFlip(),
-            v2.RandomApply([v2.ColorJitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION,
-                                           jitter.HUE)], p=jitter.PROB),
+            v2.RandomApply(
+                [v2.ColorJitter(jitter.BRIGHTNESS, jitter.CONTRAST, jitter.SATURATION, jitter.HUE)],
+                p=jitter.PROB,
+            ),
             v2.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
             v2.RandomErasing(p=0.5, value=[124, 116, 104]),
         ]
@@ -146,13 +155,16 @@ def decoders(paths: list[str], repeats: int) -> None:
     print("| decoding | images/s per core |\n| --- | ---: |")
     for words, one in (
         (f"ours, INPUT.BACKEND tensor ({name})", decode),
-        ("torchvision.io.decode_jpeg (deprecated)",
-         lambda p: decode_jpeg(read_file(p), mode=ImageReadMode.RGB)),
+        (
+            "torchvision.io.decode_jpeg (deprecated)",
+            lambda p: decode_jpeg(read_file(p), mode=ImageReadMode.RGB),
+        ),
         ("ours, INPUT.BACKEND pil (Pillow)", load_image),
         ("fast-reid's read_image (Pillow)", lambda p: read_image(p, format="RGB")),
     ):
-        made = rate(lambda one=one: ([one(paths[i]) for i in b] for b in batches_of(len(paths))),
-                    repeats)
+        made = rate(
+            lambda one=one: ([one(paths[i]) for i in b] for b in batches_of(len(paths))), repeats
+        )
         print(f"| {words} | {made:,.0f} |", flush=True)
     print()
 
@@ -191,18 +203,26 @@ def steps(paths: list[str]) -> None:
     out, size = np.empty_like(pixels[0]), pixels[0].shape[:2]
     rows: dict[str, tuple[Any, Any, Any]] = {}
     rows["colour jitter"] = (
-        pillow.ColorJitter(0.2, 0.2, 0.2, 0.1), v2.ColorJitter(0.2, 0.2, 0.2, 0.1),
-        lambda p: jitter(p.reshape(1, -1, 3), sampled.orders, sampled.factors))
-    rows["affine"] = (pillow.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
-                      v2.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
-                      lambda p: moved(p, matrix))
+        pillow.ColorJitter(0.2, 0.2, 0.2, 0.1),
+        v2.ColorJitter(0.2, 0.2, 0.2, 0.1),
+        lambda p: jitter(p.reshape(1, -1, 3), sampled.orders, sampled.factors),
+    )
+    rows["affine"] = (
+        pillow.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
+        v2.RandomAffine(10, scale=(0.9, 1.1), shear=0.1),
+        lambda p: moved(p, matrix),
+    )
     padding = [(t.Pad(5), t.RandomCrop(size), t.RandomHorizontalFlip()) for t in (pillow, v2)]
-    rows["padding, crop, flip"] = (pillow.Compose(padding[0]), v2.Compose(padding[1]),
-                                   lambda p: crop(out, p, 3, 6, True))
+    rows["padding, crop, flip"] = (
+        pillow.Compose(padding[0]),
+        v2.Compose(padding[1]),
+        lambda p: crop(out, p, 3, 6, True),
+    )
     rows["to 256 x 128"] = (
         pillow.Resize((256, 128), pillow.InterpolationMode.BICUBIC),
         v2.Resize((256, 128), pillow.InterpolationMode.BICUBIC, antialias=True),
-        lambda p: resized(p, (256, 128)))
+        lambda p: resized(p, (256, 128)),
+    )
     print(f"| microseconds per image of {size[0]} x {size[1]} | Pillow | v2 on bytes | ours |")
     print("| --- | ---: | ---: | ---: |")
     for words, contenders in rows.items():
@@ -250,8 +270,10 @@ def table(paths: list[str], size: tuple[int, int], train: bool, repeats: int) ->
             cfg = config(size, **{"INPUT.BACKEND": backend, **cached})
             rows.append((f"{words}, UNSUP.CACHE_IMAGES", ours(cfg, paths, train)))
     cfg = config(size)
-    rows += [("torchvision v2 on bytes", per_image(plain_v2(cfg, train), paths)),
-             ("fast-reid", fast_reid(cfg, paths, train))]
+    rows += [
+        ("torchvision v2 on bytes", per_image(plain_v2(cfg, train), paths)),
+        ("fast-reid", fast_reid(cfg, paths, train)),
+    ]
     made = {words: rate(make, repeats) for words, make in rows}
     title = "training" if train else "extraction"
     print(f"| {title}, {size[0]} x {size[1]} | images/s per core | x fast-reid |")
@@ -271,8 +293,10 @@ def main() -> None:
     torch.set_num_threads(1)
     paths = files(given.images, 192 if given.quick else 768)
     repeats = 1 if given.quick else 3
-    print(f"{len(paths)} images, batches of {BATCH}, one thread; "
-          f"torch {torch.__version__.split('+')[0]}\n")
+    print(
+        f"{len(paths)} images, batches of {BATCH}, one thread; "
+        f"torch {torch.__version__.split('+')[0]}\n"
+    )
     decoders(paths, repeats)
     steps(paths)
     for size in SIZES:

@@ -45,8 +45,10 @@ SCORES = ["ARI", "P", "R", "F", "purity"]
 def read(path: str) -> Images:
     """Return the file's content as unit rows and cameras from 0; exit with a message if invalid."""
     if not Path(path).is_file():
-        sys.exit(f"merging_quality.py: no file {path}; name an .npz with features (N, D), pids and"
-                 " camids (N,)")
+        sys.exit(
+            f"merging_quality.py: no file {path}; name an .npz with features (N, D), pids and"
+            " camids (N,)"
+        )
     with np.load(path) as file:
         missing = {"features", "pids", "camids"} - set(file.files)
         if missing:
@@ -55,8 +57,10 @@ def read(path: str) -> Images:
         pids, camids = file["pids"].astype(np.int64), file["camids"].astype(np.int64)
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     if len(features) <= max(SIZES):
-        sys.exit(f"merging_quality.py: more than {max(SIZES)} images are needed,"
-                 f" {path} has {len(features)}")
+        sys.exit(
+            f"merging_quality.py: more than {max(SIZES)} images are needed,"
+            f" {path} has {len(features)}"
+        )
     return Images(features / lengths, pids, np.unique(camids, return_inverse=True)[1])
 
 
@@ -89,8 +93,13 @@ def presets(images: Images, folder: Path) -> str:
     by_pass = [
         [str(number + 1), *(_at(steps, number) for _, steps in runs)] for number in range(passes)
     ]
-    parts = ["After the last pass:", table(head, last), "ARI / pairwise F / clusters by pass:",
-             table(["pass", *(preset.name for preset, _ in runs)], by_pass), draw(runs, folder)]
+    parts = [
+        "After the last pass:",
+        table(head, last),
+        "ARI / pairwise F / clusters by pass:",
+        table(["pass", *(preset.name for preset, _ in runs)], by_pass),
+        draw(runs, folder),
+    ]
     return "\n\n".join(parts)
 
 
@@ -170,8 +179,10 @@ def noise(images: Images, _: Path) -> str:
 
 def sphere(images: Images, _: Path) -> str:
     """Return the table of centred features with their lengths and as unit rows."""
-    note = ("Stored features are unit rows, so lengths as extracted cannot be compared here; raw"
-            " means centred features that keep the length they have then.")
+    note = (
+        "Stored features are unit rows, so lengths as extracted cannot be compared here; raw"
+        " means centred features that keep the length they have then."
+    )
     return note + "\n\n" + table(["features", "lambda", *AT_SIZES], length_rows(images))
 
 
@@ -200,8 +211,10 @@ def main() -> None:
     folder = Path(given.output)
     os.makedirs(folder, exist_ok=True)
     num, channels = images.features.shape
-    print(f"{num:,} x {channels}, {len(np.unique(images.pids)):,} people,"
-          f" {len(np.unique(images.camids))} cameras; ARI (largest cluster) unless named otherwise")
+    print(
+        f"{num:,} x {channels}, {len(np.unique(images.pids)):,} people,"
+        f" {len(np.unique(images.camids))} cameras; ARI (largest cluster) unless named otherwise"
+    )
     for name in given.only:
         start = time.perf_counter()
         text = SECTIONS[name](images, folder)

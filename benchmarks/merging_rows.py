@@ -228,8 +228,10 @@ def length_rows(images: Images) -> list[list[str]]:
         rule: dict[str, Any] = {"regularizer": "sse" if weight else "none", "weight": weight}
         # SSE grows with the square of the scale, and so does d: lambda means the same.
         scaled = apart / np.sqrt((apart**2).sum(axis=1).mean())
-        for name, features, sphere in (("raw", scaled, False),
-                                       ("sphere", images.prepared("centred"), True)):
+        for name, features, sphere in (
+            ("raw", scaled, False),
+            ("sphere", images.prepared("centred"), True),
+        ):
             cut = at_sizes(features.astype(np.float32), sphere=sphere, **rule)
             rows.append([name, f"{weight:g}", *(cell(images, x) for _, x in cut)])
     return rows

@@ -47,24 +47,40 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         # tools/demo.py's images.
-        draw_dataset(f"{folder}/data", num_train_ids=110, num_test_ids=60, images_per_id=12,
-                     seed=0)
+        draw_dataset(f"{folder}/data", num_train_ids=110, num_test_ids=60, images_per_id=12, seed=0)
         os.environ["FASTREID_DATASETS"] = f"{folder}/data"
-        print("mode        seed   mAP  Rank-1  precision  recall  clusters  train s  CPU s",
-              flush=True)
+        print(
+            "mode        seed   mAP  Rank-1  precision  recall  clusters  train s  CPU s",
+            flush=True,
+        )
         for mode in args.modes.split(","):
             for seed in args.seeds.split(","):
                 output = f"{folder}/{mode}{seed}"
-                cfg, project = load_config(str(CONFIG), [
-                    "OUTPUT_DIR", output, "UNSUP.SEED", seed, "UNSUP.EVAL_BEFORE", "False",
-                    "UNSUP.REPORT", "False", *MODES[mode], *args.opts])
+                cfg, project = load_config(
+                    str(CONFIG),
+                    [
+                        "OUTPUT_DIR",
+                        output,
+                        "UNSUP.SEED",
+                        seed,
+                        "UNSUP.EVAL_BEFORE",
+                        "False",
+                        "UNSUP.REPORT",
+                        "False",
+                        *MODES[mode],
+                        *args.opts,
+                    ],
+                )
                 started = time.process_time()
                 results = run.train(cfg, project, resume=False)
                 after, labels = results["after"], results["labels"]
-                print(f"{mode:11} {seed:>4} {after['mAP']:5.1f} {after['Rank-1']:7.1f}"
-                      f" {labels['precision']:10.3f} {labels['recall']:7.3f}"
-                      f" {labels['clusters']:9} {results['seconds']['train']:8.1f}"
-                      f" {time.process_time() - started:6.1f}", flush=True)
+                print(
+                    f"{mode:11} {seed:>4} {after['mAP']:5.1f} {after['Rank-1']:7.1f}"
+                    f" {labels['precision']:10.3f} {labels['recall']:7.3f}"
+                    f" {labels['clusters']:9} {results['seconds']['train']:8.1f}"
+                    f" {time.process_time() - started:6.1f}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -62,14 +62,23 @@ def settings(root: Path, output: Path) -> Any:
     from unreid.config import load_config
 
     options = {
-        "MODEL.DEVICE": "cpu", "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
-        "MODEL.BACKBONE.DEPTH": "0.1x", "MODEL.BACKBONE.FEAT_DIM": "1280",
-        "MODEL.BACKBONE.PRETRAIN": "False", "INPUT.SIZE_TRAIN": "[16, 8]",
-        "INPUT.SIZE_TEST": "[16, 8]", "DATASETS.NAMES": "('Folder',)", "DATASETS.TESTS": "()",
-        "UNSUP.FOLDER.ROOT": str(root), "UNSUP.FOLDER.CAMERA": "subfolder",
-        "DATALOADER.NUM_WORKERS": str(WORKERS), "DATALOADER.NUM_INSTANCE": "16",
-        "SOLVER.IMS_PER_BATCH": str(BATCH), "TEST.IMS_PER_BATCH": "512",
-        "UNSUP.ITERS_PER_EPOCH": str(BATCHES), "OUTPUT_DIR": str(output),
+        "MODEL.DEVICE": "cpu",
+        "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
+        "MODEL.BACKBONE.DEPTH": "0.1x",
+        "MODEL.BACKBONE.FEAT_DIM": "1280",
+        "MODEL.BACKBONE.PRETRAIN": "False",
+        "INPUT.SIZE_TRAIN": "[16, 8]",
+        "INPUT.SIZE_TEST": "[16, 8]",
+        "DATASETS.NAMES": "('Folder',)",
+        "DATASETS.TESTS": "()",
+        "UNSUP.FOLDER.ROOT": str(root),
+        "UNSUP.FOLDER.CAMERA": "subfolder",
+        "DATALOADER.NUM_WORKERS": str(WORKERS),
+        "DATALOADER.NUM_INSTANCE": "16",
+        "SOLVER.IMS_PER_BATCH": str(BATCH),
+        "TEST.IMS_PER_BATCH": "512",
+        "UNSUP.ITERS_PER_EPOCH": str(BATCHES),
+        "OUTPUT_DIR": str(output),
     }
     cfg, _ = load_config(str(CONFIG), [word for pair in options.items() for word in pair])
     return cfg
@@ -112,8 +121,9 @@ class Parts:
     def jaccard(self) -> None:
         from unreid.graph.jaccard import jaccard_distance
 
-        self.distance = jaccard_distance(self.bank.features, 30, 6, neighbours=self.neighbours,
-                                         max_distance=0.6)
+        self.distance = jaccard_distance(
+            self.bank.features, 30, 6, neighbours=self.neighbours, max_distance=0.6
+        )
 
     def dbscan(self) -> None:
         from unreid.clustering.dbscan import dbscan
@@ -126,8 +136,9 @@ class Parts:
         from unreid.clustering.partition import compact
 
         indices, similarities = self.neighbours
-        self.labels = compact(map_equation(indices[:, :15], similarities[:, :15],
-                                           min_similarity=0.5, seed=0))
+        self.labels = compact(
+            map_equation(indices[:, :15], similarities[:, :15], min_similarity=0.5, seed=0)
+        )
 
     def tree(self) -> None:
         """Exact bottom-up merging: a search of all by all in every round."""
@@ -165,8 +176,13 @@ class Parts:
         from unreid.registry import SAMPLER_REGISTRY
 
         sampler = SAMPLER_REGISTRY.get("CameraAwareSampler").from_labels(
-            self.pseudo, self.images.camids, batch_size=BATCH, num_instances=16,
-            num_batches=BATCHES, rng=np.random.default_rng(0))
+            self.pseudo,
+            self.images.camids,
+            batch_size=BATCH,
+            num_instances=16,
+            num_batches=BATCHES,
+            rng=np.random.default_rng(0),
+        )
         assert sum(len(batch) for batch in sampler) == BATCH * BATCHES
 
     def loader(self) -> None:
@@ -190,7 +206,8 @@ class Parts:
         model = build_model(self.cfg)
         name = hashlib.sha256("\n".join(self.images.relative_paths).encode()).hexdigest()
         AtomicCheckpointer(model, str(self.output)).save(
-            "model_last", labels=torch.from_numpy(self.pseudo.labels.copy()), image_list=name)
+            "model_last", labels=torch.from_numpy(self.pseudo.labels.copy()), image_list=name
+        )
         load_tensors(str(self.output / "model_last.pth"))
 
     def reading_back(self) -> None:
@@ -202,9 +219,18 @@ class Parts:
 
 #: name -> how it may grow, as words and as the factor by which N log N or N^2 grows.
 PARTS: dict[str, str] = {
-    "listing": "N log N", "extraction": "N log N", "knn": "N^2", "jaccard": "N log N",
-    "dbscan": "N log N", "map_equation": "N log N", "tree": "N^2", "quality": "N log N",
-    "publishing": "N log N", "sampler": "N log N", "loader": "N log N", "checkpoint": "N log N",
+    "listing": "N log N",
+    "extraction": "N log N",
+    "knn": "N^2",
+    "jaccard": "N log N",
+    "dbscan": "N log N",
+    "map_equation": "N log N",
+    "tree": "N^2",
+    "quality": "N log N",
+    "publishing": "N log N",
+    "sampler": "N log N",
+    "loader": "N log N",
+    "checkpoint": "N log N",
     "reading_back": "N log N",
 }
 
@@ -236,8 +262,11 @@ def measured(run: Callable[[], None]) -> dict[str, float]:
     before = max(0, _status("VmRSS"))
     start, cpu = time.perf_counter(), _processor_seconds()
     run()
-    return {"seconds": time.perf_counter() - start, "cpu": _processor_seconds() - cpu,
-            "mebibytes": _peak_above(before, was_reset) / MEBIBYTE}
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu": _processor_seconds() - cpu,
+        "mebibytes": _peak_above(before, was_reset) / MEBIBYTE,
+    }
 
 
 def child(num: int, channels: int, only: list[str]) -> None:
@@ -310,9 +339,12 @@ def main() -> None:
         rows = [reports[num][name] for num in sizes]
         cells = [f"{r['cpu']:.2f}, {r['mebibytes']:.0f}" for r in rows]
         cells += ["not run"] * (len(args.sizes) - len(cells))
-        print(f"| {name} | " + " | ".join(cells)
-              + f" | {growth(sizes, [r['cpu'] for r in rows])}"
-              + f" | {growth(sizes, [r['mebibytes'] for r in rows])} | {bound} |")
+        print(
+            f"| {name} | "
+            + " | ".join(cells)
+            + f" | {growth(sizes, [r['cpu'] for r in rows])}"
+            + f" | {growth(sizes, [r['mebibytes'] for r in rows])} | {bound} |"
+        )
 
 
 if __name__ == "__main__":

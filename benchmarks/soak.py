@@ -31,14 +31,25 @@ CONFIG = ROOT / "projects" / "CALR" / "configs" / "baseline.yml"
 #: Growth after the fifth refresh that counts as a leak.
 LIMIT = 0.02
 SETTINGS = {
-    "MODEL.DEVICE": "cpu", "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
-    "MODEL.BACKBONE.DEPTH": "0.1x", "MODEL.BACKBONE.FEAT_DIM": "1280",
-    "MODEL.BACKBONE.PRETRAIN": "False", "INPUT.SIZE_TRAIN": "[64, 32]",
-    "INPUT.SIZE_TEST": "[64, 32]", "DATASETS.NAMES": "('Market1501',)",
-    "DATASETS.TESTS": "('Market1501',)", "DATALOADER.NUM_WORKERS": "2",
-    "DATALOADER.NUM_INSTANCE": "4", "SOLVER.IMS_PER_BATCH": "16", "TEST.IMS_PER_BATCH": "64",
-    "SOLVER.CHECKPOINT_PERIOD": "1", "TEST.EVAL_PERIOD": "10", "UNSUP.ITERS_PER_EPOCH": "5",
-    "UNSUP.EVAL_BEFORE": "False", "UNSUP.REPORT": "False", "UNSUP.KNN.K": "2",
+    "MODEL.DEVICE": "cpu",
+    "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
+    "MODEL.BACKBONE.DEPTH": "0.1x",
+    "MODEL.BACKBONE.FEAT_DIM": "1280",
+    "MODEL.BACKBONE.PRETRAIN": "False",
+    "INPUT.SIZE_TRAIN": "[64, 32]",
+    "INPUT.SIZE_TEST": "[64, 32]",
+    "DATASETS.NAMES": "('Market1501',)",
+    "DATASETS.TESTS": "('Market1501',)",
+    "DATALOADER.NUM_WORKERS": "2",
+    "DATALOADER.NUM_INSTANCE": "4",
+    "SOLVER.IMS_PER_BATCH": "16",
+    "TEST.IMS_PER_BATCH": "64",
+    "SOLVER.CHECKPOINT_PERIOD": "1",
+    "TEST.EVAL_PERIOD": "10",
+    "UNSUP.ITERS_PER_EPOCH": "5",
+    "UNSUP.EVAL_BEFORE": "False",
+    "UNSUP.REPORT": "False",
+    "UNSUP.KNN.K": "2",
     "UNSUP.CLUSTER.MIN_SIZE": "2",
 }
 
@@ -59,16 +70,21 @@ class State:
         own = Path("/proc/self")
         children = (own / "task" / str(os.getpid()) / "children").read_text().split()
         return cls(
-            sum(_taken(pid) for pid in ("self", *children)), len(os.listdir(own / "fd")),
-            len(children), len(os.listdir(own / "task")),
+            sum(_taken(pid) for pid in ("self", *children)),
+            len(os.listdir(own / "fd")),
+            len(children),
+            len(os.listdir(own / "task")),
         )
 
 
 def _taken(pid: str) -> int:
     """Return proportional anonymous and shared memory of a process in bytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines
-               if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
+    return sum(
+        int(line.split()[1]) * 1024
+        for line in lines
+        if line.startswith(("Pss_Anon:", "Pss_Shmem:"))
+    )
 
 
 def soak(config: str, opts: list[str], refreshes: int) -> list[State]:
@@ -128,8 +144,9 @@ def main() -> int:
     from unreid.data.synthetic import draw_dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        draw_dataset(Path(folder) / "data", num_train_ids=20, num_test_ids=6, images_per_id=9,
-                     seed=0)
+        draw_dataset(
+            Path(folder) / "data", num_train_ids=20, num_test_ids=6, images_per_id=9, seed=0
+        )
         os.environ["FASTREID_DATASETS"] = str(Path(folder) / "data")
         pairs: dict[str, Any] = {**SETTINGS, "OUTPUT_DIR": str(Path(folder) / "run")}
         opts = [word for pair in pairs.items() for word in pair]
@@ -140,11 +157,15 @@ def main() -> int:
     print("|---|---|---|---|---|")
     for number, state in enumerate(states, 1):
         if number == 1 or number % 5 == 0:
-            print(f"| {number} | {state.memory / 2**20:.1f} | {state.files} | {state.processes} |"
-                  f" {state.threads} |")
+            print(
+                f"| {number} | {state.memory / 2**20:.1f} | {state.files} | {state.processes} |"
+                f" {state.threads} |"
+            )
     grown = 100 * (states[-1].memory / states[4].memory - 1)
-    print(f"{len(states)} refreshes in {seconds:.0f} s; after the fifth memory changed by"
-          f" {grown:+.2f} %")
+    print(
+        f"{len(states)} refreshes in {seconds:.0f} s; after the fifth memory changed by"
+        f" {grown:+.2f} %"
+    )
     found = faults(states)
     for fault in found:
         print(f"LEAK: {fault}")

@@ -82,8 +82,12 @@ def no_datasets_from_outside() -> Iterator[None]:
 def msmt17(tmp_path: Path) -> Path:
     """MSMT17's layout with 6 training, 2 validation and 4 test images of three cameras."""
     main = tmp_path / "MSMT17_V1"
-    lists = {"train": [(0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)], "val": [(0, 3), (2, 1)],
-             "query": [(0, 1), (1, 2)], "gallery": [(0, 2), (1, 1)]}
+    lists = {
+        "train": [(0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)],
+        "val": [(0, 3), (2, 1)],
+        "query": [(0, 1), (1, 2)],
+        "gallery": [(0, 2), (1, 1)],
+    }
     for name, items in lists.items():
         folder = "train" if name in ("train", "val") else "test"
         lines = []

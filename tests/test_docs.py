@@ -21,9 +21,12 @@ from tests.tools.using import load_tool
 from unreid.commands import COMMANDS
 
 TUTORIAL = ROOT / "docs" / "tutorial.md"
-PAGES = [TUTORIAL, ROOT / "README.md",
-         *sorted(p for p in (ROOT / "docs").glob("*.md") if p != TUTORIAL),
-         *sorted(ROOT.glob("projects/*/README.md"))]
+PAGES = [
+    TUTORIAL,
+    ROOT / "README.md",
+    *sorted(p for p in (ROOT / "docs").glob("*.md") if p != TUTORIAL),
+    *sorted(ROOT.glob("projects/*/README.md")),
+]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
 #: Blocks of these languages hold no command.
@@ -170,7 +173,8 @@ def check_benchmark(name: str, words: list[str]) -> None:
         elif not word.isdigit() and not word.endswith(".npz"):
             # Some names are made of a stem and a size.
             assert re.search(rf'["\']{re.escape(word)}["\']', sources) or any(
-                f'"{word[:n]}' in sources for n in range(len(word) - 1, 5, -1)), word
+                f'"{word[:n]}' in sources for n in range(len(word) - 1, 5, -1)
+            ), word
 
 
 def check(command: Command) -> None:
@@ -209,8 +213,9 @@ def runs_on_the_shop(command: Command) -> bool:
     return any("shop" in word for word in command.words)
 
 
-@pytest.mark.parametrize("command", [c for c in ALL if not runs_on_the_shop(c)],
-                         ids=lambda c: c.line[:70])
+@pytest.mark.parametrize(
+    "command", [c for c in ALL if not runs_on_the_shop(c)], ids=lambda c: c.line[:70]
+)
 def test_command__could_be_run(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,15 +229,25 @@ def test_command__could_be_run(
         pytest.fail(f"{command.line}: {error!r}")
 
 
-@pytest.mark.parametrize("line", [
-    "rm -r runs", "make nothing", "pip install torch", "pip install -e .[nothing]",
-    "python tools/nothing.py", "unreid nothing", "unreid train --images a --camra-pattern b",
-    "unreid eval --config CALR/nothing", "unreid train --config CALR/market SOLVER.MAX_EPOCHS 3",
-    "python tools/search.py --run runs/a --galery b",
-    "python tools/train_net.py --config-file projects/CALR/configs/nothing.yml",
-    "python tools/train_net.py --config-file projects/CALR/configs/market.yml SOLVER.MAX_EPOCHS 3",
-    "python benchmarks/label_engine.py --only nothing_like_it",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rm -r runs",
+        "make nothing",
+        "pip install torch",
+        "pip install -e .[nothing]",
+        "python tools/nothing.py",
+        "unreid nothing",
+        "unreid train --images a --camra-pattern b",
+        "unreid eval --config CALR/nothing",
+        "unreid train --config CALR/market SOLVER.MAX_EPOCHS 3",
+        "python tools/search.py --run runs/a --galery b",
+        "python tools/train_net.py --config-file projects/CALR/configs/nothing.yml",
+        "python tools/train_net.py --config-file projects/CALR/configs/market.yml"
+        " SOLVER.MAX_EPOCHS 3",
+        "python benchmarks/label_engine.py --only nothing_like_it",
+    ],
+)
 def test_check__refuses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_a_clone(tmp_path, monkeypatch)
     refusals = (SystemExit, AssertionError, KeyError, ValueError, OSError, pytest.fail.Exception)
@@ -265,17 +280,26 @@ def pattern_of(line: str) -> str:
     """What a line of a transcript looks like: any number for a number, anything for ``...``."""
     parts = re.split(r"(\.\.\.|-?\d[\d.,]*(?:e-?\d+)?|\s+)", line.strip())
     return "".join(
-        ".*" if part == "..." else r"\s+" if part.isspace()
-        else r"[-\d.,e]+" if re.match(r"-?\d", part) else re.escape(part)
-        for part in parts)
+        ".*"
+        if part == "..."
+        else r"\s+"
+        if part.isspace()
+        else r"[-\d.,e]+"
+        if re.match(r"-?\d", part)
+        else re.escape(part)
+        for part in parts
+    )
 
 
 def missing_lines(transcript: str, output: str) -> list[str]:
     """Lines of a transcript that the output has not; those of ``...`` alone stand for any."""
     real = [line.strip() for line in output.splitlines()]
-    return [line for line in transcript.splitlines()
-            if line.strip() not in ("", "...")
-            and not any(re.fullmatch(pattern_of(line), other) for other in real)]
+    return [
+        line
+        for line in transcript.splitlines()
+        if line.strip() not in ("", "...")
+        and not any(re.fullmatch(pattern_of(line), other) for other in real)
+    ]
 
 
 def test_transcript__is_compared_line_by_line() -> None:
@@ -366,8 +390,9 @@ def anchors(page: Path) -> set[str]:
 @every_page
 def test_links__of_a_page_lead_to_files_and_headings(page: Path) -> None:
     wrong = []
-    for link, anchor in re.findall(r"\]\((?!https?://|mailto:)([^)#]*)#?([^)]*)\)",
-                                   _BLOCK.sub("", page.read_text())):
+    for link, anchor in re.findall(
+        r"\]\((?!https?://|mailto:)([^)#]*)#?([^)]*)\)", _BLOCK.sub("", page.read_text())
+    ):
         target = page.parent / link if link else page
         if not target.exists() or (anchor and anchor not in anchors(target)):
             wrong.append(f"{link}#{anchor}")
@@ -377,7 +402,8 @@ def test_links__of_a_page_lead_to_files_and_headings(page: Path) -> None:
 def test_navigation__has_every_page_once() -> None:
     text = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     assert sorted(re.findall(r": (\w+\.md)$", text, re.MULTILINE)) == sorted(
-        page.name for page in (ROOT / "docs").glob("*.md"))
+        page.name for page in (ROOT / "docs").glob("*.md")
+    )
 
 
 def test_command_line__has_every_command_and_an_example_of_it() -> None:
@@ -398,8 +424,9 @@ def literals() -> list[str]:
     for file in [Path(theirs.__file__), *(p for f in folders for p in f.rglob("*.py"))]:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.JoinedStr):
-                found.append("".join(v.value if isinstance(v, ast.Constant) else "\0"
-                                     for v in node.values))  # type: ignore[misc]
+                found.append(
+                    "".join(v.value if isinstance(v, ast.Constant) else "\0" for v in node.values)
+                )  # type: ignore[misc]
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.append(node.value)
     return found
@@ -409,8 +436,12 @@ def quoted_messages(page: Path) -> list[str]:
     """Inline code of four words or more that is neither a setting nor a command."""
     text = _BLOCK.sub("", page.read_text())
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
-    return [s for s in spans if len(re.findall(r"\b[a-z]{2,}\b", s)) >= 4
-            and not re.match(r"(pip|python|make|unreid|tools/)", s)]
+    return [
+        s
+        for s in spans
+        if len(re.findall(r"\b[a-z]{2,}\b", s)) >= 4
+        and not re.match(r"(pip|python|make|unreid|tools/)", s)
+    ]
 
 
 def says(literal: str, message: str) -> bool:
@@ -455,8 +486,18 @@ def test_settings__that_a_page_names_exist(page: Path) -> None:
         cfg, _ = load_config(str(ROOT / f"projects/{project}/configs/synthetic.yml"))
         known |= {key for key, _ in flat_keys(cfg)}
     nodes = {key.rsplit(".", n)[0] for key in known for n in (1, 2)}
-    roots = "|".join(["UNSUP", "MODEL", "TEST", "SOLVER", "DATASETS", "DATALOADER", "INPUT",
-                      *(project.upper() for project in projects)])
+    roots = "|".join(
+        [
+            "UNSUP",
+            "MODEL",
+            "TEST",
+            "SOLVER",
+            "DATASETS",
+            "DATALOADER",
+            "INPUT",
+            *(project.upper() for project in projects),
+        ]
+    )
     named = set(re.findall(rf"\b(?:{roots})\.[A-Z0-9_.]*[A-Z0-9]", page.read_text()))
     assert named - known - nodes == set()
 
@@ -464,7 +505,8 @@ def test_settings__that_a_page_names_exist(page: Path) -> None:
 @every_page
 def test_files__that_a_page_names_exist(page: Path) -> None:
     text = page.read_text()
-    named = set(re.findall(r"\b(?:tools|benchmarks)/\w+\.py|(?:projects|tests)/[\w/]+\.(?:yml|py)",
-                           text))
+    named = set(
+        re.findall(r"\b(?:tools|benchmarks)/\w+\.py|(?:projects|tests)/[\w/]+\.(?:yml|py)", text)
+    )
     written = {n for n in named if "MutualGroups" in n}
     assert [n for n in named - written if not (ROOT / n).is_file()] == []

@@ -173,7 +173,7 @@ def test_tracked_files__name_no_machine_and_no_registry() -> None:
         *[(f"cd /{folder}/data", True) for folder in ("work", "tmp", "root", "home/someone")],
         ("pip install --index-url https://mirror.example/simple x", True),
         ("pip install x -f https://pypi.example.org/a", True),
-        ("see https://arxiv.org/abs/2103.11568 and https://pypi" ".org/project/fastreid", False),
+        ("see https://arxiv.org/abs/2103.11568 and https://pypi.org/project/fastreid", False),
         ("data under ../shared/data, results in runs/demo", False),
     ],
 )
@@ -246,10 +246,20 @@ def copy_source(folder: Path) -> Path:
 
 def pip_install(source: Path, target: Path) -> None:
     """Install a folder without network, environment or dependencies."""
-    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
-             "--disable-pip-version-check", "--target", str(target), str(source)]
-    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True,
-                          timeout=600)
+    words = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "--disable-pip-version-check",
+        "--target",
+        str(target),
+        str(source),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", *words], capture_output=True, text=True, timeout=600
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -284,8 +294,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outside(site: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python outside the checkout on what was installed."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("UNREID_", "PYTHON"))}
-    return subprocess.run([sys.executable, *words], cwd=site.parent, capture_output=True, text=True,
-                          env={**kept, "PYTHONPATH": str(site), **environment}, timeout=600)
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=site.parent,
+        capture_output=True,
+        text=True,
+        env={**kept, "PYTHONPATH": str(site), **environment},
+        timeout=600,
+    )
 
 
 def answer(site: Path, code: str) -> str:
@@ -297,10 +313,16 @@ def answer(site: Path, code: str) -> str:
 def test_wheel__has_the_projects_their_configs_and_the_types(installed: Path) -> None:
     bundled = installed / "unreid" / "bundled_projects"
     for name in ("CALR", "PseudoPair", "SphereCluster"):
-        ours = {p.relative_to(ROOT / "projects") for kind in ("*.py", "*.yml", "*.md")
-                for p in (ROOT / "projects" / name).rglob(kind)}
-        assert {p.relative_to(bundled) for p in (bundled / name).rglob("*") if p.is_file()
-                and p.suffix != ".pyc"} == ours
+        ours = {
+            p.relative_to(ROOT / "projects")
+            for kind in ("*.py", "*.yml", "*.md")
+            for p in (ROOT / "projects" / name).rglob(kind)
+        }
+        assert {
+            p.relative_to(bundled)
+            for p in (bundled / name).rglob("*")
+            if p.is_file() and p.suffix != ".pyc"
+        } == ours
     assert (installed / "unreid" / "py.typed").is_file()
     assert (installed / "unreid/visualization/templates/base.html.jinja").is_file()
     assert (installed / "unreid/visualization/vendor/chart.umd.min.js").is_file()
@@ -364,8 +386,9 @@ def test_kernel__is_compiled_for_every_variant_of_the_compiler(installed: Path) 
         "print(*supported_variants(), variant_of(kernel('knn')), kernel('knn').twice(4))"
     )
     *supported, used, eight = answer(installed, code).split()
-    built = [v for v in ("avx2", "avx512")
-             if (installed / f"unreid/kernels/{v}/knn{suffix}").is_file()]
+    built = [
+        v for v in ("avx2", "avx512") if (installed / f"unreid/kernels/{v}/knn{suffix}").is_file()
+    ]
     assert used == [v for v in supported if v in ("baseline", *built)][-1] and eight == "8.0"
     assert (installed / f"unreid/kernels/knn{suffix}").is_file()
     for forced in supported:

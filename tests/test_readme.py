@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-READMES = [ROOT / "README.md", ROOT / "docs" / "architecture.md",
-           *sorted(ROOT.glob("projects/*/README.md"))]
+READMES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "architecture.md",
+    *sorted(ROOT.glob("projects/*/README.md")),
+]
 every_readme = pytest.mark.parametrize("readme", READMES, ids=lambda p: str(p.relative_to(ROOT)))
 
 
@@ -56,12 +59,23 @@ def test_readme__settings_exist() -> None:
     projects = sorted(discover_projects())
     known: set[str] = set()
     for project in projects:
-        cfg, _ = load_config(str(ROOT / f"projects/{project}/configs/market.yml"),
-                             ["MODEL.BACKBONE.PRETRAIN", "False"])
+        cfg, _ = load_config(
+            str(ROOT / f"projects/{project}/configs/market.yml"),
+            ["MODEL.BACKBONE.PRETRAIN", "False"],
+        )
         known |= {key for key, _ in flat_keys(cfg)}
     nodes = {key.rsplit(".", n)[0] for key in known for n in (1, 2)}
-    roots = "|".join(["UNSUP", "MODEL", "TEST", "SOLVER", "DATASETS", "DATALOADER",
-                      *(project.upper() for project in projects)])
+    roots = "|".join(
+        [
+            "UNSUP",
+            "MODEL",
+            "TEST",
+            "SOLVER",
+            "DATASETS",
+            "DATALOADER",
+            *(project.upper() for project in projects),
+        ]
+    )
     pattern = rf"\b(?:{roots})\.[A-Z0-9_.]*[A-Z0-9]"
     for readme in READMES:
         named = set(re.findall(pattern, readme.read_text()))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The command ``unreid train``, from a checkout that is not installed.
 
-    python tools/train_net.py --config-file projects/CALR/configs/market.yml [--eval-only]
+python tools/train_net.py --config-file projects/CALR/configs/market.yml [--eval-only]
 """
 
 from __future__ import annotations

@@ -142,8 +142,13 @@ class Progress:
         clock: Monotonic clock in seconds.
     """
 
-    def __init__(self, total: int, what: str, stream: TextIO | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        total: int,
+        what: str,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._total, self._what = total, what
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
@@ -169,5 +174,3 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(f"\r\033[K{text}" if self._terminal else f"{text}\n")
         self._stream.flush()
-
-

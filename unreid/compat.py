@@ -73,8 +73,9 @@ class _MissingFastreid(importlib.abc.MetaPathFinder):
             ModuleNotFoundError: The package fastreid is not installed.
         """
         if fullname == "fastreid":
-            raise ModuleNotFoundError(f"unreid needs fastreid, which is not installed: {INSTALL}",
-                                      name=fullname)
+            raise ModuleNotFoundError(
+                f"unreid needs fastreid, which is not installed: {INSTALL}", name=fullname
+            )
 
 
 def rebind() -> None:
@@ -122,8 +123,9 @@ def _download(url: str, output: str, quiet: bool = True) -> str:
     except Exception as error:
         if os.path.exists(output):
             os.remove(output)
-        raise RuntimeError(f"could not download ImageNet weights from {url} ({error}); {advice}") \
-            from error
+        raise RuntimeError(
+            f"could not download ImageNet weights from {url} ({error}); {advice}"
+        ) from error
     return output
 
 

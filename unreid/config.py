@@ -198,13 +198,17 @@ def load_config(
     _check_keys(opts[::2], cfg, "command line")
     fractions = {key for key, value in flat_keys(cfg) if isinstance(value, float)}
     _whole_to_fraction(loaded, fractions)
-    opts = [f"{word}.0" if i % 2 and opts[i - 1] in fractions and _WHOLE.fullmatch(str(word))
-            else word for i, word in enumerate(opts)]
+    opts = [
+        f"{word}.0" if i % 2 and opts[i - 1] in fractions and _WHOLE.fullmatch(str(word)) else word
+        for i, word in enumerate(opts)
+    ]
     _merge(cfg, loaded, opts, config_file)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         if given.get("MODEL.DEVICE") == "cuda":  # asked for, not only the default
-            logger.warning("device cuda was asked for and no GPU was found: the CPU is used; to ask"
-                           " for it, --device cpu or MODEL.DEVICE cpu")
+            logger.warning(
+                "device cuda was asked for and no GPU was found: the CPU is used; to ask"
+                " for it, --device cpu or MODEL.DEVICE cpu"
+            )
         cfg.MODEL.DEVICE = "cpu"
     check_unreid_config(cfg)
     project.check_config(cfg)
@@ -226,18 +230,23 @@ def _renamed(
             if not isinstance(node, CfgNode):
                 raise KeyError(f"{config_file}: config key {name!r} must have keys below it")
         node[leaf] = project.rename_key(key, value)[1]
-    pairs = [_present_name(project, key, value, "command line")
-             for key, value in zip(opts[::2], opts[1::2])]
+    pairs = [
+        _present_name(project, key, value, "command line")
+        for key, value in zip(opts[::2], opts[1::2])
+    ]
     return renamed, [word for pair in pairs for word in pair]
 
 
 def _present_name(project: Project, key: str, value: Any, source: str) -> tuple[str, Any]:
     found = project.rename_key(key, value)
     if found[0] != key:
-        warnings.warn(f"{source}: config key {key} is called {found[0]} now"
-                      + (f", and its value {value} {found[1]}" if found[1] != value else "")
-                      + "; the old name will be removed in the next version", FutureWarning,
-                      stacklevel=4)
+        warnings.warn(
+            f"{source}: config key {key} is called {found[0]} now"
+            + (f", and its value {value} {found[1]}" if found[1] != value else "")
+            + "; the old name will be removed in the next version",
+            FutureWarning,
+            stacklevel=4,
+        )
     return found
 
 
@@ -277,8 +286,10 @@ def _check_pretrain(cfg: CfgNode) -> None:
     if path:
         weights = load_tensors(path, "MODEL.BACKBONE.PRETRAIN_PATH")
         if not isinstance(weights, dict):
-            raise ValueError(f"MODEL.BACKBONE.PRETRAIN_PATH {path} must hold weights by name, got a"
-                             f" {type(weights).__name__}")
+            raise ValueError(
+                f"MODEL.BACKBONE.PRETRAIN_PATH {path} must hold weights by name, got a"
+                f" {type(weights).__name__}"
+            )
     if not path and backbone.NAME in _NO_DOWNLOAD:
         raise ValueError(
             f"MODEL.BACKBONE.PRETRAIN is on, but nothing to download is known for {backbone.NAME}:"
@@ -315,19 +326,28 @@ def check_unreid_config(cfg: CfgNode) -> None:
     check_number("UNSUP.CENTER_SHRINKAGE", unsup.CENTER_SHRINKAGE, 0)
     check_number("UNSUP.WHITEN_CAMERAS", unsup.WHITEN_CAMERAS, 0, 0.5)
     if unsup.WHITEN_CAMERAS and not unsup.CENTER_CAMERAS:
-        raise ValueError("UNSUP.WHITEN_CAMERAS must be 0 without UNSUP.CENTER_CAMERAS, whose means"
-                         f" it goes beyond, got {unsup.WHITEN_CAMERAS}")
+        raise ValueError(
+            "UNSUP.WHITEN_CAMERAS must be 0 without UNSUP.CENTER_CAMERAS, whose means"
+            f" it goes beyond, got {unsup.WHITEN_CAMERAS}"
+        )
     check_number("UNSUP.MEMORY.TEMPERATURE", memory.TEMPERATURE, 0, open_minimum=True)
     check_number("UNSUP.MEMORY.MOMENTUM", memory.MOMENTUM, 0, 1)
     check_choice("UNSUP.MEMORY.UPDATE", memory.UPDATE, ("plain", "hard"))
     check_choice("UNSUP.BAD_IMAGE", unsup.BAD_IMAGE, ("error", "skip"))
     check_choice("TEST.METRIC", cfg.TEST.METRIC, ("cosine", "euclidean"))
     check_choice("SOLVER.AMP.DTYPE", cfg.SOLVER.AMP.DTYPE, ("bfloat16", "float16"))
-    check_choice("MODEL.COMPILE_BACKEND", cfg.MODEL.COMPILE_BACKEND,
-                 ("inductor", "aot_eager", "eager", "cudagraphs"))
+    check_choice(
+        "MODEL.COMPILE_BACKEND",
+        cfg.MODEL.COMPILE_BACKEND,
+        ("inductor", "aot_eager", "eager", "cudagraphs"),
+    )
     check_batch(cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE, "SOLVER.IMS_PER_BATCH")
-    check_parts(cfg.SOLVER.ACCUMULATE, cfg.DATALOADER.NUM_INSTANCE, cfg.SOLVER.IMS_PER_BATCH,
-                "SOLVER.IMS_PER_BATCH")
+    check_parts(
+        cfg.SOLVER.ACCUMULATE,
+        cfg.DATALOADER.NUM_INSTANCE,
+        cfg.SOLVER.IMS_PER_BATCH,
+        "SOLVER.IMS_PER_BATCH",
+    )
     check_input(cfg)
     check_folder_settings(cfg)
     _check_names(cfg)
@@ -351,8 +371,10 @@ def check_parts(parts: int, instances: int, batch: int, key: str) -> None:
     """Refuse a batch that ``SOLVER.ACCUMULATE`` would cut through a cluster, or to one image."""
     size = parts * max(instances, 2)
     if parts > 1 and batch % size:
-        raise ValueError(f"{key} must be a multiple of {size}, SOLVER.ACCUMULATE ({parts}) parts of"
-                         f" whole clusters ({instances} images each), got {batch}")
+        raise ValueError(
+            f"{key} must be a multiple of {size}, SOLVER.ACCUMULATE ({parts}) parts of"
+            f" whole clusters ({instances} images each), got {batch}"
+        )
 
 
 def _check_names(cfg: CfgNode) -> None:

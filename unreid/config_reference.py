@@ -191,12 +191,15 @@ def section(title: str, add_config: Callable[[CfgNode], None], base: CfgNode) ->
     groups = read_groups(add_config) + _clusterer_groups(defaults)
     read = {key for group in groups for key in group.keys}
     if read != defaults.keys():
-        raise ValueError(f"{module.__name__}: keys {sorted(read ^ defaults.keys())} are declared"
-                         " in a form that the reference cannot read; expected cfg.NODE.KEY = value")
+        raise ValueError(
+            f"{module.__name__}: keys {sorted(read ^ defaults.keys())} are declared"
+            " in a form that the reference cannot read; expected cfg.NODE.KEY = value"
+        )
     unexplained = [key for group in groups if not group.meaning for key in group.keys]
     if unexplained:
-        raise ValueError(f"{module.__name__}: expected a comment above each key,"
-                         f" found none above {unexplained}")
+        raise ValueError(
+            f"{module.__name__}: expected a comment above each key, found none above {unexplained}"
+        )
     return ["", f"## {title}", "", *_table(groups, defaults), *_references(module)]
 
 

@@ -24,11 +24,29 @@ from unreid import compat
 from unreid.kernels import kernel, variant_of
 
 #: Packages that a run may use in addition to those in results.json.
-OPTIONAL = ("faiss-cpu", "faiss-gpu", "scipy", "yacs", "cython", "pillow", "matplotlib", "jinja2",
-            "infomap", "onnx", "onnxruntime", "gdown")
+OPTIONAL = (
+    "faiss-cpu",
+    "faiss-gpu",
+    "scipy",
+    "yacs",
+    "cython",
+    "pillow",
+    "matplotlib",
+    "jinja2",
+    "infomap",
+    "onnx",
+    "onnxruntime",
+    "gdown",
+)
 #: Environment variables that affect a run and have no private values.
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES",
-             "UNREID_PURE_PYTHON", "UNREID_KERNELS")
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "CUDA_VISIBLE_DEVICES",
+    "UNREID_PURE_PYTHON",
+    "UNREID_KERNELS",
+)
 
 
 def kernel_names() -> list[str]:
@@ -60,8 +78,11 @@ def environment() -> dict[str, dict[str, str]]:
     compiled = {}
     for name in kernel_names():
         module = kernel(name)
-        compiled[name] = (f"compiled: {variant_of(module)}" if module
-                          else "not compiled: the slower implementation in numpy")
+        compiled[name] = (
+            f"compiled: {variant_of(module)}"
+            if module
+            else "not compiled: the slower implementation in numpy"
+        )
     if not all(text.startswith("compiled") for text in compiled.values()):
         compiled["to compile"] = "pip install -e . (needs a C compiler; UNREID_PURE_PYTHON unset)"
     return {
@@ -136,8 +157,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the environment report."""
     from unreid.cli import Parser  # here: a run imports this module for its versions
 
-    parser = Parser(prog="python -m unreid.env",
-                    description=f"{__doc__}\nexample:\n  python -m unreid.env")
+    parser = Parser(
+        prog="python -m unreid.env", description=f"{__doc__}\nexample:\n  python -m unreid.env"
+    )
     parser.parse_args(arguments)
     sys.stdout.write(describe())
     return 0

@@ -142,12 +142,17 @@ def load_project(name: str) -> Project:
     folder = known[name]
     module = _module_of(name, folder)
     package = importlib.import_module(module)
-    found = [value for value in vars(package).values()
-             if isinstance(value, type) and issubclass(value, Project) and value is not Project]
+    found = [
+        value
+        for value in vars(package).values()
+        if isinstance(value, type) and issubclass(value, Project) and value is not Project
+    ]
     if len(found) != 1:
         names = ", ".join(kind.__name__ for kind in found) or "none"
-        raise TypeError(f"{package.__path__[0]} must define one subclass of"
-                        f" unreid.contracts.Project, found {names}")
+        raise TypeError(
+            f"{package.__path__[0]} must define one subclass of"
+            f" unreid.contracts.Project, found {names}"
+        )
     return found[0](name, folder)
 
 

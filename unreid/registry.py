@@ -1,5 +1,4 @@
-"""The registries of labelers and batch samplers: fast-reid's, with an error that lists what exists.
-"""
+"""Registries of labelers and batch samplers: fast-reid's, with an error that lists the names."""
 
 from __future__ import annotations
 
@@ -55,8 +54,10 @@ class Registry(FastReIDRegistry):
         """
         if name not in self._obj_map:
             listed = ", ".join(self) or "none"
-            raise KeyError(f"{self.key} must be a registered {self._name} ({listed}), got {name!r}"
-                           f"{nearest(name, self._obj_map)}")
+            raise KeyError(
+                f"{self.key} must be a registered {self._name} ({listed}), got {name!r}"
+                f"{nearest(name, self._obj_map)}"
+            )
         return self._obj_map[name]
 
     def __contains__(self, name: str) -> bool:

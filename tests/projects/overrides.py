@@ -60,8 +60,10 @@ FOR_ONE_STEP: dict[str, dict[str, object]] = {
     # Pairs from the first step on.
     "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0},
     # An empty table repels nothing: the first step of BUC's line has no gradient.
-    "SphereCluster": {"SPHERECLUSTER__REPELLED__START": "centroids",
-                      "MODEL__HEADS__NECK_FEAT": "after"},
+    "SphereCluster": {
+        "SPHERECLUSTER__REPELLED__START": "centroids",
+        "MODEL__HEADS__NECK_FEAT": "after",
+    },
 }
 
 

@@ -167,8 +167,11 @@ def small_but_own(config: Path) -> dict[str, Any]:
     cfg, _ = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
     if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone":
         return {}
-    return {"MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME, "MODEL.BACKBONE.DEPTH": "18x",
-            "MODEL.BACKBONE.FEAT_DIM": 512}
+    return {
+        "MODEL.BACKBONE.NAME": cfg.MODEL.BACKBONE.NAME,
+        "MODEL.BACKBONE.DEPTH": "18x",
+        "MODEL.BACKBONE.FEAT_DIM": 512,
+    }
 
 
 #: A ``uda_`` row is its cold row on OSNet, whose gates have two hidden units behind a ReLU at this
@@ -220,5 +223,3 @@ def test_flat_buffer_of_fastreid__is_what_the_test_above_catches() -> None:
         optimizer.step()
     assert torch.equal(model.weight, start)
     assert not optimizer.state
-
-

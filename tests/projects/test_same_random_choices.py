@@ -60,8 +60,13 @@ def assert_same(one: list[Batch], other: list[Batch]) -> None:
     ids=["CALR", "SphereCluster", "PseudoPair"],
 )  # fmt: skip
 def test_configs_of_one_seed_that_differ_in_losses__get_the_same_batches_and_augmentation(
-    config: Path, one: dict[str, object], other: dict[str, object], workers: int,
-    synthetic_root: Path, tmp_path: Path, seen: list[Batch],
+    config: Path,
+    one: dict[str, object],
+    other: dict[str, object],
+    workers: int,
+    synthetic_root: Path,
+    tmp_path: Path,
+    seen: list[Batch],
 ) -> None:
     """In the first epoch: labels of later ones follow from weights, which losses change."""
     of_both = []
@@ -109,6 +114,10 @@ def test_augmentation__follows_from_the_seed_alone_for_any_number_of_workers(
 
 def test_pil_backend__is_what_the_tests_above_catch(images: UnlabelledImages) -> None:
     """Without workers, fast-reid's transforms start from the global generators."""
-    one, other = (batches_of(images, seed=5, disturbed=disturbed, INPUT__BACKEND="pil",
-                             DATALOADER__NUM_WORKERS=0) for disturbed in (False, True))
+    one, other = (
+        batches_of(
+            images, seed=5, disturbed=disturbed, INPUT__BACKEND="pil", DATALOADER__NUM_WORKERS=0
+        )
+        for disturbed in (False, True)
+    )
     assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(one, other))

@@ -42,8 +42,13 @@ from unreid.data.synthetic import draw_dataset
 from unreid.engine import atomic
 
 #: Stage 1 has 3 cameras x 2 epochs x 2 iterations here, stage 2 has 3 x 2 and saves every other.
-SETTINGS = {"CALR__INTRA__EPOCHS": 2, "CALR__INTRA__ITERS_PER_EPOCH": 2, "SOLVER__MAX_EPOCH": 3,
-            "SOLVER__CHECKPOINT_PERIOD": 2, "UNSUP__EVAL_BEFORE": True}
+SETTINGS = {
+    "CALR__INTRA__EPOCHS": 2,
+    "CALR__INTRA__ITERS_PER_EPOCH": 2,
+    "SOLVER__MAX_EPOCH": 3,
+    "SOLVER__CHECKPOINT_PERIOD": 2,
+    "UNSUP__EVAL_BEFORE": True,
+}
 
 #: Exit codes of a run that was told to stop.
 STOPPED = {"SIGTERM": 143, "SIGINT": 130}
@@ -131,8 +136,9 @@ class Chaos:
         self.folder = folder
         self.settings = {**SETTINGS, **(settings or {})}
         self.data = folder / "data"
-        draw_dataset(self.data, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9,
-                     seed=0)
+        draw_dataset(
+            self.data, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0
+        )
         self.tool = load_tool("train_net")
         load_tiny(MARKET)  # imports the project before the first fork
         self.quiet = folder / "quiet"
@@ -145,9 +151,15 @@ class Chaos:
         """The end of what the processes of a run wrote to their terminals."""
         return output.with_suffix(".txt").read_text()[-3000:]
 
-    def live(self, output: Path, *flags: str, deadly: tuple[str, int] | None = None,
-             after: float | None = None, number: int = signal.SIGKILL,
-             prepare: Callable[[], None] = lambda: None) -> Life:
+    def live(
+        self,
+        output: Path,
+        *flags: str,
+        deadly: tuple[str, int] | None = None,
+        after: float | None = None,
+        number: int = signal.SIGKILL,
+        prepare: Callable[[], None] = lambda: None,
+    ) -> Life:
         """One process from its start to its end.
 
         Args:
@@ -158,16 +170,22 @@ class Chaos:
             number: A signal.
             prepare: Called in the process before all else.
         """
-        arguments = ["--config-file", str(ROOT / MARKET), *flags,
-                     *tiny_options(MARKET, output, **self.settings)]
+        arguments = [
+            "--config-file",
+            str(ROOT / MARKET),
+            *flags,
+            *tiny_options(MARKET, output, **self.settings),
+        ]
         counts = output.with_suffix(".counts")
         started = time.monotonic()
         child = os.fork()
         if not child:
             self._be(arguments, output, counts, deadly, prepare)
         if after is not None:
-            while time.monotonic() - started < after and os.waitid(
-                    os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            while (
+                time.monotonic() - started < after
+                and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+            ):
                 time.sleep(0.002)
             os.kill(child, number)
         status = os.waitpid(child, 0)[1]
@@ -175,8 +193,14 @@ class Chaos:
         seconds = time.monotonic() - started
         return Life(code, seconds, json.loads(counts.read_text()) if code == 0 else {})
 
-    def _be(self, arguments: list[str], output: Path, counts: Path,
-            deadly: tuple[str, int] | None, prepare: Callable[[], None]) -> None:
+    def _be(
+        self,
+        arguments: list[str],
+        output: Path,
+        counts: Path,
+        deadly: tuple[str, int] | None,
+        prepare: Callable[[], None],
+    ) -> None:
         """The forked process: never returns."""
         code = 70
         try:
@@ -216,8 +240,9 @@ class Chaos:
             deadly = how, int(rng.integers(1, self.reference.writes[how] + 1))
             code = self.live(output, *flags, deadly=deadly).code
         else:
-            number = {"time": signal.SIGKILL, "SIGTERM": signal.SIGTERM,
-                      "SIGINT": signal.SIGINT}[how]
+            number = {"time": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}[
+                how
+            ]
             after = float(rng.uniform(0.1, 0.9)) * self.pace
             life = self.live(output, *flags, after=after, number=number)
             code = life.code
@@ -267,18 +292,25 @@ def assert_whole(output: Path) -> None:
 MOST_RUNS = 4
 
 
-def run(folder: Path, *, kills: int, stops: int, full: int, seed: int,
-        say: Callable[[str], Any]) -> dict[str, int]:
+def run(
+    folder: Path, *, kills: int, stops: int, full: int, seed: int, say: Callable[[str], Any]
+) -> dict[str, int]:
     """As many kills, stops and full disks, three to a run; how many of each kind.
 
     Half of the kills come at a random time, the others inside a write: by turns of a checkpoint,
     of labels, of another file.
     """
     rng = np.random.default_rng(seed)
-    inside = [("checkpoint", "labels", "checkpoint", "labels", "other")[i % 5]
-              for i in range((kills + 1) // 2)]
-    ends = [*inside, *["time"] * (kills - len(inside)),
-            *[("SIGTERM", "SIGINT")[i % 2] for i in range(stops)], *["full disk"] * full]
+    inside = [
+        ("checkpoint", "labels", "checkpoint", "labels", "other")[i % 5]
+        for i in range((kills + 1) // 2)
+    ]
+    ends = [
+        *inside,
+        *["time"] * (kills - len(inside)),
+        *[("SIGTERM", "SIGINT")[i % 2] for i in range(stops)],
+        *["full disk"] * full,
+    ]
     left = [ends[i] for i in rng.permutation(len(ends))]
     chaos = Chaos(folder)
     say(f"a quiet run: {chaos.reference.seconds:.1f} s, writes {chaos.reference.writes}")
@@ -303,8 +335,9 @@ def run(folder: Path, *, kills: int, stops: int, full: int, seed: int,
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when every run ended as the quiet one."""
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20, help="SIGKILLs in all (20)")
     parser.add_argument("--stops", type=int, default=6, help="SIGTERMs and SIGINTs in all (6)")
     parser.add_argument("--full", type=int, default=3, help="full disks in all (3)")
@@ -317,8 +350,14 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
 
     with tempfile.TemporaryDirectory() as folder:
-        done = run(Path(folder), kills=args.kills, stops=args.stops, full=args.full,
-                   seed=args.seed, say=say)
+        done = run(
+            Path(folder),
+            kills=args.kills,
+            stops=args.stops,
+            full=args.full,
+            seed=args.seed,
+            say=say,
+        )
     say("survived: " + ", ".join(f"{count} x {how}" for how, count in sorted(done.items())))
     return 0
 

@@ -38,8 +38,11 @@ def tool() -> ModuleType:
 @pytest.fixture
 def folder(synthetic_root: Path, tmp_path: Path) -> Path:
     """Copy 72 synthetic images of 8 identities and 3 cameras, for a test to break."""
-    return Path(shutil.copytree(synthetic_root / "Market-1501-v15.09.15/bounding_box_train",
-                                tmp_path / "my pictures"))
+    return Path(
+        shutil.copytree(
+            synthetic_root / "Market-1501-v15.09.15/bounding_box_train", tmp_path / "my pictures"
+        )
+    )
 
 
 def first(folder: Path) -> Path:
@@ -57,8 +60,13 @@ def test_good_folder__is_a_table_exit_code_0_and_what_to_type_next(
     assert "72 files read in" in out and "\nno error\n" in out
     told = shlex.split(out.split("to train on it: ")[1])
     assert told[:2] == ["unreid", "train"]
-    args = train.parse([*told[2:], *CONFIG, *tiny_options(BASELINE, "unused", DATASETS__NAMES=NAMES,
-                                                          DATASETS__TESTS=NAMES)])
+    args = train.parse(
+        [
+            *told[2:],
+            *CONFIG,
+            *tiny_options(BASELINE, "unused", DATASETS__NAMES=NAMES, DATASETS__TESTS=NAMES),
+        ]
+    )
     train.resolve(args)
     cfg, _ = load_config(args.config_file, args.opts)
     assert cfg.DATASETS.NAMES == cfg.DATASETS.TESTS == ("Folder",)
@@ -113,8 +121,13 @@ def test_no_camera_named__is_warned_of_and_the_pattern_is_suggested(
 def test_train_with_val__counts_the_validation_images_of_msmt17_as_training_images(
     tool: ModuleType, msmt17: Path, with_val: bool, number: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = tiny_options(BASELINE, "unused", UNSUP__TRAIN_WITH_VAL=with_val,
-                           DATASETS__NAMES="('MSMT17',)", DATASETS__TESTS="('MSMT17',)")
+    options = tiny_options(
+        BASELINE,
+        "unused",
+        UNSUP__TRAIN_WITH_VAL=with_val,
+        DATASETS__NAMES="('MSMT17',)",
+        DATASETS__TESTS="('MSMT17',)",
+    )
     tool.main([*CONFIG, *options])
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines()]
@@ -143,7 +156,10 @@ def test_train_with_val__is_refused_by_the_check_where_there_are_none(
     ],
 )
 def test_folder_that_cannot_be_listed__is_one_line_and_exit_code_1(
-    tool: ModuleType, folder: Path, arguments: list[str], message: str,
+    tool: ModuleType,
+    folder: Path,
+    arguments: list[str],
+    message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert tool.main([str(folder), *arguments]) == 1
@@ -165,7 +181,8 @@ def test_csv__says_how_many_pictures_it_leaves_out_and_where_a_path_escapes(
 ) -> None:
     names = sorted(p.name for p in folder.glob("*.jpg"))
     (folder / "list.csv").write_text(
-        "path,camera\n" + "".join(f"{name},{name[6]}\n" for name in names[:40]))
+        "path,camera\n" + "".join(f"{name},{name[6]}\n" for name in names[:40])
+    )
     assert tool.main(["--root", str(folder), "--csv", "list.csv"]) == 0
     out = capsys.readouterr().out
     assert "40 files read" in out and "note: 32 images below" in out
@@ -181,9 +198,15 @@ def test_config__checks_what_it_trains_and_is_tested_on(
     assert tool.main([*CONFIG, *tiny_options(BASELINE, "unused")]) == 0
     rows = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
     assert {"train", "query", "gallery"} <= {row[0] for row in rows if row}
-    own = tiny_options(BASELINE, "unused", DATASETS__NAMES="('Folder',)", DATASETS__TESTS="()",
-                       UNSUP__FOLDER__ROOT=folder, UNSUP__BAD_IMAGE="skip",
-                       UNSUP__FOLDER__PATTERN=PATTERN)
+    own = tiny_options(
+        BASELINE,
+        "unused",
+        DATASETS__NAMES="('Folder',)",
+        DATASETS__TESTS="()",
+        UNSUP__FOLDER__ROOT=folder,
+        UNSUP__BAD_IMAGE="skip",
+        UNSUP__FOLDER__PATTERN=PATTERN,
+    )
     first(folder).write_bytes(b"")
     assert tool.main([*CONFIG, *own]) == 0
     assert "left out by UNSUP.BAD_IMAGE skip" in capsys.readouterr().out
@@ -200,8 +223,10 @@ def test_bad_setting_of_a_config__is_exit_code_2(
     ("arguments", "message"),
     [
         ([], "one of the arguments --images --config-file/--config is required"),
-        (["--images", "a", "--id-patern", "b"], "unknown option --id-patern; did you mean"
-         " '--id-pattern'?"),
+        (
+            ["--images", "a", "--id-patern", "b"],
+            "unknown option --id-patern; did you mean '--id-pattern'?",
+        ),
         (["--root", "a", "A.B", "1"], "KEY VALUE pairs (A.B ...) go with --config"),
         ([*CONFIG, "--csv", "a.csv"], "with --config, name the folder by UNSUP.FOLDER.ROOT"),
     ],

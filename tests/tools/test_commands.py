@@ -47,10 +47,16 @@ def run_and_list(arguments: list[str]) -> tuple[int, str, list[str], float]:
         "import sys\nfrom unreid.commands import main\n"
         "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
         f"sys.stderr.write('\\nLOADED ' + ' '.join(m for m in {HEAVY!r} if m in sys.modules))\n"
-        "sys.exit(code)\n")
+        "sys.exit(code)\n"
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     said, _, loaded = done.stderr.partition("\nLOADED ")
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -78,45 +84,68 @@ def test_help_and_errors__import_nothing_slow_and_take_half_a_second(name: str) 
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["--help"], 0, "unreid COMMAND --help has options and an example"),
-    (["--version"], 0, "unreid 0."),
-    ([], 2, "unreid: error: name a command"),
-    (["lable"], 2, "unreid: error: unknown command 'lable'; did you mean 'label'?"),
-])
-def test_first_word(arguments: list[str], code: int, words: str,
-                    capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--help"], 0, "unreid COMMAND --help has options and an example"),
+        (["--version"], 0, "unreid 0."),
+        ([], 2, "unreid: error: name a command"),
+        (["lable"], 2, "unreid: error: unknown command 'lable'; did you mean 'label'?"),
+    ],
+)
+def test_first_word(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert commands.main(arguments) == code
     printed = capsys.readouterr()
     assert words in printed.out + printed.err
 
 
 def test_module__is_the_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "unreid", "--help"], cwd=ROOT, text=True,
-                          capture_output=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "unreid", "--help"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     assert done.returncode == 0 and done.stdout == commands.usage()
     project = (ROOT / "pyproject.toml").read_text()
     assert re.search(r'^unreid = "unreid.commands:main"$', project, re.MULTILINE)
 
 
 def test_importing_unreid__imports_nothing_slow_and_fastreid_can_follow() -> None:
-    code = ("import sys, unreid\n"
-            f"assert not [m for m in {HEAVY!r} if m in sys.modules]\n"
-            "import fastreid.config\n")
+    code = (
+        "import sys, unreid\n"
+        f"assert not [m for m in {HEAVY!r} if m in sys.modules]\n"
+        "import fastreid.config\n"
+    )
     subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, check=True, timeout=300)
 
 
-@pytest.mark.parametrize(("command", "earlier", "option", "others"), [
-    ("label", "--pattern", "--camera-pattern", ["--run", "r", "--images", "i"]),
-    ("search", "--pattern", "--camera-pattern", ["--run", "r", "--gallery", "g", "--query", "q"]),
-    ("check", "--root", "--images", []),
-    ("check", "--pattern", "--camera-pattern", ["--images", "i"]),
-    ("report", "--out", "--output", ["r"]),
-    ("demo", "--out", "--output", []),
-    ("synthesize", "--out", "--output", []),
-    ("show-pairs", "--images", "--max-images",
-     ["--config-file", "c", "--weights", "w", "--output", "o"]),
-])
+@pytest.mark.parametrize(
+    ("command", "earlier", "option", "others"),
+    [
+        ("label", "--pattern", "--camera-pattern", ["--run", "r", "--images", "i"]),
+        (
+            "search",
+            "--pattern",
+            "--camera-pattern",
+            ["--run", "r", "--gallery", "g", "--query", "q"],
+        ),
+        ("check", "--root", "--images", []),
+        ("check", "--pattern", "--camera-pattern", ["--images", "i"]),
+        ("report", "--out", "--output", ["r"]),
+        ("demo", "--out", "--output", []),
+        ("synthesize", "--out", "--output", []),
+        (
+            "show-pairs",
+            "--images",
+            "--max-images",
+            ["--config-file", "c", "--weights", "w", "--output", "o"],
+        ),
+    ],
+)
 def test_earlier_name__does_the_same_with_a_warning(
     command: str, earlier: str, option: str, others: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,8 +178,10 @@ def test_label_methods__are_those_of_the_library() -> None:
     from unreid.labels.clusterers import CLUSTERER_REGISTRY, parameters
 
     assert label.DEFAULT == DEFAULT
-    found = {name: (CLUSTERER_REGISTRY.get(name).summary, dict(parameters(name)))
-             for name in CLUSTERER_REGISTRY}
+    found = {
+        name: (CLUSTERER_REGISTRY.get(name).summary, dict(parameters(name)))
+        for name in CLUSTERER_REGISTRY
+    }
     assert found == label.METHODS
 
 
@@ -168,17 +199,24 @@ def test_sweep_settings__are_those_of_the_library() -> None:
     assert sorted(TEST_SETTINGS) == list(sweep.TEST_SETTINGS)
 
 
-@pytest.mark.parametrize(("check", "path", "words"), [
-    (check_output_file, "folder", "must be a file, and this is a folder"),
-    (check_output_file, "new/", "must be a file, and this is a folder"),
-    (check_output_file, "file/labels.csv", "is a file, no folder"),
-    (check_output_file, "locked/a/labels.csv", "cannot be written to"),
-    (check_output_folder, "file", "must be a folder, and this is a file"),
-    (check_output_folder, "file/out", "is a file, no folder"),
-    (check_output_folder, "locked/out", "cannot be written to"),
-])
+@pytest.mark.parametrize(
+    ("check", "path", "words"),
+    [
+        (check_output_file, "folder", "must be a file, and this is a folder"),
+        (check_output_file, "new/", "must be a file, and this is a folder"),
+        (check_output_file, "file/labels.csv", "is a file, no folder"),
+        (check_output_file, "locked/a/labels.csv", "cannot be written to"),
+        (check_output_folder, "file", "must be a folder, and this is a file"),
+        (check_output_folder, "file/out", "is a file, no folder"),
+        (check_output_folder, "locked/out", "cannot be written to"),
+    ],
+)
 def test_output_that_cannot_be__ends_before_any_work(
-    check: object, path: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    check: object,
+    path: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -207,8 +245,12 @@ def test_output_that_is_of_the_wrong_kind__is_refused_by_every_command(
     (tmp_path / "file").touch()
     output = tmp_path / "file" if name == "search" else tmp_path
     export = ["--run", "r", "--format", "onnx"]
-    others = {"label": ["--run", "r", "--images", "i"], "export": export,
-              "search": ["--run", "r", "--gallery", "g", "--query", "q"], "report": ["r"]}[name]
+    others = {
+        "label": ["--run", "r", "--images", "i"],
+        "export": export,
+        "search": ["--run", "r", "--gallery", "g", "--query", "q"],
+        "report": ["r"],
+    }[name]
     with pytest.raises(SystemExit) as stop:
         importlib.import_module(module_of(name)).parse([*others, "--output", str(output)])
     assert stop.value.code == 2 and "--output" in capsys.readouterr().err
@@ -222,17 +264,34 @@ def shop(tmp_path: Path) -> Path:
     from unreid.commands import synthesize
 
     folder = tmp_path / "my shop"
-    assert synthesize.main(["--as-folder", str(folder), "--identities", "6", "4", "--cameras", "3",
-                            "--images-per-identity", "6"]) == 0
+    assert (
+        synthesize.main(
+            [
+                "--as-folder",
+                str(folder),
+                "--identities",
+                "6",
+                "4",
+                "--cameras",
+                "3",
+                "--images-per-identity",
+                "6",
+            ]
+        )
+        == 0
+    )
     return folder
 
 
-@pytest.mark.parametrize(("options", "tests"), [
-    (["--camera-pattern", "cam([0-9]+)"], ()),
-    (["--camera-pattern", "cam{camera}/person{id}_*"], ("Folder",)),
-    (["--camera-pattern", "cam([0-9]+)", "--id-pattern", "person([0-9]+)"], ("Folder",)),
-    (["--camera", "subfolder", "--id-pattern", "person{id}_*"], ("Folder",)),
-])
+@pytest.mark.parametrize(
+    ("options", "tests"),
+    [
+        (["--camera-pattern", "cam([0-9]+)"], ()),
+        (["--camera-pattern", "cam{camera}/person{id}_*"], ("Folder",)),
+        (["--camera-pattern", "cam([0-9]+)", "--id-pattern", "person([0-9]+)"], ("Folder",)),
+        (["--camera", "subfolder", "--id-pattern", "person{id}_*"], ("Folder",)),
+    ],
+)
 def test_own_images__are_the_settings_of_the_four_line_command(
     shop: Path, options: list[str], tests: tuple[str, ...]
 ) -> None:
@@ -255,11 +314,17 @@ def test_own_images__without_a_config_take_the_recommended_one(shop: Path) -> No
     assert args.opts[-6:] == ["OUTPUT_DIR", "o", "MODEL.DEVICE", "cpu", "A.B", "1"]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--config", "CALR/market", "--id-pattern", "p([0-9])"], "--id-pattern goes with --images"),
-    (["--images", "x", "--camera-pattern", "("], "must be a regular expression, or a plain"),
-    (["--images", "x", "--camera-pattern", "cam"], "must have a group (?P<camera>...)"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["--config", "CALR/market", "--id-pattern", "p([0-9])"],
+            "--id-pattern goes with --images",
+        ),
+        (["--images", "x", "--camera-pattern", "("], "must be a regular expression, or a plain"),
+        (["--images", "x", "--camera-pattern", "cam"], "must have a group (?P<camera>...)"),
+    ],
+)
 def test_own_images__misuse(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -272,9 +337,14 @@ def test_slow_pattern_of_a_config__ends_with_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ("a" * 40 + ".jpg")).touch()
-    opts = tiny_options(BASELINE, tmp_path / "run", DATASETS__NAMES="('Folder',)",
-                        DATASETS__TESTS="()", UNSUP__FOLDER__ROOT=tmp_path,
-                        UNSUP__FOLDER__PATTERN="(a+)+(?P<camera>b)$")
+    opts = tiny_options(
+        BASELINE,
+        tmp_path / "run",
+        DATASETS__NAMES="('Folder',)",
+        DATASETS__TESTS="()",
+        UNSUP__FOLDER__ROOT=tmp_path,
+        UNSUP__FOLDER__PATTERN="(a+)+(?P<camera>b)$",
+    )
     assert train.main(["--config-file", str(ROOT / BASELINE), *opts]) == 2
     said = capsys.readouterr().err
     assert "takes too long to search" in said and "(a+)+(?P<camera>b)$" in said
@@ -287,11 +357,27 @@ def test_training__prints_a_line_per_epoch_and_a_table_and_nothing_twice(
     """In a process of its own: what another training set up would print, too."""
     output = tmp_path / "run"
     tiny = tiny_options(BASELINE, output, SOLVER__MAX_EPOCH=2, UNSUP__EVAL_BEFORE=True)
-    opts = [w for k, v in zip(tiny[::2], tiny[1::2])
-            if not k.startswith("DATASETS.") and k != "OUTPUT_DIR" for w in (k, v)]
-    command = [sys.executable, "-m", "unreid", "train", "--images", str(shop), "--camera-pattern",
-               "cam{camera}/person{id}_*", "--config", str(ROOT / BASELINE), "--output",
-               str(output), *opts]
+    opts = [
+        w
+        for k, v in zip(tiny[::2], tiny[1::2])
+        if not k.startswith("DATASETS.") and k != "OUTPUT_DIR"
+        for w in (k, v)
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "unreid",
+        "train",
+        "--images",
+        str(shop),
+        "--camera-pattern",
+        "cam{camera}/person{id}_*",
+        "--config",
+        str(ROOT / BASELINE),
+        "--output",
+        str(output),
+        *opts,
+    ]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=500)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line]

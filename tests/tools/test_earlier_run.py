@@ -52,8 +52,12 @@ def content(output: Path) -> dict[str, str]:
     ids=["no data", "no test set", "no folder", "no labeler"],
 )
 def test_error_in_the_data__moves_no_file_of_an_earlier_run(
-    tool: ModuleType, earlier: Path, settings: dict[str, object], synthetic_root: Path,
-    tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    tool: ModuleType,
+    earlier: Path,
+    settings: dict[str, object],
+    synthetic_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root if settings else tmp_path / "nowhere")
     before = content(earlier)
@@ -63,7 +67,10 @@ def test_error_in_the_data__moves_no_file_of_an_earlier_run(
 
 
 def test_unreadable_picture__moves_nothing_and_when_skipped_is_named_in_the_log(
-    tool: ModuleType, earlier: Path, synthetic_root: Path, tmp_path: Path,
+    tool: ModuleType,
+    earlier: Path,
+    synthetic_root: Path,
+    tmp_path: Path,
 ) -> None:
     root = Path(shutil.copytree(synthetic_root, tmp_path / "copy"))
     broken = sorted((root / "Market-1501-v15.09.15/bounding_box_train").glob("*.jpg"))[0]

@@ -34,14 +34,20 @@ def test_torchscript__is_written_and_its_difference_told(
 
 
 def test_missing_extra__is_told_before_the_model_is_read(
-    tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    tool: ModuleType,
+    run_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "no_model.pth").write_bytes(b"")
     model = ["--run", str(run_folder), "--weights", str(tmp_path / "no_model.pth")]
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *a: None if name == "onnxscript" else find(name, *a))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "onnxscript" else find(name, *a),
+    )
     assert tool.main([*model, "--output", str(tmp_path / "m.onnx")]) == 2
     error = capsys.readouterr().err
     assert 'needs onnxscript: pip install "unreid[export]"' in error

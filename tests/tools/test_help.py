@@ -17,8 +17,12 @@ TOOLS = sorted(path.name for path in (ROOT / "tools").glob("*.py"))
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_help__has_an_example_that_names_the_command(name: str) -> None:
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / name), "--help"],
-                          capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / name), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0
     _, _, example = done.stdout.partition("example:\n")
     command = re.search(r"^usage: (unreid [a-z-]+)", done.stdout)

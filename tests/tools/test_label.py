@@ -31,10 +31,24 @@ def test_folder_becomes_a_csv_and_sheets(
     names = [f"cam {camera}/人 {i}.png" for camera in range(2) for i in range(5)]
     paths = fill(tmp_path / "crops", names)
     truncate(paths[3])
-    arguments = ["--run", str(run_folder), "--images", str(tmp_path / "crops"), "--camera",
-                 "subfolder", "--output", str(tmp_path / "out" / "labels.csv"),
-                 "--method", "bottom_up", "--clusters", "3", "--min-size", "1",
-                 "--sheets", str(tmp_path / "sheets")]
+    arguments = [
+        "--run",
+        str(run_folder),
+        "--images",
+        str(tmp_path / "crops"),
+        "--camera",
+        "subfolder",
+        "--output",
+        str(tmp_path / "out" / "labels.csv"),
+        "--method",
+        "bottom_up",
+        "--clusters",
+        "3",
+        "--min-size",
+        "1",
+        "--sheets",
+        str(tmp_path / "sheets"),
+    ]
     assert tool.main(arguments) == 2
     assert f"error: {paths[3]} cannot be read" in capsys.readouterr().err
     assert not (tmp_path / "out").exists(), "nothing half-written"
@@ -67,9 +81,27 @@ def test_transforms_of_the_run__are_those_of_its_training(
         cfg.merge_from_list([word for pair in change.items() for word in pair])
         (folder / "config.yaml").write_text(cfg.dump())
         output = tmp_path / f"{name}.csv"
-        assert tool.main(["--run", str(folder), "--images", str(tmp_path / "crops"),
-                          "--camera", "subfolder", "--output", str(output), "--method",
-                          "bottom_up", "--num-clusters", "6", "--min-size", "1"]) == 0
+        assert (
+            tool.main(
+                [
+                    "--run",
+                    str(folder),
+                    "--images",
+                    str(tmp_path / "crops"),
+                    "--camera",
+                    "subfolder",
+                    "--output",
+                    str(output),
+                    "--method",
+                    "bottom_up",
+                    "--num-clusters",
+                    "6",
+                    "--min-size",
+                    "1",
+                ]
+            )
+            == 0
+        )
         tables.append(output.read_text())
     assert tables[0] != tables[1]
 
@@ -77,8 +109,20 @@ def test_transforms_of_the_run__are_those_of_its_training(
 def test_one_picture__is_nobody(tool: ModuleType, run_folder: Path, tmp_path: Path) -> None:
     fill(tmp_path / "crops", ["a.png"])
     output = tmp_path / "labels.csv"
-    assert tool.main(["--run", str(run_folder), "--images", str(tmp_path / "crops"),
-                      "--output", str(output), "--center-cameras"]) == 0
+    assert (
+        tool.main(
+            [
+                "--run",
+                str(run_folder),
+                "--images",
+                str(tmp_path / "crops"),
+                "--output",
+                str(output),
+                "--center-cameras",
+            ]
+        )
+        == 0
+    )
     assert output.read_text() == "path,camera,identity,confidence\na.png,0,-1,0.0000\n"
 
 
@@ -87,12 +131,30 @@ def test_config_and_weights__do_as_a_run(
 ) -> None:
     fill(tmp_path / "crops", [f"{i}.png" for i in range(6)])
     tables = []
-    for model in (["--run", str(run_folder)],
-                  ["--config-file", str(run_folder / "config.yaml"),
-                   "--weights", str(run_folder / "model_final.pth")]):
+    for model in (
+        ["--run", str(run_folder)],
+        [
+            "--config-file",
+            str(run_folder / "config.yaml"),
+            "--weights",
+            str(run_folder / "model_final.pth"),
+        ],
+    ):
         output = tmp_path / "labels.csv"
-        assert tool.main([*model, "--images", str(tmp_path / "crops"), "--output", str(output),
-                          "--method", "map_equation"]) == 0
+        assert (
+            tool.main(
+                [
+                    *model,
+                    "--images",
+                    str(tmp_path / "crops"),
+                    "--output",
+                    str(output),
+                    "--method",
+                    "map_equation",
+                ]
+            )
+            == 0
+        )
         tables.append(output.read_text())
     assert tables[0] == tables[1]
 

@@ -15,8 +15,12 @@ from tests.unreid.inference.making import fill, make_run
 from unreid.commands import label, report, search
 from unreid.inference.gallery import Gallery
 
-NAMES = [f"cam{camera}/person{person}_{shot}.png"
-         for camera in (1, 2) for person in range(3) for shot in range(2)]
+NAMES = [
+    f"cam{camera}/person{person}_{shot}.png"
+    for camera in (1, 2)
+    for person in range(3)
+    for shot in range(2)
+]
 PATTERN = ["--camera-pattern", "cam([0-9]+)"]
 WITH_IDS = ["--camera-pattern", "cam{camera}/person{id}_*"]
 
@@ -42,17 +46,33 @@ def copied_run(run: Path, target: Path, **settings: str) -> Path:
     shutil.copytree(run, target)
     text = (target / "config.yaml").read_text()
     for key, value in settings.items():
-        (line,) = [x for x in text.splitlines() if x.strip().startswith(f"{key}:")
-                   and "shrink" not in x] if key != "CENTER_CAMERAS" else [
-                       x for x in text.splitlines() if x.startswith("  CENTER_CAMERAS:")][-1:]
+        (line,) = (
+            [x for x in text.splitlines() if x.strip().startswith(f"{key}:") and "shrink" not in x]
+            if key != "CENTER_CAMERAS"
+            else [x for x in text.splitlines() if x.startswith("  CENTER_CAMERAS:")][-1:]
+        )
         text = text.replace(line, f"{line.split(':')[0]}: {value}")
     (target / "config.yaml").write_text(text)
     return target
 
 
 def labels_of(run: Path, shop: Path, output: Path, *options: str) -> str:
-    arguments = ["--run", str(run), "--images", str(shop), "--output", str(output), *PATTERN,
-                 "--method", "bottom_up", "--clusters", "4", "--min-size", "1", *options]
+    arguments = [
+        "--run",
+        str(run),
+        "--images",
+        str(shop),
+        "--output",
+        str(output),
+        *PATTERN,
+        "--method",
+        "bottom_up",
+        "--clusters",
+        "4",
+        "--min-size",
+        "1",
+        *options,
+    ]
     assert label.main(arguments) == 0
     return output.read_text()
 
@@ -62,16 +82,21 @@ def test_label__whitens_and_smooths_as_the_run_says(
 ) -> None:
     plain = labels_of(run_folder, shop, tmp_path / "plain.csv", "--no-center-cameras")
     centred = copied_run(run_folder, tmp_path / "centred", CENTER_CAMERAS="true")
-    whitened = copied_run(run_folder, tmp_path / "white", CENTER_CAMERAS="true",
-                          WHITEN_CAMERAS="0.5")
+    whitened = copied_run(
+        run_folder, tmp_path / "white", CENTER_CAMERAS="true", WHITEN_CAMERAS="0.5"
+    )
     smoothed = copied_run(run_folder, tmp_path / "smooth", SMOOTH_NEIGHBOURS="3")
-    found = {name: labels_of(run, shop, tmp_path / f"{name}.csv") for name, run in (
-        ("centred", centred), ("whitened", whitened), ("smoothed", smoothed))}
+    found = {
+        name: labels_of(run, shop, tmp_path / f"{name}.csv")
+        for name, run in (("centred", centred), ("whitened", whitened), ("smoothed", smoothed))
+    }
     assert len({plain, *found.values()}) == 4, "each setting changes the confidences"
-    assert found["whitened"] == labels_of(run_folder, shop, tmp_path / "a.csv", "--center-cameras",
-                                          "--whiten-cameras", "0.5")
-    assert found["smoothed"] == labels_of(run_folder, shop, tmp_path / "b.csv",
-                                          "--smooth-neighbours", "3", "--no-center-cameras")
+    assert found["whitened"] == labels_of(
+        run_folder, shop, tmp_path / "a.csv", "--center-cameras", "--whiten-cameras", "0.5"
+    )
+    assert found["smoothed"] == labels_of(
+        run_folder, shop, tmp_path / "b.csv", "--smooth-neighbours", "3", "--no-center-cameras"
+    )
     off = labels_of(whitened, shop, tmp_path / "c.csv", "--no-center-cameras")
     assert off == plain
 
@@ -146,9 +171,17 @@ def test_list_and_summary__follow_one_rule(
     fill(tmp_path / "shop", ["cam1/person0_0.png", "cam1/person1_0.png", "cam2/person2_0.png"])
     shutil.copy(tmp_path / "shop/cam1/person0_0.png", tmp_path / "shop/cam1/person0_1.png")
     fill(tmp_path / "shop", ["cam2/person0_0.png"], seed=9)
-    common = ["--run", str(run_folder), "--gallery", str(tmp_path / "shop"), *WITH_IDS,
-              "--query", str(tmp_path / "shop/cam1/person0_0.png"), "--output",
-              str(tmp_path / "out")]
+    common = [
+        "--run",
+        str(run_folder),
+        "--gallery",
+        str(tmp_path / "shop"),
+        *WITH_IDS,
+        "--query",
+        str(tmp_path / "shop/cam1/person0_0.png"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert search.main(common) == 0
     rows, printed = rows_of(tmp_path / "out" / "ranks.csv"), capsys.readouterr().out
     assert (rows[0]["path"], rows[0]["correct"]) == ("cam1/person0_1.png", "own camera")
@@ -190,10 +223,24 @@ def test_one_camera__is_said_where_cameras_would_be_centred(
 ) -> None:
     common = ["--run", str(run_folder), "--center-cameras"]
     assert label.main([*common, "--images", str(shop), "--output", str(tmp_path / "l.csv")]) == 0
-    assert "warning: all images count as one camera, so cameras are not centred" \
+    assert (
+        "warning: all images count as one camera, so cameras are not centred"
         in capsys.readouterr().err
-    assert search.main([*common, "--gallery", str(shop), "--query", str(shop / NAMES[0]),
-                        "--output", str(tmp_path / "out")]) == 0
+    )
+    assert (
+        search.main(
+            [
+                *common,
+                "--gallery",
+                str(shop),
+                "--query",
+                str(shop / NAMES[0]),
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     printed = capsys.readouterr()
     assert "warning: the gallery counts as one camera" in printed.err
     assert "cameras centred" not in printed.out
@@ -204,8 +251,16 @@ def test_query_without_a_camera__is_not_searched_as_if_it_had_one(
 ) -> None:
     fill(tmp_path / "queries", ["a.png"], seed=3)
     fill(tmp_path / "strange", ["cam9/a.png"], seed=3)
-    common = ["--run", str(run_folder), "--gallery", str(shop), *PATTERN, "--other-cameras",
-              "--output", str(tmp_path / "out")]
+    common = [
+        "--run",
+        str(run_folder),
+        "--gallery",
+        str(shop),
+        *PATTERN,
+        "--other-cameras",
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert search.main([*common, "--query", str(tmp_path / "queries" / "a.png")]) == 2
     assert "the camera of" in capsys.readouterr().err
     from unreid.data.folder import FolderItem

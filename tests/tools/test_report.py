@@ -43,7 +43,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> P
 
 
 def test_one_run__gets_its_page_beside_it(
-    tool: ModuleType, trained: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch,
+    tool: ModuleType,
+    trained: Path,
+    synthetic_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
@@ -60,7 +63,10 @@ def test_one_run__gets_its_page_beside_it(
 
 
 def test_data_elsewhere__is_a_page_without_pictures(
-    tool: ModuleType, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tool: ModuleType,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(tmp_path / "nowhere"))
@@ -72,7 +78,10 @@ def test_data_elsewhere__is_a_page_without_pictures(
 
 
 def test_without_model__is_a_page_of_curves_and_clusters(
-    tool: ModuleType, trained: Path, synthetic_root: Path, tmp_path: Path,
+    tool: ModuleType,
+    trained: Path,
+    synthetic_root: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))

@@ -38,14 +38,27 @@ def test_scores__are_those_of_the_evaluation(
 ) -> None:
     run = make_run(tmp_path / "run", TEST__FLIP__ENABLED=True)
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
-    cfg, _ = load_config(str(run / "config.yaml"), ["MODEL.WEIGHTS",
-                                                    str(run / "model_final.pth")])
+    cfg, _ = load_config(str(run / "config.yaml"), ["MODEL.WEIGHTS", str(run / "model_final.pth")])
     scores = evaluate_only(cfg)
     (market,) = (p for p in synthetic_root.iterdir() if p.is_dir())
     capsys.readouterr()
-    assert tool.main(["--run", str(run), "--gallery", str(market / "bounding_box_test"),
-                      "--query", str(market / "query"), "--pattern", PATTERN,
-                      "--output", str(tmp_path / "out")]) == 0
+    assert (
+        tool.main(
+            [
+                "--run",
+                str(run),
+                "--gallery",
+                str(market / "bounding_box_test"),
+                "--query",
+                str(market / "query"),
+                "--pattern",
+                PATTERN,
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     wanted = ", ".join(f"{k} {scores[k]:.1f}" for k in ("mAP", "Rank-1", "Rank-5", "Rank-10"))
     assert wanted in capsys.readouterr().out
 
@@ -56,14 +69,28 @@ def test_files__have_every_query_and_the_index_spares_the_gallery(
     names = [f"{person}_c{camera}_ü.png" for person in range(3) for camera in range(2)]
     fill(tmp_path / "gallery", names)
     fill(tmp_path / "queries", ["0_c0_q.png", "2_c1_q.png"], seed=3)
-    common = ["--run", str(run_folder), "--index", str(tmp_path / "kept.index"),
-              "--output", str(tmp_path / "out"), "--pattern", PATTERN, "--device", "cpu"]
+    common = [
+        "--run",
+        str(run_folder),
+        "--index",
+        str(tmp_path / "kept.index"),
+        "--output",
+        str(tmp_path / "out"),
+        "--pattern",
+        PATTERN,
+        "--device",
+        "cpu",
+    ]
     gallery = ["--gallery", str(tmp_path / "gallery")]
     assert tool.main([*common, *gallery]) == 0
     assert "6 added; 6 embedded" in capsys.readouterr().out
     query = ["--query", str(tmp_path / "queries")]
-    assert tool.main([*common, *gallery, *query, "--top", "4", "--json", "--pictures",
-                      "--other-cameras"]) == 0
+    assert (
+        tool.main(
+            [*common, *gallery, *query, "--top", "4", "--json", "--pictures", "--other-cameras"]
+        )
+        == 0
+    )
     assert "no change; 0 embedded" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out" / "ranks.csv")
     assert len(rows) == 2 * 3, "three pictures are of another camera"
@@ -74,7 +101,9 @@ def test_files__have_every_query_and_the_index_spares_the_gallery(
     assert content["gallery"] == str(tmp_path / "gallery")
     assert [a["path"] for a in content["queries"][0]["answers"]] == [r["path"] for r in rows[:3]]
     assert sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir()) == [
-        "query_0000_0_c0_q.jpg", "query_0001_2_c1_q.jpg"]
+        "query_0000_0_c0_q.jpg",
+        "query_0001_2_c1_q.jpg",
+    ]
     # Without the folder, and of a single picture that the pattern says nothing of.
     fill(tmp_path, ["somebody.png"], seed=3)
     assert tool.main([*common, "--query", str(tmp_path / "somebody.png"), "--top", "2"]) == 0
@@ -101,15 +130,34 @@ def test_bad_pictures__end_it_or_are_skipped_by_name(
 ) -> None:
     paths = fill(tmp_path / "gallery", ["a.jpg", "b.jpg"])
     truncate(paths[1])
-    arguments = ["--run", str(run_folder), "--gallery", str(tmp_path / "gallery"), "--query",
-                 str(paths[0]), "--output", str(tmp_path / "out")]
+    arguments = [
+        "--run",
+        str(run_folder),
+        "--gallery",
+        str(tmp_path / "gallery"),
+        "--query",
+        str(paths[0]),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert tool.main(arguments) == 2
     assert "b.jpg cannot be read" in capsys.readouterr().err
     assert tool.main([*arguments, "--skip-bad"]) == 0
     assert f"left out: {paths[1]}" in capsys.readouterr().err
     assert rows_of(tmp_path / "out" / "ranks.csv") == [], "nothing but the query itself"
-    assert tool.main([*arguments[:4], "--query", str(paths[1]), "--skip-bad",
-                      "--output", str(tmp_path / "out")]) == 2
+    assert (
+        tool.main(
+            [
+                *arguments[:4],
+                "--query",
+                str(paths[1]),
+                "--skip-bad",
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 2
+    )
     assert "no query is left" in capsys.readouterr().err
 
 

@@ -172,9 +172,7 @@ def test_half_a_result__is_not_finished(tmp_path: Path, fake: list[str], text: s
     assert not is_finished(run)
 
 
-def test_failed_run__is_named_and_does_not_stop_the_others(
-    tmp_path: Path, fake: list[str]
-) -> None:
+def test_failed_run__is_named_and_does_not_stop_the_others(tmp_path: Path, fake: list[str]) -> None:
     runs, said = grid(tmp_path, "0.5", "0.1"), []
     failed, well = run_all(runs, fake, say=said.append)
     assert failed.results is None and failed.error == "exit code 2: error: tau is 0.5"

@@ -33,16 +33,24 @@ def tool() -> ModuleType:
     [
         ([], "name what to train: --config CONFIG, or --images FOLDER"),
         ([*CONFIG, "--resmue"], "unknown option --resmue; did you mean '--resume'?"),
-        ([*CONFIG, "--eval-onyl", "A", "1"], "unknown option --eval-onyl; did you mean"
-         " '--eval-only'?"),
-        ([*CONFIG, "SOLVER.MAX_EPOCH", "1", "--resume"], "--resume must come before the KEY VALUE"
-         " pairs"),
+        (
+            [*CONFIG, "--eval-onyl", "A", "1"],
+            "unknown option --eval-onyl; did you mean '--eval-only'?",
+        ),
+        (
+            [*CONFIG, "SOLVER.MAX_EPOCH", "1", "--resume"],
+            "--resume must come before the KEY VALUE pairs",
+        ),
         ([*CONFIG, "--num-gpus", "0"], "--num-gpus must be >= 1, got 0"),
         ([*CONFIG, "--num-gpu", "2"], "unknown option --num-gpu; did you mean '--num-gpus'?"),
-        ([*CONFIG, "--num-machines", "2"], "--dist-url tcp://HOST:PORT of machine 0 is needed with"
-         " --num-machines 2"),
-        ([*CONFIG, "--machine-rank", "1"], "--machine-rank must be in 0..0 with --num-machines 1,"
-         " got 1"),
+        (
+            [*CONFIG, "--num-machines", "2"],
+            "--dist-url tcp://HOST:PORT of machine 0 is needed with --num-machines 2",
+        ),
+        (
+            [*CONFIG, "--machine-rank", "1"],
+            "--machine-rank must be in 0..0 with --num-machines 1, got 1",
+        ),
         ([*CONFIG, "--dist-url", "here"], "--dist-url must be tcp://HOST:PORT or auto, got 'here'"),
         ([*CONFIG, "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
     ],
@@ -64,8 +72,10 @@ def test_negative_value__is_no_option(tool: ModuleType) -> None:
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["SOLVER.MAX_EPOCHS", "1"], "error: command line: config key 'SOLVER.MAX_EPOCHS' does not"
-         " exist; did you mean"),
+        (
+            ["SOLVER.MAX_EPOCHS", "1"],
+            "error: command line: config key 'SOLVER.MAX_EPOCHS' does not exist; did you mean",
+        ),
         (["SOLVER.MAX_EPOCH"], "error: options must come as KEY VALUE pairs, got an odd number"),
         (["SOLVER.MAX_EPOCH", "0"], "error: SOLVER.MAX_EPOCH must be an integer >= 1, got 0"),
         (["PROJECT", "Nope"], "error: PROJECT must be one of "),
@@ -84,8 +94,9 @@ def test_infomap_without_the_package__is_one_line_that_names_the_extra(
     tool: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *a: None if name == "infomap" else find(name, *a))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "infomap" else find(name, *a)
+    )
     opts = ["MODEL.BACKBONE.PRETRAIN", "False", "UNSUP.CLUSTER.NAME", "infomap"]
     assert tool.main([*CONFIG, *opts]) == 2
     assert 'pip install "unreid[infomap]"' in capsys.readouterr().err
@@ -108,7 +119,10 @@ def test_missing_data__is_one_line_with_the_folder(
 
 
 def test_full_disk__is_one_line(
-    tool: ModuleType, tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch,
+    tool: ModuleType,
+    tmp_path: Path,
+    synthetic_root: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)

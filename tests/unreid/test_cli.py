@@ -57,8 +57,15 @@ def test_values__may_be_negative() -> None:
     assert args.opts == ["A.B", "-1"] and args.root == "x"
 
 
-@pytest.mark.parametrize("error", [KeyError("key 'x' is not there"), ValueError("bad"),
-                                   FileNotFoundError(2, "No such file", "f"), RuntimeError("no")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("key 'x' is not there"),
+        ValueError("bad"),
+        FileNotFoundError(2, "No such file", "f"),
+        RuntimeError("no"),
+    ],
+)
 def test_bad_input__is_one_line_and_exit_code_2(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,8 +95,9 @@ def test_mistake_of_ours__keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
         guarded(lambda: int("bad"))
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"),
-                                               (7620, "2 h 07 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
+)
 def test_durations__are_read_at_a_glance(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -112,7 +120,6 @@ def test_progress__says_how_long_it_will_take(stream: io.StringIO) -> None:
         progress.end()
         assert stream.getvalue().endswith("\r\033[K")
     else:
-        assert text == ("reading 10 of 100, 1 min 30 s left\n"
-                        "reading 20 of 100, 1 min 20 s left\n")
+        assert text == ("reading 10 of 100, 1 min 30 s left\nreading 20 of 100, 1 min 20 s left\n")
         progress.end()
         assert stream.getvalue() == text

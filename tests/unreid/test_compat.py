@@ -17,13 +17,20 @@ from unreid import compat
 
 
 def fresh(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "error::RuntimeWarning", "-c", code],
-                          cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def test_fastreid__imports_in_a_fresh_interpreter_after_unreid() -> None:
-    done = fresh("import unreid, sys; assert 'torch' not in sys.modules and 'fastreid' not in"
-                 " sys.modules; import fastreid.engine, fastreid.data, fastreid.evaluation")
+    done = fresh(
+        "import unreid, sys; assert 'torch' not in sys.modules and 'fastreid' not in"
+        " sys.modules; import fastreid.engine, fastreid.data, fastreid.evaluation"
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -131,8 +138,10 @@ def test_missing_fastreid__is_named_with_the_line_that_installs_it() -> None:
     done = without_fastreid("import unreid.graph, unreid.clustering\nimport unreid.config")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert last == ("ModuleNotFoundError: unreid needs fastreid, which is not installed:"
-                    " pip install --no-deps fastreid==1.4.0")
+    assert last == (
+        "ModuleNotFoundError: unreid needs fastreid, which is not installed:"
+        " pip install --no-deps fastreid==1.4.0"
+    )
 
 
 def test_missing_fastreid__ends_a_command_with_one_sentence() -> None:

@@ -104,29 +104,50 @@ def test_unknown_name__lists_what_exists_and_suggests_the_nearest(
 
 
 def test_unknown_clusterer__lists_those_that_exist() -> None:
-    with pytest.raises(KeyError, match=r"UNSUP.CLUSTER.NAME must be a registered clusterer"
-                       r" \(agglomerative, bottom_up, dbscan, infomap, map_equation\), got"
-                       r" 'dbscam'; did you mean 'dbscan'"):
+    with pytest.raises(
+        KeyError,
+        match=r"UNSUP.CLUSTER.NAME must be a registered clusterer"
+        r" \(agglomerative, bottom_up, dbscan, infomap, map_equation\), got"
+        r" 'dbscam'; did you mean 'dbscan'",
+    ):
         load("UNSUP.CLUSTER.NAME", "dbscam")
 
 
 def test_old_names_of_cluster_keys__are_read_with_a_warning(tmp_path: Path) -> None:
     """The keys that CALR had alone: on the command line and in files, which runs have written."""
     file = tmp_path / "mine.yml"
-    file.write_text(f"_BASE_: {ROOT / MARKET}\nCALR:\n  CLUSTER: agglomerative\n"
-                    "  KNN: {K: 7}\n  AGGLOMERATIVE: {WEIGHT: 0}\n")
+    file.write_text(
+        f"_BASE_: {ROOT / MARKET}\nCALR:\n  CLUSTER: agglomerative\n"
+        "  KNN: {K: 7}\n  AGGLOMERATIVE: {WEIGHT: 0}\n"
+    )
     with pytest.warns(FutureWarning) as record:
-        cfg, _ = load_config(str(file), ["CALR.DBSCAN.EPS", "0.3", "CALR.MIN_CLUSTER_SIZE", "2",
-                                         "MODEL.BACKBONE.PRETRAIN", "False"])
+        cfg, _ = load_config(
+            str(file),
+            [
+                "CALR.DBSCAN.EPS",
+                "0.3",
+                "CALR.MIN_CLUSTER_SIZE",
+                "2",
+                "MODEL.BACKBONE.PRETRAIN",
+                "False",
+            ],
+        )
     cluster = cfg.UNSUP.CLUSTER
     assert (cluster.NAME, cfg.UNSUP.KNN.K, cluster.BOTTOM_UP.WEIGHT) == ("bottom_up", 7, 0.0)
     assert (cluster.DBSCAN.EPS, cluster.MIN_SIZE) == (0.3, 2)
     said = [str(warning.message) for warning in record]
     assert len(said) == 5
-    assert any(f"{file}: config key CALR.CLUSTER is called UNSUP.CLUSTER.NAME now, and its value"
-               " agglomerative bottom_up" in line for line in said)
-    assert any(line.startswith("command line: config key CALR.DBSCAN.EPS is called"
-                               " UNSUP.CLUSTER.DBSCAN.EPS now;") for line in said)
+    assert any(
+        f"{file}: config key CALR.CLUSTER is called UNSUP.CLUSTER.NAME now, and its value"
+        " agglomerative bottom_up" in line
+        for line in said
+    )
+    assert any(
+        line.startswith(
+            "command line: config key CALR.DBSCAN.EPS is called UNSUP.CLUSTER.DBSCAN.EPS now;"
+        )
+        for line in said
+    )
     assert "CLUSTER" not in cfg.CALR and "KNN" not in cfg.CALR
 
 
@@ -161,8 +182,13 @@ def test_unknown_key__names_the_nearest(key: str, hint: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("SOLVER.MAX_EPOCH", "many"), ("UNSUP.CENTER_CAMERAS", "3"), ("UNSUP.KNN.K", "1.5"),
-     ("DATASETS.NAMES", "Market1501"), ("MODEL.DEVICE", "3")],
+    [
+        ("SOLVER.MAX_EPOCH", "many"),
+        ("UNSUP.CENTER_CAMERAS", "3"),
+        ("UNSUP.KNN.K", "1.5"),
+        ("DATASETS.NAMES", "Market1501"),
+        ("MODEL.DEVICE", "3"),
+    ],
 )
 def test_value_of_the_wrong_type__names_source_and_key(
     key: str, value: str, tmp_path: Path
@@ -174,8 +200,9 @@ def test_value_of_the_wrong_type__names_source_and_key(
     section, leaf = key.rsplit(".", 1)
     file = tmp_path / "mine.yml"
     lines = "".join(f"{'  ' * d}{p}:\n" for d, p in enumerate(section.split(".")))
-    file.write_text(f"_BASE_: {ROOT / MARKET}\n{lines}{'  ' * (section.count('.') + 1)}{leaf}:"
-                    f" {value}\n")
+    file.write_text(
+        f"_BASE_: {ROOT / MARKET}\n{lines}{'  ' * (section.count('.') + 1)}{leaf}: {value}\n"
+    )
     with pytest.raises(ValueError, match=r"mine.yml: "):
         load_config(str(file))
 
@@ -183,10 +210,14 @@ def test_value_of_the_wrong_type__names_source_and_key(
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (("SOLVER.IMS_PER_BATCH", 250, "DATALOADER.NUM_INSTANCE", 16),
-         r"SOLVER.IMS_PER_BATCH must be a multiple of DATALOADER.NUM_INSTANCE \(16\), got 250"),
-        (("CALR.INTRA.IMS_PER_BATCH", 10, "CALR.INTRA.NUM_INSTANCE", 4),
-         r"CALR.INTRA.IMS_PER_BATCH must be a multiple of CALR.INTRA.NUM_INSTANCE \(4\), got 10"),
+        (
+            ("SOLVER.IMS_PER_BATCH", 250, "DATALOADER.NUM_INSTANCE", 16),
+            r"SOLVER.IMS_PER_BATCH must be a multiple of DATALOADER.NUM_INSTANCE \(16\), got 250",
+        ),
+        (
+            ("CALR.INTRA.IMS_PER_BATCH", 10, "CALR.INTRA.NUM_INSTANCE", 4),
+            r"CALR.INTRA.IMS_PER_BATCH must be a multiple of CALR.INTRA.NUM_INSTANCE \(4\), got 10",
+        ),
     ],
 )
 def test_batch__must_be_divisible_by_the_instances(opts: tuple, message: str) -> None:
@@ -204,8 +235,9 @@ def test_missing_file__is_named() -> None:
         load_config("nowhere.yml")
 
 
-@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n", "A: [1\n"],
-                         ids=["empty", "a list", "text", "broken"])
+@pytest.mark.parametrize(
+    "text", ["", "- a\n- b\n", "just words\n", "A: [1\n"], ids=["empty", "a list", "text", "broken"]
+)
 def test_file_that_is_no_config__is_named(text: str, tmp_path: Path) -> None:
     file = tmp_path / "odd.yml"
     file.write_text(text)
@@ -222,14 +254,20 @@ def test_missing_base__is_named(tmp_path: Path) -> None:
 
 def test_missing_weights__are_named() -> None:
     on = ("MODEL.BACKBONE.PRETRAIN", True, "MODEL.BACKBONE.PRETRAIN_PATH", "no/weights.pth")
-    with pytest.raises(FileNotFoundError, match=r"MODEL.BACKBONE.PRETRAIN_PATH: no file"
-                                                r" no/weights.pth; .*build_resnet_backbone 50x"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"MODEL.BACKBONE.PRETRAIN_PATH: no file"
+        r" no/weights.pth; .*build_resnet_backbone 50x",
+    ):
         load(*on)
 
 
 def test_backbone_without_a_download__asks_for_a_file() -> None:
-    with pytest.raises(ValueError, match=r"nothing to download is known for"
-                                         r" build_mobilenetv2_backbone"):
+    with pytest.raises(
+        ValueError,
+        match=r"nothing to download is known for"
+        r" build_mobilenetv2_backbone",
+    ):
         load("MODEL.BACKBONE.PRETRAIN", True, "MODEL.BACKBONE.NAME", "build_mobilenetv2_backbone")
 
 
@@ -240,8 +278,9 @@ def test_precise_bn__is_refused_because_it_would_train_on_ids() -> None:
 
 def test_infomap__without_the_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *a: None if name == "infomap" else find(name, *a))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "infomap" else find(name, *a)
+    )
     with pytest.raises(ImportError, match=r'pip install "unreid\[infomap\]"'):
         load("UNSUP.CLUSTER.NAME", "infomap")
     assert load("UNSUP.CLUSTER.NAME", "map_equation").UNSUP.CLUSTER.NAME == "map_equation"
@@ -253,8 +292,10 @@ def test_device__falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hash__changes_with_a_setting_and_not_with_the_folder() -> None:
-    one, same, other = (load_tiny(BASELINE, output, UNSUP__SEED=seed)[0]
-                        for output, seed in (("a", 0), ("b", 0), ("a", 1)))
+    one, same, other = (
+        load_tiny(BASELINE, output, UNSUP__SEED=seed)[0]
+        for output, seed in (("a", 0), ("b", 0), ("a", 1))
+    )
     assert config_hash(one) == config_hash(same) != config_hash(other)
     assert len(config_hash(one)) == 12
     assert one.OUTPUT_DIR == "a"
@@ -268,12 +309,17 @@ def test_order__file_over_defaults_and_command_line_over_file() -> None:
 def test_whole_numbers__are_taken_for_keys_that_hold_fractions(tmp_path: Path) -> None:
     """``KEY 0`` on a command line, and in a yml, without a point."""
     file = tmp_path / "whole.yml"
-    file.write_text(f"_BASE_: {ROOT / BASELINE}\nCALR:\n  ADVERSARY: {{FACTOR: 2}}\n"
-                    "SOLVER: {GAMMA: 1}\n")
-    cfg, _ = load_config(str(file), ["MODEL.BACKBONE.PRETRAIN", "False",
-                                     "UNSUP.MEMORY.TEMPERATURE", "1"])
-    for value, expected in ((cfg.CALR.ADVERSARY.FACTOR, 2.0), (cfg.SOLVER.GAMMA, 1.0),
-                            (cfg.UNSUP.MEMORY.TEMPERATURE, 1.0)):
+    file.write_text(
+        f"_BASE_: {ROOT / BASELINE}\nCALR:\n  ADVERSARY: {{FACTOR: 2}}\nSOLVER: {{GAMMA: 1}}\n"
+    )
+    cfg, _ = load_config(
+        str(file), ["MODEL.BACKBONE.PRETRAIN", "False", "UNSUP.MEMORY.TEMPERATURE", "1"]
+    )
+    for value, expected in (
+        (cfg.CALR.ADVERSARY.FACTOR, 2.0),
+        (cfg.SOLVER.GAMMA, 1.0),
+        (cfg.UNSUP.MEMORY.TEMPERATURE, 1.0),
+    ):
         assert type(value) is float and value == expected
     assert type(cfg.SOLVER.MAX_EPOCH) is int
 

@@ -73,23 +73,41 @@ def test_step_output__is_seen_into_by_distributed_data_parallel() -> None:
 
 def optional_methods() -> set[str]:
     """Names of everything that the three contracts define."""
-    return {name for kind in (Labeler, ReIDModel, Project) for name, value in vars(kind).items()
-            if not name.startswith("__") and (inspect.isroutine(value) or not callable(value))
-            and not name.startswith("_abc")}
+    return {
+        name
+        for kind in (Labeler, ReIDModel, Project)
+        for name, value in vars(kind).items()
+        if not name.startswith("__")
+        and (inspect.isroutine(value) or not callable(value))
+        and not name.startswith("_abc")
+    }
 
 
 def probes(source: str, names: set[str]) -> list[str]:
     """``hasattr(x, "name")`` and ``getattr(x, "name", ...)`` for one of these names."""
     calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
-    return [ast.unparse(n) for n in calls
-            if ast.unparse(n.func) in ("hasattr", "getattr") and len(n.args) > 1
-            and isinstance(n.args[1], ast.Constant) and n.args[1].value in names]
+    return [
+        ast.unparse(n)
+        for n in calls
+        if ast.unparse(n.func) in ("hasattr", "getattr")
+        and len(n.args) > 1
+        and isinstance(n.args[1], ast.Constant)
+        and n.args[1].value in names
+    ]
 
 
 def test_optional_methods__are_called_and_never_probed_for() -> None:
     names = optional_methods() | {"pairs", "subset"}
-    assert {"renews", "selection_score", "state_dict", "find_unused_parameters", "update_memory",
-            "before_training", "draw_pictures", "check_images"} <= names
+    assert {
+        "renews",
+        "selection_score",
+        "state_dict",
+        "find_unused_parameters",
+        "update_memory",
+        "before_training",
+        "draw_pictures",
+        "check_images",
+    } <= names
     assert probes("if hasattr(labeler, 'renews'): pass\ngetattr(x, 'describe', None)", names) != []
     for path in sources("unreid", "projects", "tools"):
         assert probes((ROOT / Path(path)).read_text(), names) == [], path

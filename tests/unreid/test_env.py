@@ -19,8 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_module__prints_versions_device_threads_and_kernels() -> None:
-    done = subprocess.run([sys.executable, "-m", "unreid.env"], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-m", "unreid.env"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0 and done.stderr == ""
     lines = [line.split() for line in done.stdout.splitlines()]
     for words in (["unreid", __version__], ["torch", torch.__version__]):

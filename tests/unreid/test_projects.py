@@ -70,8 +70,11 @@ def test_package_without_one_project__is_named(
 
 
 def test_project_without_add_config__cannot_be_loaded(folder: Path) -> None:
-    project(folder, "BareMethod", "from unreid.contracts import Project\n"
-            "class BareMethod(Project):\n    pass\n")
+    project(
+        folder,
+        "BareMethod",
+        "from unreid.contracts import Project\nclass BareMethod(Project):\n    pass\n",
+    )
     with pytest.raises(TypeError, match="add_config"):
         load_project("BareMethod")
 

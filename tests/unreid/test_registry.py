@@ -27,13 +27,16 @@ def test_miss__names_the_key_lists_and_suggests() -> None:
     registry = Registry("sampler", "DATALOADER.SAMPLER_TRAIN")
     with pytest.raises(KeyError) as error:
         registry.get("Any")
-    assert error.value.args[0] == ("DATALOADER.SAMPLER_TRAIN must be a registered sampler (none),"
-                                   " got 'Any'")
+    assert error.value.args[0] == (
+        "DATALOADER.SAMPLER_TRAIN must be a registered sampler (none), got 'Any'"
+    )
     registry.register("ClusterSampler")(object())
     with pytest.raises(KeyError) as error:
         registry.get("clustersampler")
-    assert "(ClusterSampler), got 'clustersampler'; did you mean 'ClusterSampler'?" \
+    assert (
+        "(ClusterSampler), got 'clustersampler'; did you mean 'ClusterSampler'?"
         in error.value.args[0]
+    )
 
 
 def test_taken_name__is_refused_but_the_same_object_may_come_again() -> None:

@@ -34,7 +34,8 @@ def _header_says(shape: tuple[int, ...]) -> bytes:
     """Return the labels of four bytes whose header promises any number."""
     array = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        array, {"descr": "<i8", "fortran_order": False, "shape": shape})
+        array, {"descr": "<i8", "fortran_order": False, "shape": shape}
+    )
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         for name in ("labels", "camids", "paths"):
@@ -47,7 +48,8 @@ def _zeros(gigabytes: int) -> bytes:
     count = gigabytes * 2**27
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": "<i8", "fortran_order": False, "shape": (count,)})
+        header, {"descr": "<i8", "fortran_order": False, "shape": (count,)}
+    )
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         with archive.open("labels.npy", "w", force_zip64=True) as member:
@@ -93,8 +95,9 @@ LABELS: dict[str, bytes] = {
     "records": _labels(labels=np.zeros(4, dtype=[("a", "<i8"), ("b", "<f4")])),
     "numbers_for_paths": _labels(paths=np.arange(4)),
     "bytes_for_paths": _labels(paths=np.array([b"a", b"b", b"c", b"d"])),
-    "nobody": _labels(paths=np.array([], dtype="<U1"), camids=np.zeros(0, int),
-                      labels=np.zeros(0, int)),
+    "nobody": _labels(
+        paths=np.array([], dtype="<U1"), camids=np.zeros(0, int), labels=np.zeros(0, int)
+    ),
     "strange_paths": _labels(paths=np.array(["../../etc/passwd", "\0", "<script>", "\ud800"])),
     "all_noise": _labels(labels=np.full(4, -1)),
     "gaps": _labels(labels=np.array([0, 3, 3, -1])),
@@ -125,8 +128,13 @@ def _bomb(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 def _names_of_files(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     run = copy_run(valid, folder)
     data = (run / "labels" / "epoch_001.npz").read_bytes()
-    for name in ("epoch_.npz", "epoch_x.npz", "epoch_-1.npz", f"epoch_{'9' * 200}.npz",
-                 "epoch_1e3.npz"):
+    for name in (
+        "epoch_.npz",
+        "epoch_x.npz",
+        "epoch_-1.npz",
+        f"epoch_{'9' * 200}.npz",
+        "epoch_1e3.npz",
+    ):
         (run / "labels" / name).write_bytes(data)
     return Case("report", (str(run), "--no-model"), ("epoch_",))
 
@@ -139,12 +147,25 @@ def mutated_labels(folder: Path, valid: ValidFiles, rng: np.random.Generator) ->
 
 def _local(name: str) -> Builder:
     """Return the labels of one camera after another, as CALR's second stage takes them."""
+
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.npz"
         path.write_bytes(LABELS[name])
-        return Case("train_net", ("--config-file", str(valid.run / "config.yaml"),
-                                  "CALR.LOCAL_LABELS", str(path), "CALR.REFINE.ENABLED", "True",
-                                  "OUTPUT_DIR", str(folder / "out")), (path.name, "CALR."), True)
+        return Case(
+            "train_net",
+            (
+                "--config-file",
+                str(valid.run / "config.yaml"),
+                "CALR.LOCAL_LABELS",
+                str(path),
+                "CALR.REFINE.ENABLED",
+                "True",
+                "OUTPUT_DIR",
+                str(folder / "out"),
+            ),
+            (path.name, "CALR."),
+            True,
+        )
 
     return build
 
@@ -163,9 +184,23 @@ def _index_of(folder: Path, table: bytes, raw: bytes) -> Path:
 
 def _searched(path: Path, valid: ValidFiles, *, refuse: bool = False, with_folder: bool) -> Case:
     gallery = ("--gallery", str(valid.crops)) if with_folder else ()
-    return Case("search", ("--run", str(valid.run), "--index", str(path), *gallery, "--query",
-                           str(valid.crops / "c0_0.jpg"), "--pictures", "--output",
-                           str(path.parent / "out")), (path.name, "cannot be read"), refuse)
+    return Case(
+        "search",
+        (
+            "--run",
+            str(valid.run),
+            "--index",
+            str(path),
+            *gallery,
+            "--query",
+            str(valid.crops / "c0_0.jpg"),
+            "--pictures",
+            "--output",
+            str(path.parent / "out"),
+        ),
+        (path.name, "cannot be read"),
+        refuse,
+    )
 
 
 def _changed_table(**changed: Any) -> Builder:
@@ -195,22 +230,31 @@ def _changed_faiss(name: str) -> Builder:
             "long": raw[:45] + struct.pack("<f", 1e30) + raw[49:],
             "more": raw + b"more",
         }
-        return _searched(_index_of(folder, json.dumps(table).encode(), words[name]), valid,
-                         refuse=True, with_folder=False)
+        return _searched(
+            _index_of(folder, json.dumps(table).encode(), words[name]),
+            valid,
+            refuse=True,
+            with_folder=False,
+        )
 
     return build
 
 
 def _nested_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    return _searched(_index_of(folder, _nested(100_000), _parts(valid)[1]), valid, refuse=True,
-                     with_folder=False)
+    return _searched(
+        _index_of(folder, _nested(100_000), _parts(valid)[1]), valid, refuse=True, with_folder=False
+    )
 
 
 def _pickled_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     path = folder / "made.index"
     with open(path, "wb") as file:
-        np.savez(file, allow_pickle=True, table=np.array([Boom()], dtype=object),
-                 faiss=np.array([Boom()], dtype=object))
+        np.savez(
+            file,
+            allow_pickle=True,
+            table=np.array([Boom()], dtype=object),
+            faiss=np.array([Boom()], dtype=object),
+        )
     return _searched(path, valid, refuse=True, with_folder=False)
 
 
@@ -231,8 +275,21 @@ SPECIALS: dict[str, Builder] = {
     "labels bomb of 6 GB": _bomb,
     "labels under odd names": _names_of_files,
     **{f"local labels {name}": _local(name) for name in ("pickle", "promises", "shorter", "text")},
-    **{f"index {name}": _changed_faiss(name) for name in
-       ("many", "wide", "length", "cut", "empty", "kind", "nested", "nan", "long", "more")},
+    **{
+        f"index {name}": _changed_faiss(name)
+        for name in (
+            "many",
+            "wide",
+            "length",
+            "cut",
+            "empty",
+            "kind",
+            "nested",
+            "nan",
+            "long",
+            "more",
+        )
+    },
     "index that leaves its root": _changed_table(path="../../../etc/passwd.jpg"),
     "index of absolute paths": _changed_table(path="/etc/passwd.jpg"),
     "index with numbers for paths": _changed_table(path=7),

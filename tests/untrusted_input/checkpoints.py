@@ -35,8 +35,12 @@ def _torch(content: Any) -> bytes:
 def _rewritten(data: bytes, *, packed: bool = False, change: Callable[[bytes], bytes]) -> bytes:
     """Return the archive with its pickle changed."""
     stream = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(
-            stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED) as target:
+    with (
+        zipfile.ZipFile(io.BytesIO(data)) as source,
+        zipfile.ZipFile(
+            stream, "w", zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+        ) as target,
+    ):
         for member in source.infolist():
             content = source.read(member)
             is_pickle = member.filename.endswith("data.pkl")
@@ -74,17 +78,27 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "numbers for weights": lambda c: {**c, "model": dict.fromkeys(c["model"], 1.0)},
     "other shapes": lambda c: {**c, "model": {k: torch.zeros(3) for k in c["model"]}},
     "no backbone": lambda c: {**c, "model": {"a": torch.zeros(3)}},
-    "not finite": lambda c: {**c, "model": {k: v * float("nan") if v.is_floating_point() else v
-                                            for k, v in c["model"].items()}},
+    "not finite": lambda c: {
+        **c,
+        "model": {
+            k: v * float("nan") if v.is_floating_point() else v for k, v in c["model"].items()
+        },
+    },
     "whole numbers": lambda c: {**c, "model": {k: v.long() for k, v in c["model"].items()}},
     "complex": lambda c: {**c, "model": {k: v.to(torch.complex64) for k, v in c["model"].items()}},
     "sparse": lambda c: {**c, "model": {k: v.to_sparse() for k, v in c["model"].items()}},
-    "stride of zero": lambda c: {**c, "model": {
-        **c["model"], "memory.centroids": torch.zeros(1).expand(2**30, 64)}},
-    "memory of another width": lambda c: {**c, "model": {
-        **c["model"], "memory.centroids": torch.zeros(3, 5)}},
-    "memory of no rows": lambda c: {**c, "model": {
-        **c["model"], "memory.centroids": torch.zeros(0)}},
+    "stride of zero": lambda c: {
+        **c,
+        "model": {**c["model"], "memory.centroids": torch.zeros(1).expand(2**30, 64)},
+    },
+    "memory of another width": lambda c: {
+        **c,
+        "model": {**c["model"], "memory.centroids": torch.zeros(3, 5)},
+    },
+    "memory of no rows": lambda c: {
+        **c,
+        "model": {**c["model"], "memory.centroids": torch.zeros(0)},
+    },
     "lists of lists": lambda c: {**c, "extra": _lists_of_lists()},
     "deep": lambda c: {**c, "optimizer": _nested(200)},
 }
@@ -96,8 +110,13 @@ RESUMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "far epoch": lambda c: {**c, "epoch": 10**30},
     "text for an optimiser": lambda c: {**c, "optimizer": "Adam"},
     "optimiser of nothing": lambda c: {**c, "optimizer": {"state": {}, "param_groups": []}},
-    "optimiser of lists": lambda c: {**c, "optimizer": {
-        **c["optimizer"], "state": {k: _lists_of_lists() for k in c["optimizer"]["state"]}}},
+    "optimiser of lists": lambda c: {
+        **c,
+        "optimizer": {
+            **c["optimizer"],
+            "state": {k: _lists_of_lists() for k in c["optimizer"]["state"]},
+        },
+    },
     "text for a scheduler": lambda c: {**c, "lr_sched": "steps"},
     "no random numbers": lambda c: {k: v for k, v in c.items() if k != "rng"},
     "text for random numbers": lambda c: {**c, "rng": "dice"},
@@ -117,9 +136,21 @@ def _loaded(path: Path) -> dict[str, Any]:
 
 
 def _embedded(run: Path, folder: Path, valid: ValidFiles, *, refuse: bool = False) -> Case:
-    return Case("search", ("--run", str(run), "--gallery", str(valid.crops), "--output",
-                           str(folder / "out"), "--query", str(valid.crops / "c0_0.jpg")),
-                ("model_final.pth",), refuse)
+    return Case(
+        "search",
+        (
+            "--run",
+            str(run),
+            "--gallery",
+            str(valid.crops),
+            "--output",
+            str(folder / "out"),
+            "--query",
+            str(valid.crops / "c0_0.jpg"),
+        ),
+        ("model_final.pth",),
+        refuse,
+    )
 
 
 def _weights(name: str) -> Builder:
@@ -133,9 +164,11 @@ def _weights(name: str) -> Builder:
 
 
 def _resume(run: Path) -> Case:
-    return Case("train_net", ("--config-file", str(run / "config.yaml"), "--resume", "OUTPUT_DIR",
-                              str(run)),
-                ("model_last.pth", "last_checkpoint", "results.json", "config.yaml"))
+    return Case(
+        "train_net",
+        ("--config-file", str(run / "config.yaml"), "--resume", "OUTPUT_DIR", str(run)),
+        ("model_last.pth", "last_checkpoint", "results.json", "config.yaml"),
+    )
 
 
 def _resumed(name: str) -> Builder:
@@ -160,13 +193,26 @@ def _bytes(data: bytes) -> Builder:
 
 def _pretrained(data: bytes) -> Builder:
     """Return the weights to start from, which fast-reid's backbones read."""
+
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / "start.pth"
         path.write_bytes(data)
-        return Case("train_net", ("--config-file", str(valid.run / "config.yaml"), "--eval-only",
-                                  "OUTPUT_DIR", str(folder / "out"), "MODEL.BACKBONE.PRETRAIN",
-                                  "True", "MODEL.BACKBONE.PRETRAIN_PATH", str(path)),
-                    ("start.pth",), True)
+        return Case(
+            "train_net",
+            (
+                "--config-file",
+                str(valid.run / "config.yaml"),
+                "--eval-only",
+                "OUTPUT_DIR",
+                str(folder / "out"),
+                "MODEL.BACKBONE.PRETRAIN",
+                "True",
+                "MODEL.BACKBONE.PRETRAIN_PATH",
+                str(path),
+            ),
+            ("start.pth",),
+            True,
+        )
 
     return build
 
@@ -175,15 +221,20 @@ def _packed(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """Return a pickle of 2 GB of nothing, packed to 2 MB."""
     run = copy_run(valid, folder)
     path = run / "model_final.pth"
-    path.write_bytes(_rewritten(path.read_bytes(), packed=True,
-                                change=lambda p: p[:-1] + b"0" * 0 + bytes(2**28) + b"."))
+    path.write_bytes(
+        _rewritten(
+            path.read_bytes(), packed=True, change=lambda p: p[:-1] + b"0" * 0 + bytes(2**28) + b"."
+        )
+    )
     return _embedded(run, folder, valid, refuse=True)
 
 
 def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     """Return a storage of four numbers that claims 2,000 million."""
-    data = _rewritten(_torch({"model": {"w": torch.zeros(4)}}), change=lambda p: p.replace(
-        b"K\x04t", b"J\xff\xff\xff\x7ft"))
+    data = _rewritten(
+        _torch({"model": {"w": torch.zeros(4)}}),
+        change=lambda p: p.replace(b"K\x04t", b"J\xff\xff\xff\x7ft"),
+    )
     run = copy_run(valid, folder)
     (run / "model_final.pth").write_bytes(data)
     return _embedded(run, folder, valid, refuse=True)
@@ -191,6 +242,7 @@ def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 def _tag(text: str) -> Builder:
     """Return another ``last_checkpoint``."""
+
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         run = copy_run(valid, folder, half=True)
         (run / "last_checkpoint").write_bytes(text.encode(errors="surrogateescape"))
@@ -202,6 +254,7 @@ def _tag(text: str) -> Builder:
 
 def _results(content: Any, *, shown: bool) -> Builder:
     """Return another ``results.json``."""
+
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         run = copy_run(valid, folder, half=not shown)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
@@ -224,8 +277,11 @@ def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             pickled = next(n for n in archive.namelist() if n.endswith("data.pkl"))
             at, size = data.index(archive.read(pickled)), archive.getinfo(pickled).file_size
-        path.write_bytes(data[:at] + damage(data[at : at + size], rng)[:size].ljust(size, b"0")
-                         + data[at + size :])
+        path.write_bytes(
+            data[:at]
+            + damage(data[at : at + size], rng)[:size].ljust(size, b"0")
+            + data[at + size :]
+        )
     else:
         path.write_bytes(damage(data, rng))
     return _resume(run) if half else _embedded(run, folder, valid)
@@ -242,6 +298,8 @@ def mutated_record(folder: Path, valid: ValidFiles, rng: np.random.Generator) ->
 
 
 _STATE = {"conv.weight": torch.zeros(3)}
+
+
 def _valid(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
     return _resume(copy_run(valid, folder, half=True))
 
@@ -255,7 +313,7 @@ SPECIALS: dict[str, Builder] = {
     "plain pickle.pth": _bytes(pickle.dumps(Boom())),
     "protocol 0.pth": _bytes(pickle.dumps(Boom(), protocol=0)),
     "protocol 5.pth": _bytes(pickle.dumps({"model": Boom()}, protocol=5)),
-    "global.pth": _bytes(b"cbuiltins\neval\n(S'__import__(\"os\").system(\"touch pwned\")'\ntR."),
+    "global.pth": _bytes(b'cbuiltins\neval\n(S\'__import__("os").system("touch pwned")\'\ntR.'),
     "zip of nothing.pth": _bytes(b"PK\x05\x06" + bytes(18)),
     "archive that is packed": _packed,
     "storage that claims more": _storage,
@@ -263,18 +321,31 @@ SPECIALS: dict[str, Builder] = {
     "start: evil": _pretrained(_torch({"a": Boom()})),
     "start: text": _pretrained(b"no weights"),
     "start: list": _pretrained(_torch([1, 2])),
-    "start: shapes": _pretrained(_torch({"conv1.weight": torch.zeros(3),
-                                         "features.0.0.weight": torch.zeros(3)})),
+    "start: shapes": _pretrained(
+        _torch({"conv1.weight": torch.zeros(3), "features.0.0.weight": torch.zeros(3)})
+    ),
     "tag: elsewhere": _tag("../run/model_last.pth"),
     "tag: absolute": _tag("/etc/passwd"),
     "tag: empty": _tag(""),
     "tag: long": _tag("x" * 100_000),
     "tag: bytes": _tag("\udcff\0\n"),
     "tag: other": _tag("log.txt"),
-    **{f"results {'shown' if shown else 'resumed'}: {name}": _results(content, shown=shown)
-       for shown in (True, False) for name, content in {
-           "text": b"{", "list": [1], "deep": b"[" * 10**5, "kinds": {
-               "before": 5, "after": {"mAP": "x"}, "seconds": [1], "labels": "no", "datasets": 3},
-           "infinite": b'{"before": {"mAP": Infinity}, "seconds": {"train": NaN}}',
-           "large": {"before": {"mAP": 10**400}, "seconds": {"train": 10**400}}}.items()},
+    **{
+        f"results {'shown' if shown else 'resumed'}: {name}": _results(content, shown=shown)
+        for shown in (True, False)
+        for name, content in {
+            "text": b"{",
+            "list": [1],
+            "deep": b"[" * 10**5,
+            "kinds": {
+                "before": 5,
+                "after": {"mAP": "x"},
+                "seconds": [1],
+                "labels": "no",
+                "datasets": 3,
+            },
+            "infinite": b'{"before": {"mAP": Infinity}, "seconds": {"train": NaN}}',
+            "large": {"before": {"mAP": 10**400}, "seconds": {"train": 10**400}},
+        }.items()
+    },
 }

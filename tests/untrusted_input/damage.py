@@ -67,6 +67,32 @@ def damage_text(text: str, rng: np.random.Generator) -> bytes:
     return damage(data, rng) if rng.random() < 0.3 else data
 
 
-_VALUES = ("", "-1", "0", "1e999", ".nan", "null", "[]", "{}", "[1, [2, [3]]]", "'", '"x', "true",
-           "!!binary aGk=", "2024-13-45", "0x1F", "9" * 40, "a: b: c", "../../x", "(1,", "\t", "&a",
-           "*a", "%", "\x07", "é" * 50, "-.inf", "__import__('os').getcwd()")
+_VALUES = (
+    "",
+    "-1",
+    "0",
+    "1e999",
+    ".nan",
+    "null",
+    "[]",
+    "{}",
+    "[1, [2, [3]]]",
+    "'",
+    '"x',
+    "true",
+    "!!binary aGk=",
+    "2024-13-45",
+    "0x1F",
+    "9" * 40,
+    "a: b: c",
+    "../../x",
+    "(1,",
+    "\t",
+    "&a",
+    "*a",
+    "%",
+    "\x07",
+    "é" * 50,
+    "-.inf",
+    "__import__('os').getcwd()",
+)

@@ -39,8 +39,7 @@ KINDS: dict[str, tuple[dict[str, Builder], tuple[Builder, ...], float]] = {
     "yaml": (texts.YAML_SPECIALS, (texts.mutated_yaml,), 0.17),
     "CSV": (texts.TABLE_SPECIALS, (texts.mutated_table,), 0.13),
     "npz": (archives.SPECIALS, (archives.mutated_labels, archives.mutated_index), 0.2),
-    "checkpoints": (checkpoints.SPECIALS, (checkpoints.mutated, checkpoints.mutated_record),
-                    0.28),
+    "checkpoints": (checkpoints.SPECIALS, (checkpoints.mutated, checkpoints.mutated_record), 0.28),
 }
 #: Largest memory growth of a command in bytes: several large decoded images and a model.
 MAX_GROWN = 2**30
@@ -51,11 +50,23 @@ SHORT: dict[str, tuple[str, ...]] = {
     "images": ("valid", "bomb.png", "ghostscript.jpg", "a pipe", "palette.png"),
     "yaml": ("valid", "object.yml", "laughs.yml", "based_on_itself.yml", "minuses.yml"),
     "CSV": ("valid", "up_inside.csv", "camera_of_lines.csv", "a endless file"),
-    "npz": ("valid", "labels pickle", "labels promises", "labels far_cameras", "index many",
-            "index that leaves its root"),
-    "checkpoints": ("valid", "weights: evil value", "weights: whole numbers",
-                    "archive that is packed", "tag: elsewhere", "results shown: kinds",
-                    "start: shapes"),
+    "npz": (
+        "valid",
+        "labels pickle",
+        "labels promises",
+        "labels far_cameras",
+        "index many",
+        "index that leaves its root",
+    ),
+    "checkpoints": (
+        "valid",
+        "weights: evil value",
+        "weights: whole numbers",
+        "archive that is packed",
+        "tag: elsewhere",
+        "results shown: kinds",
+        "start: shapes",
+    ),
 }
 
 
@@ -135,8 +146,12 @@ def tried(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]
 def prepared(root: Path) -> ValidFiles:
     """Return the valid files, made in a subprocess so that this process stays small."""
     if not (root / "done").is_file():
-        subprocess.run([sys.executable, "-m", "tests.untrusted_input.valid_files", str(root)],
-                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, "-m", "tests.untrusted_input.valid_files", str(root)],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     return ValidFiles(root)
 
 
@@ -148,11 +163,18 @@ def say(line: str) -> None:
 
 def preload() -> None:
     """Import the modules of all commands once, before forking."""
-    for module in ("unreid.engine.run", "unreid.commands.images", "unreid.inference.ranking",
-                   "unreid.inference.retrieval_results", "unreid.inference.labelling",
-                   "unreid.data.survey", "unreid.visualization.page",
-                   "unreid.visualization.sources", "tabulate",
-                   "unreid.projects"):
+    for module in (
+        "unreid.engine.run",
+        "unreid.commands.images",
+        "unreid.inference.ranking",
+        "unreid.inference.retrieval_results",
+        "unreid.inference.labelling",
+        "unreid.data.survey",
+        "unreid.visualization.page",
+        "unreid.visualization.sources",
+        "tabulate",
+        "unreid.projects",
+    ):
         importlib.import_module(module)
     import torch
 
@@ -169,8 +191,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the damaged files (0)")
     parser.add_argument("--only", default="", help="names or kinds that have this text")
     parser.add_argument("--valid-files", default="", help="a folder for the valid files, kept")
-    parser.add_argument("--short", action="store_true",
-                        help="two dozen inputs, a line of JSON for each")
+    parser.add_argument(
+        "--short", action="store_true", help="two dozen inputs, a line of JSON for each"
+    )
     parser.add_argument("--verbose", action="store_true", help="print the outcome of each input")
     args = parser.parse_args()
     root = Path(args.valid_files or tempfile.mkdtemp(prefix="valid"))
@@ -188,8 +211,10 @@ def main() -> int:
         if args.short:
             say(json.dumps([entry.kind, entry.name, fault, outcome.said[-2000:]]))
         elif args.verbose or fault:
-            say(f"{entry.kind} {entry.name!r}: {fault or outcome.verdict} in"
-                f" {outcome.seconds:.1f} s, +{outcome.grown >> 20} MiB: {outcome.error}")
+            say(
+                f"{entry.kind} {entry.name!r}: {fault or outcome.verdict} in"
+                f" {outcome.seconds:.1f} s, +{outcome.grown >> 20} MiB: {outcome.error}"
+            )
             if fault:
                 say(outcome.said[-3000:])
         wrong += bool(fault)
@@ -199,11 +224,15 @@ def main() -> int:
         return 1 if wrong else 0
     say(f"{'kind':12} {'inputs':>6} {'result':>6} {'error':>6} {'wrong':>6}")
     for kind, found in ends.items():
-        say(f"{kind:12} {sum(found.values()):6} {found['result']:6} {found['refused']:6}"
-            f" {found['WRONG']:6}")
+        say(
+            f"{kind:12} {sum(found.values()):6} {found['result']:6} {found['refused']:6}"
+            f" {found['WRONG']:6}"
+        )
     total = sum(sum(found.values()) for found in ends.values())
-    say(f"{total} inputs in {time.monotonic() - started:.0f} s, {wrong} wrong; slowest"
-        f" {slowest:.1f} s, largest growth {largest >> 20} MiB")
+    say(
+        f"{total} inputs in {time.monotonic() - started:.0f} s, {wrong} wrong; slowest"
+        f" {slowest:.1f} s, largest growth {largest >> 20} MiB"
+    )
     return 1 if wrong else 0
 
 

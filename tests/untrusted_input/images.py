@@ -19,13 +19,23 @@ from tests.untrusted_input.valid_files import ValidFiles
 
 def _png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes:
     """Return a PNG whose header promises what its data need not hold."""
+
     def chunk(name: bytes, content: bytes) -> bytes:
-        return (struct.pack(">I", len(content)) + name + content
-                + struct.pack(">I", zlib.crc32(name + content)))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + chunk(b"IDAT", data)
-            + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + extra
+        + chunk(b"IDAT", data)
+        + chunk(b"IEND", b"")
+    )
 
 
 def _text_chunk(megabytes: int) -> bytes:
@@ -88,8 +98,10 @@ FILES: dict[str, tuple[bytes, bool]] = {
     "thread.png": (_saved("PNG", (30_000, 1)), False),
     "hair.png": (_saved("PNG", (1, 30_000)), False),
     "turned.jpg": (_saved("JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + bytes(40)), False),
-    "moving.webp": (_saved("WEBP", save_all=True, append_images=[Image.new("RGB", (32, 64))]),
-                    False),
+    "moving.webp": (
+        _saved("WEBP", save_all=True, append_images=[Image.new("RGB", (32, 64))]),
+        False,
+    ),
     "a name\nof two lines.jpg": (b"x", True),
     "<img src=x onerror=alert(1)>.jpg": (b"x", True),
     "-rf.jpg": (b"x", True),
@@ -121,16 +133,41 @@ def _asked(
     model = ("--run", str(valid.run))
     output = str(crops.parent / "out")
     if kind == 0:
-        return Case("label", (*model, "--images", str(crops), "--output", f"{output}.csv"), named,
-                    refuse)
+        return Case(
+            "label", (*model, "--images", str(crops), "--output", f"{output}.csv"), named, refuse
+        )
     if kind == 1:
         # Besides, the image is left out where that is wanted.
-        return Case("search", (*model, "--gallery", str(crops), "--skip-bad", "--output", output,
-                               "--query", str(valid.crops / "c0_0.jpg"), "--pictures"),
-                    (*named, "no readable image"))
+        return Case(
+            "search",
+            (
+                *model,
+                "--gallery",
+                str(crops),
+                "--skip-bad",
+                "--output",
+                output,
+                "--query",
+                str(valid.crops / "c0_0.jpg"),
+                "--pictures",
+            ),
+            (*named, "no readable image"),
+        )
     if kind == 2 and "\n" not in name:
-        return Case("search", (*model, "--gallery", str(valid.crops), "--output", output,
-                               "--query", str(crops / name)), named, refuse)
+        return Case(
+            "search",
+            (
+                *model,
+                "--gallery",
+                str(valid.crops),
+                "--output",
+                output,
+                "--query",
+                str(crops / name),
+            ),
+            named,
+            refuse,
+        )
     return Case("check_data", ("--root", str(crops)), named, refuse)
 
 
@@ -157,8 +194,9 @@ def _no_file(kind: str) -> Builder:
             (crops / os.fsdecode(b"\xff\xfe.jpg")).write_bytes(b"")
             return _asked(crops, "must be UTF-8", valid, rng)
         good = kind in ("folder", "loop")
-        return _asked(crops, "inside.png" if kind == "folder" else path.name, valid, rng,
-                      refuse=not good)
+        return _asked(
+            crops, "inside.png" if kind == "folder" else path.name, valid, rng, refuse=not good
+        )
 
     return build
 
@@ -174,13 +212,33 @@ def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def _valid(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    return Case("label", ("--run", str(valid.run), "--images", str(valid.crops), "--output",
-                          str(folder / "out.csv")), ())
+    return Case(
+        "label",
+        (
+            "--run",
+            str(valid.run),
+            "--images",
+            str(valid.crops),
+            "--output",
+            str(folder / "out.csv"),
+        ),
+        (),
+    )
 
 
 SPECIALS: dict[str, Builder] = {
     "valid": _valid,
     **{name: _special(name) for name in FILES},
-    **{f"a {kind}": _no_file(kind) for kind in
-       ("pipe", "folder", "dangling", "itself", "loop", "endless", "name that is no UTF-8")},
+    **{
+        f"a {kind}": _no_file(kind)
+        for kind in (
+            "pipe",
+            "folder",
+            "dangling",
+            "itself",
+            "loop",
+            "endless",
+            "name that is no UTF-8",
+        )
+    },
 }

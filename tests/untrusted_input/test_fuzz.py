@@ -30,8 +30,12 @@ def faults() -> dict[tuple[str, str], str]:
     """
     one = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.untrusted_input.fuzz", "--short"], cwd=ROOT,
-        capture_output=True, text=True, env={**os.environ, **one}, check=False,
+        [sys.executable, "-m", "tests.untrusted_input.fuzz", "--short"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **one},
+        check=False,
     )
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(rows) == len(INPUTS), done.stderr
@@ -81,8 +85,10 @@ def test_judge__sees_what_is_wrong(tmp_path: Path) -> None:
 
     assert judged(fail, tmp_path) == "traceback"
     assert judged(lambda: os.kill(os.getpid(), signal.SIGKILL), tmp_path) == "killed"
-    assert judged(lambda: _say("error: something\n", 2), tmp_path) == \
-        "the error does not name the file"
+    assert (
+        judged(lambda: _say("error: something\n", 2), tmp_path)
+        == "the error does not name the file"
+    )
     assert judged(lambda: _say("oh\n", 2), tmp_path) == "refused without an error"
     assert judged(lambda: 0, tmp_path, refuse=True) == "it was believed"
     large = Outcome(0, "", 0.0, fuzz.MAX_GROWN + 1)

@@ -29,9 +29,21 @@ def _module() -> ModuleType:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_refreshes__leave_no_memory_file_process_or_thread_behind() -> None:
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--refreshes", "7", "UNSUP.ITERS_PER_EPOCH", "1",
-         "DATASETS.TESTS", "()"], cwd=ROOT,
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+        [
+            sys.executable,
+            str(SCRIPT),
+            "--refreshes",
+            "7",
+            "UNSUP.ITERS_PER_EPOCH",
+            "1",
+            "DATASETS.TESTS",
+            "()",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert "7 refreshes" in done.stdout
@@ -42,8 +54,12 @@ def test_faults__names_what_grows() -> None:
     flat = [soak.State(1000, 10, 2, 5)] * 12
     assert soak.faults(flat) == []
     assert soak.faults([soak.State(500 + 100 * i, 10, 2, 5) for i in range(5)] + flat[:7]) == [
-        "memory grew by 11.1 %"]
+        "memory grew by 11.1 %"
+    ]
     assert soak.faults([*flat[:11], soak.State(1000, 12, 3, 6)]) == [
-        "files: 10, then 12", "processes: 2, then 3", "threads: 5, then 6"]
+        "files: 10, then 12",
+        "processes: 2, then 3",
+        "threads: 5, then 6",
+    ]
     # One page more at one moment is none.
     assert soak.faults([*flat[:11], soak.State(1050, 10, 2, 5)]) == []

@@ -31,10 +31,12 @@ CALR:
     K: 2
 """
 _ALIASES = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(7))
+    f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n" for i in range(7)
+)
 _MERGES = "a: &a {k: 1}\n" + "".join(
     f"{chr(98 + i)}: &{chr(98 + i)}\n  k{i}: 1\n  <<: [{', '.join([f'*{chr(97 + i)}'] * 9)}]\n"
-    for i in range(7))
+    for i in range(7)
+)
 
 #: name -> text or bytes of the yml; all of these must be refused.
 YAMLS: dict[str, str | bytes] = {
@@ -72,10 +74,10 @@ YAMLS: dict[str, str | bytes] = {
     "empty_node": _GOOD + "TEST: {EVAL_PERIOD: {}}\n",
     "null_node": _GOOD.replace("KNN:\n    K: 2", "KNN:"),
     "expression": _GOOD + "TEST: {METRIC: \"__import__('os').system('touch pwned')\"}\n",
-    "parentheses": _GOOD + "TEST: {METRIC: \"" + "(" * 5000 + "\"}\n",
-    "minuses": _GOOD + "TEST: {METRIC: \"" + "-" * 50_000 + "1\"}\n",
+    "parentheses": _GOOD + 'TEST: {METRIC: "' + "(" * 5000 + '"}\n',
+    "minuses": _GOOD + 'TEST: {METRIC: "' + "-" * 50_000 + '1"}\n',
     "project_path": "PROJECT: ../../evil/method\n",
-    "project_dots": "PROJECT: \"..\"\n",
+    "project_dots": 'PROJECT: ".."\n',
     "project_list": "PROJECT: [CALR]\n",
     "based_on_itself": "_BASE_: based_on_itself.yml\n" + _GOOD,
     "base_is_list": "_BASE_: [a.yml]\n" + _GOOD,
@@ -103,8 +105,18 @@ def _yaml(name: str) -> Builder:
 
 
 #: Keys that an error may name in place of the file.
-_KEYS = ("PROJECT", "DATASETS", "INPUT.", "SOLVER.", "UNSUP.", "CALR.", "MODEL.", "TEST.",
-         "DATALOADER.", "Market1501")
+_KEYS = (
+    "PROJECT",
+    "DATASETS",
+    "INPUT.",
+    "SOLVER.",
+    "UNSUP.",
+    "CALR.",
+    "MODEL.",
+    "TEST.",
+    "DATALOADER.",
+    "Market1501",
+)
 
 
 def _checked(path: Path, *, refuse: bool = False) -> Case:
@@ -115,9 +127,20 @@ def _of_run(path: Path, folder: Path, valid: ValidFiles) -> Case:
     """Return as the config.yaml of a run that someone sent."""
     run = copy_run(valid, folder)
     path.replace(run / "config.yaml")
-    return Case("search", ("--run", str(run), "--gallery", str(valid.crops), "--output",
-                           str(folder / "out"), "--query", str(valid.crops / "c0_0.jpg")),
-                ("config.yaml", "model_final.pth", *_KEYS))
+    return Case(
+        "search",
+        (
+            "--run",
+            str(run),
+            "--gallery",
+            str(valid.crops),
+            "--output",
+            str(folder / "out"),
+            "--query",
+            str(valid.crops / "c0_0.jpg"),
+        ),
+        ("config.yaml", "model_final.pth", *_KEYS),
+    )
 
 
 def mutated_yaml(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
@@ -179,17 +202,38 @@ def _table(name: str) -> Builder:
 
 
 def _read(
-    folder: Path, valid: ValidFiles, rng: np.random.Generator, name: str, data: bytes, *,
+    folder: Path,
+    valid: ValidFiles,
+    rng: np.random.Generator,
+    name: str,
+    data: bytes,
+    *,
     refuse: bool = False,
 ) -> Case:
     path = folder / name
     path.write_bytes(data)
     if rng.random() < 0.8:
-        return Case("check_data", ("--root", str(valid.crops), "--csv", str(path)),
-                    (name, "no picture", "warning", "error"), refuse)
-    return Case("label", ("--run", str(valid.run), "--images", str(valid.crops), "--csv",
-                          str(path), "--output", str(folder / "out.csv")),
-                (name, "no picture found"), refuse)
+        return Case(
+            "check_data",
+            ("--root", str(valid.crops), "--csv", str(path)),
+            (name, "no picture", "warning", "error"),
+            refuse,
+        )
+    return Case(
+        "label",
+        (
+            "--run",
+            str(valid.run),
+            "--images",
+            str(valid.crops),
+            "--csv",
+            str(path),
+            "--output",
+            str(folder / "out.csv"),
+        ),
+        (name, "no picture found"),
+        refuse,
+    )
 
 
 def mutated_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
@@ -199,6 +243,7 @@ def mutated_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> 
 
 def _device(name: str) -> Builder:
     """Return a table or settings that are no file."""
+
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.csv"
         if name == "pipe":
@@ -206,8 +251,9 @@ def _device(name: str) -> Builder:
         else:
             path.symlink_to("/dev/zero")
         if rng.random() < 0.5:
-            return Case("check_data", ("--root", str(valid.crops), "--csv", str(path)),
-                        (path.name,), True)
+            return Case(
+                "check_data", ("--root", str(valid.crops), "--csv", str(path)), (path.name,), True
+            )
         return _checked(path, refuse=True)
 
     return build
@@ -224,5 +270,8 @@ def _valid_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> C
 
 
 YAML_SPECIALS = {"valid": _valid_yaml, **{f"{name}.yml": _yaml(name) for name in YAMLS}}
-TABLE_SPECIALS = {"valid": _valid_table, **{f"{name}.csv": _table(name) for name in TABLES},
-                  **{f"a {name}": _device(name) for name in ("pipe", "endless file")}}
+TABLE_SPECIALS = {
+    "valid": _valid_table,
+    **{f"{name}.csv": _table(name) for name in TABLES},
+    **{f"a {name}": _device(name) for name in ("pipe", "endless file")},
+}

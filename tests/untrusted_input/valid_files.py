@@ -53,7 +53,8 @@ SPREAD = ("UNSUP.CENTER_CAMERAS", "True")
 
 def _train(output: Path, *options: str) -> int:
     code: int = load_tool("train_net").main(
-        ["--config-file", str(ROOT / BASELINE), *options, *SPREAD, *tiny_options(BASELINE, output)])
+        ["--config-file", str(ROOT / BASELINE), *options, *SPREAD, *tiny_options(BASELINE, output)]
+    )
     return code
 
 
@@ -64,8 +65,9 @@ def build(root: Path) -> ValidFiles:
         return valid
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    draw_dataset(valid.sets, num_train_ids=4, num_test_ids=3, num_cameras=2, images_per_id=6,
-                 seed=0)
+    draw_dataset(
+        valid.sets, num_train_ids=4, num_test_ids=3, num_cameras=2, images_per_id=6, seed=0
+    )
     os.environ["FASTREID_DATASETS"] = str(valid.sets)
     with contextlib.suppress(Interrupted), interrupted_at_step(3):
         _train(valid.half)
@@ -76,8 +78,9 @@ def build(root: Path) -> ValidFiles:
     for i, suffix in enumerate(("jpg", "png", "webp", "bmp")):
         array = np.repeat(rng.integers(0, 256, (8, 4, 3), dtype=np.uint8), 8, axis=0)
         Image.fromarray(np.repeat(array, 8, axis=1)).save(valid.crops / f"c{i % 2}_{i}.{suffix}")
-    code = load_tool("search").main(["--run", str(valid.run), "--gallery", str(valid.crops),
-                                     "--index", str(valid.index)])
+    code = load_tool("search").main(
+        ["--run", str(valid.run), "--gallery", str(valid.crops), "--index", str(valid.index)]
+    )
     assert code == 0
     (root / "done").write_text(json.dumps({"runs": 2}))
     return valid

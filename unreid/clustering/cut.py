@@ -40,7 +40,8 @@ def cut_by_silhouette(
     num_images = len(features)
     counts = np.unique(
         np.clip(np.geomspace(num_images / largest, num_images / smallest, levels), 2, None)
-        .round().astype(int)
+        .round()
+        .astype(int)
     )
     best: tuple[np.ndarray, float] | None = None
     for count in counts:

@@ -41,9 +41,7 @@ def silhouette(distance: Any, labels: np.ndarray) -> float:
     return float(silhouette_score(distance, labels, metric="precomputed"))
 
 
-def sphere_silhouette(
-    features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048
-) -> float:
+def sphere_silhouette(features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048) -> float:
     """Return the mean simplified silhouette (b - a) / max(a, b) [1].
 
     a and b are the distances 1 - cos to the mean of the own cluster (without the image itself) and

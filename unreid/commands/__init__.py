@@ -33,8 +33,10 @@ def usage() -> str:
     """Return the text of ``unreid --help``."""
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name.ljust(width)}  {does}" for name, does in COMMANDS.items())
-    return (f"usage: unreid COMMAND ...\n\nPerson re-identification without labels.\n\n{listed}\n\n"
-            "unreid COMMAND --help has options and an example.\n")
+    return (
+        f"usage: unreid COMMAND ...\n\nPerson re-identification without labels.\n\n{listed}\n\n"
+        "unreid COMMAND --help has options and an example.\n"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -33,18 +33,25 @@ from unreid.commands.own_images import testable, train_command
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(
-        description=__doc__, prog="unreid check",
+        description=__doc__,
+        prog="unreid check",
         usage="%(prog)s FOLDER [--camera-pattern PATTERN | --csv FILE | --camera WHERE] ...\n"
-              "       %(prog)s --config CONFIG [KEY VALUE ...]",
+        "       %(prog)s --config CONFIG [KEY VALUE ...]",
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--images", metavar="FOLDER",
-                       help="a folder of images; the option's name can be left out")
+    which.add_argument(
+        "--images", metavar="FOLDER", help="a folder of images; the option's name can be left out"
+    )
     add_config_option(which, "what it trains and is tested on")
     parser.add_earlier_name("--root", "--images")
     add_folder_options(parser)
-    parser.add_argument("--min-images", type=int, default=20, metavar="N",
-                        help="name cameras with fewer training images (20)")
+    parser.add_argument(
+        "--min-images",
+        type=int,
+        default=20,
+        metavar="N",
+        help="name cameras with fewer training images (20)",
+    )
     parser.add_key_values("settings that override the config")
     return parser
 
@@ -55,8 +62,12 @@ def with_option(arguments: Sequence[str]) -> list[str]:
     if given and not given[0].startswith("-"):
         return ["--images", *given]
     named = {word.partition("=")[0] for word in given}
-    if len(given) > 2 and not given[-1].startswith("-") and not given[-2].startswith("-") \
-            and not named & {"--images", "--root", "--config", "--config-file"}:
+    if (
+        len(given) > 2
+        and not given[-1].startswith("-")
+        and not given[-2].startswith("-")
+        and not named & {"--images", "--root", "--config", "--config-file"}
+    ):
         return ["--images", given[-1], *given[:-1]]
     return given
 
@@ -65,12 +76,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the parsed command line, checked without the data."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(
-        with_option(sys.argv[1:] if arguments is None else arguments))
+        with_option(sys.argv[1:] if arguments is None else arguments)
+    )
     if args.images and args.opts:
         parser.error(f"KEY VALUE pairs ({args.opts[0]} ...) go with --config")
     if args.config_file and given_reading(args):
-        parser.error("with --config, name the folder by UNSUP.FOLDER.ROOT, PATTERN, CSV and"
-                     " CAMERA")
+        parser.error("with --config, name the folder by UNSUP.FOLDER.ROOT, PATTERN, CSV and CAMERA")
     check_positive(parser, args, ["min_images"], 0)
     return args
 
@@ -121,8 +132,11 @@ def report(args: argparse.Namespace, pictures: list[Any], skip_bad: bool) -> int
         return 1
     print("no error")
     if args.images:
-        alone = "" if testable(p.item for p in pictures) else \
-            "  (without evaluation: no identity is seen by two cameras)"
+        alone = (
+            ""
+            if testable(p.item for p in pictures)
+            else "  (without evaluation: no identity is seen by two cameras)"
+        )
         print(f"to train on it: {train_command(args)}{alone}")
     return 0
 
@@ -140,8 +154,10 @@ def hints(args: argparse.Namespace, pictures: list[Any]) -> None:
         files = set(image_files(args.images))
         unlisted = sorted(files - {os.path.relpath(p.item.path, args.images) for p in pictures})
         if unlisted:
-            print(f"note: {len(unlisted)} images below {args.images} are not in {args.csv}, such"
-                  f" as {unlisted[0]}")
+            print(
+                f"note: {len(unlisted)} images below {args.images} are not in {args.csv}, such"
+                f" as {unlisted[0]}"
+            )
 
 
 def work(args: argparse.Namespace) -> int:

@@ -25,8 +25,9 @@ TRAIN_IDS, TEST_IDS, IMAGES_PER_ID = 110, 60, 12
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid demo")
-    parser.add_argument("--output", default="runs/demo", metavar="FOLDER",
-                        help="images and run (runs/demo)")
+    parser.add_argument(
+        "--output", default="runs/demo", metavar="FOLDER", help="images and run (runs/demo)"
+    )
     parser.add_earlier_name("--out", "--output")
     parser.add_argument("--seed", type=int, default=0, help="of the images and the training (0)")
     parser.add_key_values("settings that override the config")
@@ -46,13 +47,17 @@ def table(results: dict[str, Any]) -> str:
     from tabulate import tabulate
 
     before, after, labels = results["before"], results["after"], results["labels"]
-    rows = [[name, before[name], after[name], after[name] - before[name]]
-            for name in ("mAP", "Rank-1", "Rank-5", "mINP")]
+    rows = [
+        [name, before[name], after[name], after[name] - before[name]]
+        for name in ("mAP", "Rank-1", "Rank-5", "mINP")
+    ]
     scores = tabulate(rows, ["percent", "before", "after", "gain"], floatfmt=".1f")
-    people = (f"{labels['clusters']} clusters for {TRAIN_IDS} people,"
-              f" {labels['noise']} images unassigned")
-    pairs = ", ".join(f"{k} {labels[k]:.2f}" for k in ("precision", "recall", "f_score", "ari",
-                                                       "purity"))
+    people = (
+        f"{labels['clusters']} clusters for {TRAIN_IDS} people, {labels['noise']} images unassigned"
+    )
+    pairs = ", ".join(
+        f"{k} {labels[k]:.2f}" for k in ("precision", "recall", "f_score", "ari", "purity")
+    )
     return f"{scores}\n\npseudo identities: {people}\nagainst ground truth: {pairs}"
 
 
@@ -62,10 +67,18 @@ def work(args: argparse.Namespace) -> int:
 
     started = time.perf_counter()
     data = Path(args.output) / "data"
-    summary = draw_dataset(str(data), num_train_ids=TRAIN_IDS, num_test_ids=TEST_IDS,
-                           images_per_id=IMAGES_PER_ID, seed=args.seed)
-    print(f"{summary.num_train_images} images of {summary.num_train_ids} people under"
-          f" {summary.num_cameras} cameras; training uses no identity", flush=True)
+    summary = draw_dataset(
+        str(data),
+        num_train_ids=TRAIN_IDS,
+        num_test_ids=TEST_IDS,
+        images_per_id=IMAGES_PER_ID,
+        seed=args.seed,
+    )
+    print(
+        f"{summary.num_train_images} images of {summary.num_train_ids} people under"
+        f" {summary.num_cameras} cameras; training uses no identity",
+        flush=True,
+    )
     os.environ["FASTREID_DATASETS"] = str(data)
 
     from unreid.config import load_config
@@ -77,8 +90,10 @@ def work(args: argparse.Namespace) -> int:
     results = run.train(cfg, project, resume=False, data=run.prepare(cfg, settings))
     centred = "; TEST.CENTER_CAMERAS on" if cfg.TEST.CENTER_CAMERAS else ""
     print(f"\nRetrieval of {TEST_IDS} people never seen in training{centred}\n\n{table(results)}\n")
-    print(f"{time.perf_counter() - started:.0f} s in all; results, model, labels of every epoch:"
-          f" {os.path.abspath(args.output)}")
+    print(
+        f"{time.perf_counter() - started:.0f} s in all; results, model, labels of every epoch:"
+        f" {os.path.abspath(args.output)}"
+    )
     return 0 if results["after"]["mAP"] > results["before"]["mAP"] else 1
 
 

@@ -23,15 +23,22 @@ from unreid.reading.run_folder import run_files
 
 def build_parser() -> Parser:
     """Return the parser of the command."""
-    parser = Parser(__doc__, prog="unreid eval",
-                    usage="%(prog)s (--run FOLDER | --config CONFIG) [--weights FILE]"
-                    " [--images FOLDER ...] [KEY VALUE ...]")
-    parser.add_argument("--run", metavar="FOLDER", help="a run: its config.yaml and"
-                        " model_final.pth")
+    parser = Parser(
+        __doc__,
+        prog="unreid eval",
+        usage="%(prog)s (--run FOLDER | --config CONFIG) [--weights FILE]"
+        " [--images FOLDER ...] [KEY VALUE ...]",
+    )
+    parser.add_argument(
+        "--run", metavar="FOLDER", help="a run: its config.yaml and model_final.pth"
+    )
     add_config_option(parser, "instead of --run")
-    parser.add_argument("--weights", metavar="FILE",
-                        help="other weights than the run's, or those of --config; without them the"
-                        " start weights are scored")
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="other weights than the run's, or those of --config; without them the"
+        " start weights are scored",
+    )
     parser.add_argument("--device", default="", metavar="NAME", help="cpu, cuda (MODEL.DEVICE)")
     parser.add_argument("--output", metavar="FOLDER", help="gets log.txt (OUTPUT_DIR)")
     add_own_images(parser)
@@ -66,11 +73,16 @@ def work(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f"--weights {weights}: no such file")
     pairs += folder_settings(args)
     if args.images and "()" in pairs:
-        raise ValueError(f"--images {args.images}: no identity is seen by two cameras, and a"
-                         " query needs a match in another camera; give ids by --id-pattern,"
-                         " --camera-pattern with {id}, or --csv")
-    for key, value in (("OUTPUT_DIR", args.output), ("MODEL.DEVICE", args.device),
-                       ("MODEL.WEIGHTS", weights)):
+        raise ValueError(
+            f"--images {args.images}: no identity is seen by two cameras, and a"
+            " query needs a match in another camera; give ids by --id-pattern,"
+            " --camera-pattern with {id}, or --csv"
+        )
+    for key, value in (
+        ("OUTPUT_DIR", args.output),
+        ("MODEL.DEVICE", args.device),
+        ("MODEL.WEIGHTS", weights),
+    ):
         pairs += [key, value] if value else []
     if weights:  # the start weights may not exist on this machine
         pairs += ["MODEL.BACKBONE.PRETRAIN", "False"]

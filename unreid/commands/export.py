@@ -36,8 +36,14 @@ def build_parser() -> Parser:
     parser = Parser(__doc__, prog="unreid export")
     parser.add_argument("--output", required=True, metavar="FILE", help="such as model.onnx")
     parser.add_argument("--format", choices=KINDS, help="(by the suffix of --output)")
-    parser.add_argument("--check-batch", nargs="+", type=int, default=[1, 5], metavar="B",
-                        help="numbers of images to compare on (1 5)")
+    parser.add_argument(
+        "--check-batch",
+        nargs="+",
+        type=int,
+        default=[1, 5],
+        metavar="B",
+        help="numbers of images to compare on (1 5)",
+    )
     add_model_options(parser)
     return parser
 
@@ -49,8 +55,9 @@ def parse(arguments: list[str] | None = None) -> Any:
     check_model_options(parser, args)
     args.format = args.format or SUFFIXES.get(Path(args.output).suffix.lower())
     if args.format is None:
-        parser.error(f"--output {args.output}: say --format onnx or torchscript, or end in .onnx"
-                     " or .pt")
+        parser.error(
+            f"--output {args.output}: say --format onnx or torchscript, or end in .onnx or .pt"
+        )
     if min(args.check_batch) < 1:
         parser.error(f"--check-batch must be integers >= 1, got {min(args.check_batch)}")
     check_output_file(parser, "--output", args.output)
@@ -76,9 +83,11 @@ def run(args: Any) -> int:
     height, width = predictor.size
     differences = ", ".join(
         f"{difference:.1e} for {batch} image{'s' if batch > 1 else ''}"
-        for batch, difference in parity.differences.items())
+        for batch, difference in parity.differences.items()
+    )
     sys.stdout.write(
         f"{os.path.abspath(args.output)}: {args.format}, {parity.megabytes:.1f} MiB,"
         f" (B, 3, {height}, {width}) -> (B, {predictor.num_features})\n"
-        f"largest difference from PyTorch: {differences}\n")
+        f"largest difference from PyTorch: {differences}\n"
+    )
     return 0

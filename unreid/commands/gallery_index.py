@@ -58,8 +58,11 @@ def open_gallery(args: Any, predictor: Predictor) -> Gallery:
 def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
     """Return a reading in the one form that two are compared in; as JSON keeps it."""
     source, _, _ = check_reading(**reading)
-    return {**reading, "camera": source,
-            "levels": list(reading["levels"]) if source == "subfolder" else ["camera"]}
+    return {
+        **reading,
+        "camera": source,
+        "levels": list(reading["levels"]) if source == "subfolder" else ["camera"],
+    }
 
 
 def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
@@ -71,23 +74,33 @@ def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
     given, asked = given_reading(args), normalised(reading_of(args))
     if gallery.reading is None:  # made by an earlier version
         if not given and args.gallery and any(e.camera != ONE_CAMERA for e in gallery.entries):
-            raise ValueError(f"index {args.index} has cameras and does not say where they are"
-                             " written: give the --camera-pattern (or --csv, --camera) that it was"
-                             " made with")
+            raise ValueError(
+                f"index {args.index} has cameras and does not say where they are"
+                " written: give the --camera-pattern (or --csv, --camera) that it was"
+                " made with"
+            )
         return asked
     kept = dict(gallery.reading)
     if not given or asked == kept:
         return kept
-    if kept == normalised({**reading_of(args), "pattern": "", "id_pattern": "", "csv": "",
-                           "camera": ""}):
+    if kept == normalised(
+        {**reading_of(args), "pattern": "", "id_pattern": "", "csv": "", "camera": ""}
+    ):
         if args.gallery:
-            warn(f"index {args.index} was made without {', '.join(given)}; cameras and ids are read"
-                 " anew")
+            warn(
+                f"index {args.index} was made without {', '.join(given)}; cameras and ids are read"
+                " anew"
+            )
         return asked
-    said = ", ".join(f"{name} {kept[name]!r}" for name in ("pattern", "id_pattern", "csv", "camera")
-                     if kept[name])
-    raise ValueError(f"index {args.index} was made with {said}, and {', '.join(given)} of this"
-                     " command contradict it: leave them out, or name another index file")
+    said = ", ".join(
+        f"{name} {kept[name]!r}"
+        for name in ("pattern", "id_pattern", "csv", "camera")
+        if kept[name]
+    )
+    raise ValueError(
+        f"index {args.index} was made with {said}, and {', '.join(given)} of this"
+        " command contradict it: leave them out, or name another index file"
+    )
 
 
 def check_root(args: Any, gallery: Gallery) -> None:

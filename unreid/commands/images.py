@@ -80,8 +80,11 @@ def _query_file(path: str, reading: Mapping[str, Any]) -> FolderItem:
         return FolderItem(path, "", None, None)
     source = reading.get("camera", "")
     _, expression, of_ids = check_reading(
-        pattern=reading["pattern"], id_pattern=reading.get("id_pattern", ""),
-        levels=reading.get("levels", ("camera",)), camera="" if source == "csv" else source)
+        pattern=reading["pattern"],
+        id_pattern=reading.get("id_pattern", ""),
+        levels=reading.get("levels", ("camera",)),
+        camera="" if source == "csv" else source,
+    )
     groups: dict[str, str | None] = {}
     for pattern in (expression, of_ids):
         if pattern is not None:

@@ -41,14 +41,26 @@ _GRAPH = {"k": 15, "min_similarity": 0.5, "seed": 0}
 _JACCARD = {"k1": 30, "k2": 6}
 _SIZE = {"num_clusters": 0, "images_per_cluster": 12}
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "dbscan": ("density on the k-reciprocal Jaccard distance; finds the number, leaves noise",
-               {"eps": 0.6, "min_samples": 4, **_JACCARD}),
+    "dbscan": (
+        "density on the k-reciprocal Jaccard distance; finds the number, leaves noise",
+        {"eps": 0.6, "min_samples": 4, **_JACCARD},
+    ),
     "map_equation": ("communities of the graph of neighbours; finds the number", _GRAPH),
-    "bottom_up": ("merging of features by average linkage with SSE, to a given number",
-                  {**_SIZE, "linkage": "average", "regularizer": "sse", "weight": 0.01,
-                   "update": "exact", "pass_rule": "union"}),
-    "agglomerative": ("average linkage on the Jaccard distance, to a given number; to 20,000"
-                      " images", {**_SIZE, "linkage": "average", **_JACCARD}),
+    "bottom_up": (
+        "merging of features by average linkage with SSE, to a given number",
+        {
+            **_SIZE,
+            "linkage": "average",
+            "regularizer": "sse",
+            "weight": 0.01,
+            "update": "exact",
+            "pass_rule": "union",
+        },
+    ),
+    "agglomerative": (
+        "average linkage on the Jaccard distance, to a given number; to 20,000 images",
+        {**_SIZE, "linkage": "average", **_JACCARD},
+    ),
     "infomap": ("map_equation by the GPL package infomap (an extra)", _GRAPH),
 }
 #: Earlier names of options, accepted too.
@@ -62,29 +74,50 @@ def build_parser() -> Parser:
     parser.add_argument("--images", required=True, metavar="FOLDER", help="the crops")
     parser.add_argument("--output", default="labels.csv", metavar="FILE", help="(labels.csv)")
     parser.add_argument("--sheets", metavar="FOLDER", help="draw a contact sheet of every cluster")
-    parser.add_argument("--sheet-images", type=int, default=60, metavar="N",
-                        help="images on a sheet, the most confident first (60)")
+    parser.add_argument(
+        "--sheet-images",
+        type=int,
+        default=60,
+        metavar="N",
+        help="images on a sheet, the most confident first (60)",
+    )
     add_skip_bad(parser)
     add_model_options(parser)
     add_folder_options(parser)
-    group = parser.add_argument_group("clusterer", "\n".join(
-        f"{name}: {idea}\n    " + " ".join(
-            f"--{key.replace('_', '-')} {value}" for key, value in defaults.items())
-        for name, (idea, defaults) in METHODS.items()))
+    group = parser.add_argument_group(
+        "clusterer",
+        "\n".join(
+            f"{name}: {idea}\n    "
+            + " ".join(f"--{key.replace('_', '-')} {value}" for key, value in defaults.items())
+            for name, (idea, defaults) in METHODS.items()
+        ),
+    )
     group.add_argument("--method", default=DEFAULT, choices=tuple(METHODS), help=f"({DEFAULT})")
     for name, value in {k: v for _, d in METHODS.values() for k, v in d.items()}.items():
         names = [f"--{name.replace('_', '-')}", *([OLD_NAMES[name]] if name in OLD_NAMES else [])]
         group.add_argument(*names, dest=name, type=type(value), help=argparse.SUPPRESS)
-    group.add_argument("--min-size", type=int, default=2, metavar="N",
-                       help="smaller clusters become -1 (2)")
+    group.add_argument(
+        "--min-size", type=int, default=2, metavar="N", help="smaller clusters become -1 (2)"
+    )
     before = parser.add_argument_group("before clustering, as the training did")
-    before.add_argument("--center-cameras", action=argparse.BooleanOptionalAction, default=None,
-                        help="subtract each camera's mean feature (UNSUP.CENTER_CAMERAS)")
-    before.add_argument("--whiten-cameras", type=float, metavar="POWER",
-                        help="per-camera whitening, 0 to 0.5, 0 for none (UNSUP.WHITEN_CAMERAS)")
-    before.add_argument("--smooth-neighbours", type=int, metavar="K",
-                        help="neighbour smoothing over K neighbours, 0 for none"
-                        " (UNSUP.SMOOTH_NEIGHBOURS)")
+    before.add_argument(
+        "--center-cameras",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="subtract each camera's mean feature (UNSUP.CENTER_CAMERAS)",
+    )
+    before.add_argument(
+        "--whiten-cameras",
+        type=float,
+        metavar="POWER",
+        help="per-camera whitening, 0 to 0.5, 0 for none (UNSUP.WHITEN_CAMERAS)",
+    )
+    before.add_argument(
+        "--smooth-neighbours",
+        type=int,
+        metavar="K",
+        help="neighbour smoothing over K neighbours, 0 for none (UNSUP.SMOOTH_NEIGHBOURS)",
+    )
     return parser
 
 
@@ -97,13 +130,19 @@ def parse(arguments: list[str] | None = None) -> Any:
     check_output_file(parser, "--output", args.output)
     check_output_folder(parser, "--sheets", args.sheets)
     own = METHODS[args.method][1]
-    given = {name: getattr(args, name) for _, defaults in METHODS.values() for name in defaults
-             if getattr(args, name) is not None}
+    given = {
+        name: getattr(args, name)
+        for _, defaults in METHODS.values()
+        for name in defaults
+        if getattr(args, name) is not None
+    }
     for name in given:
         if name not in own:
             having = sorted(m for m, (_, defaults) in METHODS.items() if name in defaults)
-            parser.error(f"--{name.replace('_', '-')} is a setting of {', '.join(having)},"
-                         f" not of --method {args.method}")
+            parser.error(
+                f"--{name.replace('_', '-')} is a setting of {', '.join(having)},"
+                f" not of --method {args.method}"
+            )
     if args.whiten_cameras is not None and not 0 <= args.whiten_cameras <= 0.5:
         parser.error(f"--whiten-cameras must be in 0..0.5, got {args.whiten_cameras}")
     if args.smooth_neighbours is not None and args.smooth_neighbours < 0:
@@ -137,8 +176,10 @@ def transforms(args: Any, cfg: Any, search: Any, cameras: int) -> Sequence[Any]:
     if args.whiten_cameras and not center:
         raise ValueError("--whiten-cameras needs --center-cameras: give both")
     if center and cameras < 2:
-        warn("all images count as one camera, so cameras are not centred as in training; say where"
-             " cameras are written: --camera-pattern, --csv or --camera subfolder")
+        warn(
+            "all images count as one camera, so cameras are not centred as in training; say where"
+            " cameras are written: --camera-pattern, --csv or --camera subfolder"
+        )
     wanted = cfg.clone()
     wanted.defrost()
     if args.whiten_cameras is not None:
@@ -163,8 +204,15 @@ def run(args: Any) -> int:
     items = tuple(items[i] for i in embedded.kept)
     search = Search.from_config(predictor.cfg)
     before = transforms(args, predictor.cfg, search, len({item.camera for item in items}))
-    labelled = label_images(items, embedded.features, args.method, min_size=args.min_size,
-                              settings=args.settings, transforms=before, search=search)
+    labelled = label_images(
+        items,
+        embedded.features,
+        args.method,
+        min_size=args.min_size,
+        settings=args.settings,
+        transforms=before,
+        search=search,
+    )
     labelled.write(args.output, args.images)
     said = summary(labelled)
     print(f"{said}\nlabels: {os.path.abspath(args.output)}")

@@ -18,24 +18,40 @@ if TYPE_CHECKING:
 
 def add_config_option(target: Any, help: str, *, required: bool = False) -> None:
     """``--config FILE`` or ``--config CALR/market``, also under fast-reid's ``--config-file``."""
-    target.add_argument("--config-file", "--config", required=required, metavar="CONFIG",
-                        help=f"{help}: a yml, or PROJECT/NAME such as CALR/market")
+    target.add_argument(
+        "--config-file",
+        "--config",
+        required=required,
+        metavar="CONFIG",
+        help=f"{help}: a yml, or PROJECT/NAME such as CALR/market",
+    )
 
 
 def add_model_options(parser: Parser, flip: str = "UNSUP.EXTRACT_FLIP") -> None:
     """``--run``, or ``--config`` and ``--weights``; ``--device``, ``--flip``, ..."""
     model = parser.add_argument_group("model")
-    model.add_argument("--run", metavar="FOLDER",
-                       help="a run: its config.yaml and model_final.pth")
+    model.add_argument("--run", metavar="FOLDER", help="a run: its config.yaml and model_final.pth")
     add_config_option(model, "instead of --run, with --weights")
-    model.add_argument("--weights", metavar="FILE",
-                       help="weights of --config, or others than the run's model_final.pth")
-    model.add_argument("--device", default="", metavar="NAME",
-                       help="cpu, cuda, cuda:1 (as the run; the CPU where there is no GPU)")
-    model.add_argument("--batch-size", type=int, metavar="N",
-                       help="images in a forward pass (TEST.IMS_PER_BATCH)")
-    model.add_argument("--flip", action=argparse.BooleanOptionalAction, default=None,
-                       help=f"average with the feature of the flipped image ({flip})")
+    model.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights of --config, or others than the run's model_final.pth",
+    )
+    model.add_argument(
+        "--device",
+        default="",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1 (as the run; the CPU where there is no GPU)",
+    )
+    model.add_argument(
+        "--batch-size", type=int, metavar="N", help="images in a forward pass (TEST.IMS_PER_BATCH)"
+    )
+    model.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help=f"average with the feature of the flipped image ({flip})",
+    )
 
 
 def check_model_options(parser: Parser, args: Any) -> None:
@@ -75,39 +91,67 @@ def build_predictor(args: Any) -> Predictor:
 def add_folder_options(parser: Parser) -> None:
     """Where camera and id of an image are written."""
     folder = parser.add_argument_group("cameras, and ids where they are known")
-    folder.add_argument("--camera-pattern", default="", metavar="PATTERN",
-                        help="searched in the path relative to the folder: plain, such as"
-                        " 'cam{camera}/person{id}_*.jpg'; a regular expression with one group,"
-                        r" 'cam(\d+)'; or with named groups, '(?P<id>\d+)_c(?P<camera>\d+)'")
-    folder.add_argument("--id-pattern", default="", metavar="PATTERN",
-                        help="a second pattern, of the id: '{id}_*', or with one group; an image"
-                        " that it does not match has no id")
-    folder.add_argument("--csv", default="", metavar="FILE",
-                        help="columns path, camera (and id); only these images are read")
-    folder.add_argument("--camera", default="", metavar="WHERE",
-                        help="regex, subfolder, csv or one (by what is given; else one for all)")
-    folder.add_argument("--levels", nargs="+", default=["camera"], metavar="FIELD",
-                        help="with --camera subfolder: what the sub-folders are, from the outermost"
-                        " (camera, id, tracklet or '')")
+    folder.add_argument(
+        "--camera-pattern",
+        default="",
+        metavar="PATTERN",
+        help="searched in the path relative to the folder: plain, such as"
+        " 'cam{camera}/person{id}_*.jpg'; a regular expression with one group,"
+        r" 'cam(\d+)'; or with named groups, '(?P<id>\d+)_c(?P<camera>\d+)'",
+    )
+    folder.add_argument(
+        "--id-pattern",
+        default="",
+        metavar="PATTERN",
+        help="a second pattern, of the id: '{id}_*', or with one group; an image"
+        " that it does not match has no id",
+    )
+    folder.add_argument(
+        "--csv",
+        default="",
+        metavar="FILE",
+        help="columns path, camera (and id); only these images are read",
+    )
+    folder.add_argument(
+        "--camera",
+        default="",
+        metavar="WHERE",
+        help="regex, subfolder, csv or one (by what is given; else one for all)",
+    )
+    folder.add_argument(
+        "--levels",
+        nargs="+",
+        default=["camera"],
+        metavar="FIELD",
+        help="with --camera subfolder: what the sub-folders are, from the outermost"
+        " (camera, id, tracklet or '')",
+    )
     parser.add_earlier_name("--pattern", "--camera-pattern")
 
 
 def add_skip_bad(parser: Parser) -> None:
     """``--skip-bad``."""
-    parser.add_argument("--skip-bad", action="store_true",
-                        help="name unreadable images and go on without them")
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="name unreadable images and go on without them"
+    )
 
 
 def reading_of(args: Any) -> dict[str, Any]:
     """Return the folder options as :func:`unreid.data.folder.read_folder` takes them."""
-    return {"pattern": args.camera_pattern, "id_pattern": args.id_pattern, "csv": args.csv,
-            "camera": args.camera, "levels": tuple(args.levels)}
+    return {
+        "pattern": args.camera_pattern,
+        "id_pattern": args.id_pattern,
+        "csv": args.csv,
+        "camera": args.camera,
+        "levels": tuple(args.levels),
+    }
 
 
 def given_reading(args: Any) -> list[str]:
     """Return the folder options that were given, by their names."""
-    names = [name for name in ("camera_pattern", "id_pattern", "csv", "camera")
-             if getattr(args, name)]
+    names = [
+        name for name in ("camera_pattern", "id_pattern", "csv", "camera") if getattr(args, name)
+    ]
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
@@ -124,8 +168,10 @@ def check_output_file(parser: Parser, option: str, path: str | None) -> None:
     if not path:
         return
     if os.path.isdir(path) or path.endswith(os.sep):
-        parser.error(f"{option} {path}: must be a file, and this is a folder; name one in it, such"
-                     f" as {os.path.join(path, 'output')}")
+        parser.error(
+            f"{option} {path}: must be a file, and this is a folder; name one in it, such"
+            f" as {os.path.join(path, 'output')}"
+        )
     _check_writable(parser, option, path, os.path.dirname(os.path.abspath(path)))
 
 

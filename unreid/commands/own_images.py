@@ -23,8 +23,9 @@ DEFAULT_CONFIG = "CALR/market_plus"
 
 def add_own_images(parser: Parser) -> None:
     """``--images FOLDER`` and where its cameras and ids are written."""
-    parser.add_argument("--images", metavar="FOLDER",
-                        help="own images in place of the config's data set")
+    parser.add_argument(
+        "--images", metavar="FOLDER", help="own images in place of the config's data set"
+    )
     add_folder_options(parser)
 
 
@@ -49,10 +50,16 @@ def folder_settings(args: Any) -> list[str]:
     check_images(args.images)
     items = read_images(args.images, reading_of(args))
     tests = '("Folder",)' if testable(items) else "()"
-    pairs = {"DATASETS.NAMES": '("Folder",)', "DATASETS.TESTS": tests,
-             "UNSUP.FOLDER.ROOT": args.images, "UNSUP.FOLDER.PATTERN": args.camera_pattern,
-             "UNSUP.FOLDER.ID_PATTERN": args.id_pattern, "UNSUP.FOLDER.CSV": args.csv,
-             "UNSUP.FOLDER.CAMERA": args.camera, "UNSUP.FOLDER.LEVELS": repr(tuple(args.levels))}
+    pairs = {
+        "DATASETS.NAMES": '("Folder",)',
+        "DATASETS.TESTS": tests,
+        "UNSUP.FOLDER.ROOT": args.images,
+        "UNSUP.FOLDER.PATTERN": args.camera_pattern,
+        "UNSUP.FOLDER.ID_PATTERN": args.id_pattern,
+        "UNSUP.FOLDER.CSV": args.csv,
+        "UNSUP.FOLDER.CAMERA": args.camera,
+        "UNSUP.FOLDER.LEVELS": repr(tuple(args.levels)),
+    }
     return [word for pair in pairs.items() for word in pair if pair[1]]
 
 

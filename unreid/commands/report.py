@@ -27,21 +27,42 @@ WITHOUT_IMAGES = "report_without_images.html"
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid report")
-    parser.add_argument("runs", nargs="+", metavar="RUN",
-                        help="OUTPUT_DIR of a training; two or more are compared")
-    parser.add_argument("--output", metavar="FILE",
-                        help="the page (RUN/report.html; compare.html for several runs)")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="OUTPUT_DIR of a training; two or more are compared"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", help="the page (RUN/report.html; compare.html for several runs)"
+    )
     parser.add_earlier_name("--out", "--output")
-    parser.add_argument("--map", choices=("tsne", "pca"), default="tsne",
-                        help="two-dimensional embedding of features (tsne)")
-    parser.add_argument("--max-images", type=int, metavar="N",
-                        help="training images for neighbours and map (2000; on a GPU 8000)")
-    parser.add_argument("--max-queries", type=int, metavar="N",
-                        help="queries for the rank lists (500; on a GPU 3000)")
-    parser.add_argument("--max-gallery", type=int, metavar="N",
-                        help="gallery images for the rank lists (4000; on a GPU 20000)")
-    parser.add_argument("--no-model", action="store_true",
-                        help="curves, clusters and settings only; needs no weights")
+    parser.add_argument(
+        "--map",
+        choices=("tsne", "pca"),
+        default="tsne",
+        help="two-dimensional embedding of features (tsne)",
+    )
+    parser.add_argument(
+        "--max-images",
+        type=int,
+        metavar="N",
+        help="training images for neighbours and map (2000; on a GPU 8000)",
+    )
+    parser.add_argument(
+        "--max-queries",
+        type=int,
+        metavar="N",
+        help="queries for the rank lists (500; on a GPU 3000)",
+    )
+    parser.add_argument(
+        "--max-gallery",
+        type=int,
+        metavar="N",
+        help="gallery images for the rank lists (4000; on a GPU 20000)",
+    )
+    parser.add_argument(
+        "--no-model",
+        action="store_true",
+        help="curves, clusters and settings only; needs no weights",
+    )
     return parser
 
 
@@ -67,8 +88,10 @@ def page(args: argparse.Namespace) -> None:
             raise FileNotFoundError(f"{folder}: no such folder; name the OUTPUT_DIR of a training")
     started = time.perf_counter()
     path = compare(args) if len(args.runs) > 1 else report(args)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s;"
-          " open it in a browser")
+    print(
+        f"{path}: {path.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - started:.0f} s;"
+        " open it in a browser"
+    )
 
 
 def compare(args: argparse.Namespace) -> Path:
@@ -91,13 +114,23 @@ def report(args: argparse.Namespace) -> Path:
     limits = None
     if cfg is not None:
         usual = Limits.of_device(cfg.MODEL.DEVICE)
-        limits = Limits(args.max_images or usual.train, args.max_queries or usual.queries,
-                        args.max_gallery or usual.gallery)
+        limits = Limits(
+            args.max_images or usual.train,
+            args.max_queries or usual.queries,
+            args.max_gallery or usual.gallery,
+        )
     for remark in remarks:
         sys.stderr.write(f"note: {remark}\n")
-    return write_report(folder, cfg=None if args.no_model else cfg, images=images, pids=pids,
-                        limits=limits, method=args.map,
-                        output=args.output or beside(folder, images), remarks=remarks)
+    return write_report(
+        folder,
+        cfg=None if args.no_model else cfg,
+        images=images,
+        pids=pids,
+        limits=limits,
+        method=args.map,
+        output=args.output or beside(folder, images),
+        remarks=remarks,
+    )
 
 
 def beside(folder: str, images: Any) -> str | None:
@@ -106,6 +139,8 @@ def beside(folder: str, images: Any) -> str | None:
     if images is not None or not os.path.isfile(whole):
         return None
     path = os.path.join(folder, WITHOUT_IMAGES)
-    warn(f"the images cannot be read now, so {whole} stays as it is and the new page is {path};"
-         " --output names another one")
+    warn(
+        f"the images cannot be read now, so {whole} stays as it is and the new page is {path};"
+        " --output names another one"
+    )
     return path

@@ -42,28 +42,48 @@ from unreid.commands.options import (
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid search")
-    parser.add_argument("--query", nargs="+", default=[], metavar="PATH",
-                        help="images, or folders of them; without any only the index is made")
+    parser.add_argument(
+        "--query",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="images, or folders of them; without any only the index is made",
+    )
     parser.add_argument("--gallery", metavar="FOLDER", help="where to search")
-    parser.add_argument("--index", metavar="FILE",
-                        help="keeps the gallery's features; without --gallery it is searched as"
-                        " it is")
-    parser.add_argument("--gallery-moved", action="store_true",
-                        help="the folder of the index is --gallery now; images that are not in it"
-                        " are dropped")
+    parser.add_argument(
+        "--index",
+        metavar="FILE",
+        help="keeps the gallery's features; without --gallery it is searched as it is",
+    )
+    parser.add_argument(
+        "--gallery-moved",
+        action="store_true",
+        help="the folder of the index is --gallery now; images that are not in it are dropped",
+    )
     parser.add_argument("--output", default="runs/search", metavar="FOLDER", help="(runs/search)")
     parser.add_argument("--top", type=int, default=10, metavar="N", help="results per query (10)")
     parser.add_argument("--json", action="store_true", help="write ranks.json too")
-    parser.add_argument("--pictures", action="store_true",
-                        help="draw each query and its top-k results: green correct, red wrong,"
-                        " grey if an id is unknown or the result does not count")
-    parser.add_argument("--other-cameras", action="store_true",
-                        help="exclude images of the query's own camera")
-    parser.add_argument("--center-cameras", action=argparse.BooleanOptionalAction, default=None,
-                        help="subtract the gallery's mean feature of each camera"
-                        " (TEST.CENTER_CAMERAS)")
-    parser.add_argument("--query-csv", default="", metavar="FILE",
-                        help="columns path, camera (and id) of a query folder")
+    parser.add_argument(
+        "--pictures",
+        action="store_true",
+        help="draw each query and its top-k results: green correct, red wrong,"
+        " grey if an id is unknown or the result does not count",
+    )
+    parser.add_argument(
+        "--other-cameras", action="store_true", help="exclude images of the query's own camera"
+    )
+    parser.add_argument(
+        "--center-cameras",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="subtract the gallery's mean feature of each camera (TEST.CENTER_CAMERAS)",
+    )
+    parser.add_argument(
+        "--query-csv",
+        default="",
+        metavar="FILE",
+        help="columns path, camera (and id) of a query folder",
+    )
     add_skip_bad(parser)
     add_model_options(parser, flip="TEST.FLIP.ENABLED")
     add_folder_options(parser)
@@ -133,10 +153,14 @@ def answer(args: Any, cfg: Any, queries: Sequence[Any], features: Any, gallery: 
     centre = cfg.TEST.CENTER_CAMERAS if args.center_cameras is None else args.center_cameras
     if centre and len({entry.camera for entry in gallery.entries}) < 2:
         centre = False
-        warn("the gallery counts as one camera, so cameras are not centred; say where cameras are"
-             " written: --camera-pattern, --csv or --camera subfolder")
-    rules = {"other_cameras": args.other_cameras,
-             "shrinkage": cfg.UNSUP.CENTER_SHRINKAGE if centre else None}
+        warn(
+            "the gallery counts as one camera, so cameras are not centred; say where cameras are"
+            " written: --camera-pattern, --csv or --camera subfolder"
+        )
+    rules = {
+        "other_cameras": args.other_cameras,
+        "shrinkage": cfg.UNSUP.CENTER_SHRINKAGE if centre else None,
+    }
     started = time.perf_counter()
     answers = rank(queries, features, gallery, args.top, **rules)
     seconds = time.perf_counter() - started
@@ -146,11 +170,16 @@ def answer(args: Any, cfg: Any, queries: Sequence[Any], features: Any, gallery: 
         folder = os.path.join(args.output, "pictures")
         number = draw_results(folder, queries, gallery, answers)
         print(f"pictures: {number} in {os.path.abspath(folder)}")
-    sys.stdout.write(f"{len(queries)} queries searched in {1000 * seconds:.1f} ms"
-                     + ("; cameras centred" if centre else "") + "\n")
+    sys.stdout.write(
+        f"{len(queries)} queries searched in {1000 * seconds:.1f} ms"
+        + ("; cameras centred" if centre else "")
+        + "\n"
+    )
     found = scores(queries, features, gallery, **rules)
     if found is not None:
         rule = "are left out" if args.other_cameras else "of the same person do not count"
-        sys.stdout.write(f"by the known ids of {found.pop('queries'):.0f} queries: "
-                         + ", ".join(f"{k} {v:.1f}" for k, v in found.items())
-                         + f"; answers of the query's own camera {rule}\n")
+        sys.stdout.write(
+            f"by the known ids of {found.pop('queries'):.0f} queries: "
+            + ", ".join(f"{k} {v:.1f}" for k, v in found.items())
+            + f"; answers of the query's own camera {rule}\n"
+        )

@@ -23,8 +23,13 @@ def build_parser() -> Parser:
     parser.add_argument("--weights", required=True, metavar="FILE", help="a checkpoint of it")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="gets the images")
     parser.add_argument("--pairs", type=int, default=6, metavar="N", help="pairs drawn at most (6)")
-    parser.add_argument("--max-images", type=int, default=2000, metavar="N",
-                        help="training images among which pairs are looked for (2000)")
+    parser.add_argument(
+        "--max-images",
+        type=int,
+        default=2000,
+        metavar="N",
+        help="training images among which pairs are looked for (2000)",
+    )
     parser.add_earlier_name("--images", "--max-images")
     parser.add_key_values()
     return parser

@@ -37,39 +37,101 @@ def build_parser() -> Parser:
     which = parser.add_mutually_exclusive_group(required=True)
     add_config_option(which, "what is trained")
     which.add_argument("--configs", nargs="+", metavar="CONFIG", help="several")
-    which.add_argument("--prove-equal", metavar="TREE",
-                       help="train small runs here and in another checkout; where labels and"
-                       " weights are equal, note that the code of both counts as one")
-    parser.add_argument("--vary", nargs="+", action="append", default=[], metavar=("KEY", "VALUE"),
-                        help="a key and its values; again for another key: all combinations")
-    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-                        help="a setting that all runs share; may be given again")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
-                        help="values of UNSUP.SEED (that of the config)")
+    which.add_argument(
+        "--prove-equal",
+        metavar="TREE",
+        help="train small runs here and in another checkout; where labels and"
+        " weights are equal, note that the code of both counts as one",
+    )
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a key and its values; again for another key: all combinations",
+    )
+    parser.add_argument(
+        "--set",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("KEY", "VALUE"),
+        help="a setting that all runs share; may be given again",
+    )
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="SEED",
+        help="values of UNSUP.SEED (that of the config)",
+    )
     folds = parser.add_mutually_exclusive_group()
-    folds.add_argument("--fold-roots", nargs="+", default=[], metavar="FOLDER",
-                       help="values of FASTREID_DATASETS, one fold each; or one folder with fold0,"
-                       " fold1, ... in it")
-    folds.add_argument("--folds", type=int, metavar="N",
-                       help="divide the data set of the first config into N folds by identity")
-    parser.add_argument("--fold-seed", type=int, default=0, metavar="SEED",
-                        help="another seed, another division (0)")
-    parser.add_argument("--fold-images", choices=("all", "train"), default="all",
-                        help="divide all images, or the training part alone (all)")
-    parser.add_argument("--report-folds", nargs="+", default=[], metavar="FOLD",
-                        help="folds in the tables, such as 2 3 or fold2 fold3 (all)")
-    parser.add_argument("--baseline", metavar="ROW",
-                        help="the row to compare with, such as small/baseline")
-    parser.add_argument("--test-settings", nargs="+", default=[], choices=TEST_SETTINGS,
-                        help="score every final model at these settings too")
+    folds.add_argument(
+        "--fold-roots",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="values of FASTREID_DATASETS, one fold each; or one folder with fold0,"
+        " fold1, ... in it",
+    )
+    folds.add_argument(
+        "--folds",
+        type=int,
+        metavar="N",
+        help="divide the data set of the first config into N folds by identity",
+    )
+    parser.add_argument(
+        "--fold-seed",
+        type=int,
+        default=0,
+        metavar="SEED",
+        help="another seed, another division (0)",
+    )
+    parser.add_argument(
+        "--fold-images",
+        choices=("all", "train"),
+        default="all",
+        help="divide all images, or the training part alone (all)",
+    )
+    parser.add_argument(
+        "--report-folds",
+        nargs="+",
+        default=[],
+        metavar="FOLD",
+        help="folds in the tables, such as 2 3 or fold2 fold3 (all)",
+    )
+    parser.add_argument(
+        "--baseline", metavar="ROW", help="the row to compare with, such as small/baseline"
+    )
+    parser.add_argument(
+        "--test-settings",
+        nargs="+",
+        default=[],
+        choices=TEST_SETTINGS,
+        help="score every final model at these settings too",
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time (1)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N",
-                        help="threads of each, unless OMP_NUM_THREADS is set (1)")
-    parser.add_argument("--output", required=True, metavar="FOLDER",
-                        help="gets a folder for each run, tables and plots")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="threads of each, unless OMP_NUM_THREADS is set (1)",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        metavar="FOLDER",
+        help="gets a folder for each run, tables and plots",
+    )
     parser.add_argument("--rows", metavar="FILE", help="rows of finished runs (OUTPUT/rows.jsonl)")
-    parser.add_argument("--equivalent-code", metavar="FILE",
-                        help=f"code hashes that count as one ({EQUIVALENT} beside --rows)")
+    parser.add_argument(
+        "--equivalent-code",
+        metavar="FILE",
+        help=f"code hashes that count as one ({EQUIVALENT} beside --rows)",
+    )
     parser.add_argument("--no-training", action="store_true", help="tables of the rows there are")
     parser.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
     return parser

@@ -24,8 +24,9 @@ from unreid.data.synthetic import FOLDER, draw_contact_sheet, draw_dataset
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid synthesize")
-    parser.add_argument("--output", metavar="FOLDER",
-                        help=f"write the data set into FOLDER/{FOLDER}")
+    parser.add_argument(
+        "--output", metavar="FOLDER", help=f"write the data set into FOLDER/{FOLDER}"
+    )
     parser.add_earlier_name("--out", "--output")
     parser.add_argument("--identities", type=int, nargs=2, default=(110, 60),
                         metavar=("TRAIN", "TEST"), help="people to train and to test on"
@@ -36,11 +37,15 @@ def build_parser() -> Parser:
                         metavar=("WIDTH", "HEIGHT"), help="of an image in pixels"
                         " (64 128)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="same seed, same images (0)")
-    parser.add_argument("--as-folder", metavar="FOLDER",
-                        help="write FOLDER/camN/personNNNN_shotNN.jpg instead, as a user's folder"
-                        " might be, in no data set's layout")
-    parser.add_argument("--contact-sheet", metavar="PATH",
-                        help="also draw people x cameras into one image")
+    parser.add_argument(
+        "--as-folder",
+        metavar="FOLDER",
+        help="write FOLDER/camN/personNNNN_shotNN.jpg instead, as a user's folder"
+        " might be, in no data set's layout",
+    )
+    parser.add_argument(
+        "--contact-sheet", metavar="PATH", help="also draw people x cameras into one image"
+    )
     return parser
 
 
@@ -95,8 +100,10 @@ def work(options: argparse.Namespace) -> None:
         with tempfile.TemporaryDirectory() as drawn:
             draw_dataset(drawn, **settings)
             number = as_folder(drawn, Path(options.as_folder))
-        print(f"{options.as_folder}: {number} pictures of {sum(options.identities)} people,"
-              f" {options.cameras} cameras; drawn in {time.perf_counter() - start:.1f} s")
+        print(
+            f"{options.as_folder}: {number} pictures of {sum(options.identities)} people,"
+            f" {options.cameras} cameras; drawn in {time.perf_counter() - start:.1f} s"
+        )
     if options.contact_sheet is not None:
         sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
         sheet.save(options.contact_sheet, quality=78)
@@ -107,4 +114,3 @@ def main(arguments: list[str] | None = None) -> int:
     """Return 0 when it is written, 2 for bad input."""
     options = parse(arguments)
     return guarded(lambda: work(options))
-

@@ -35,19 +35,24 @@ MODULE = ("-m", "unreid", "train")
 def build_parser() -> Parser:
     """Return the parser, with the option names of fast-reid."""
     parser = Parser(
-        description=__doc__, prog="unreid train",
+        description=__doc__,
+        prog="unreid train",
         usage="%(prog)s [--config CONFIG] [--images FOLDER ...] [--output FOLDER] [--resume]"
         " [--eval-only]\n       [--num-gpus N] [--max-restarts N]\n"
         "       [--num-machines N --machine-rank R --dist-url tcp://HOST:PORT] [KEY VALUE ...]",
     )
     add_config_option(parser, f"with --images ({DEFAULT_CONFIG})")
-    parser.add_argument("--output", metavar="FOLDER",
-                        help="results, weights and labels (OUTPUT_DIR; with --images runs/NAME)")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="results, weights and labels (OUTPUT_DIR; with --images runs/NAME)",
+    )
     parser.add_argument("--weights", metavar="FILE", help="weights to start from (MODEL.WEIGHTS)")
     parser.add_argument("--device", default="", metavar="NAME", help="cpu, cuda (MODEL.DEVICE)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --output")
-    parser.add_argument("--eval-only", action="store_true",
-                        help="score MODEL.WEIGHTS, no training; see unreid eval")
+    parser.add_argument(
+        "--eval-only", action="store_true", help="score MODEL.WEIGHTS, no training; see unreid eval"
+    )
     launch.add_options(parser)
     add_own_images(parser)
     parser.add_key_values("settings that override the config, such as SOLVER.MAX_EPOCH 10")
@@ -100,8 +105,11 @@ def work(args: argparse.Namespace) -> None:
             report(cfg, {"score": run.evaluate_only(cfg)})
             return
         if data is not None and distributed.rank() == 0:
-            print(f"{cfg.PROJECT} on {len(data[0])} images of {len(data[0].cameras)} cameras;"
-                  f" log: {os.path.join(cfg.OUTPUT_DIR, 'log.txt')}", flush=True)
+            print(
+                f"{cfg.PROJECT} on {len(data[0])} images of {len(data[0].cameras)} cameras;"
+                f" log: {os.path.join(cfg.OUTPUT_DIR, 'log.txt')}",
+                flush=True,
+            )
         results = run.train(cfg, project, resume=args.resume, data=data)
         report(cfg, {key: results.get(key) for key in ("before", "after", "selected")})
 

@@ -84,7 +84,9 @@ def sample_parameters(cfg: Any, num: int, rng: np.random.Generator) -> AugmentPa
     affine = None
     if cfg.AFFINE.ENABLED:
         affine = affine_matrices(
-            cfg.SIZE_TRAIN, _between(u[:, 10], -_DEGREES, _DEGREES), _between(u[:, 11], *_SCALES),
+            cfg.SIZE_TRAIN,
+            _between(u[:, 10], -_DEGREES, _DEGREES),
+            _between(u[:, 11], *_SCALES),
             _between(u[:, 12], -_SHEAR, _SHEAR),
         )
     chosen = (u[:, 0] < cfg.AUTOAUG.PROB) & cfg.AUTOAUG.ENABLED
@@ -242,9 +244,7 @@ class TrainTransform:
         finally:
             random.setstate(state)
 
-    def _crop(
-        self, out: np.ndarray, pixels: np.ndarray, top: int, left: int, flip: bool
-    ) -> None:
+    def _crop(self, out: np.ndarray, pixels: np.ndarray, top: int, left: int, flip: bool) -> None:
         """Write ``pixels``, padded and cropped at (top, left), flipped if asked, into ``out``."""
         if flip:
             out = out[:, ::-1]  # a view written from right to left
@@ -260,8 +260,12 @@ class TrainTransform:
         columns = slice(max(0, -right), min(width, width - right))
         if (down, right) != (0, 0):
             out[...] = 0
-        _copy(out[rows, columns], pixels[max(0, down) :, max(0, right) :]
-              [: rows.stop - rows.start, : columns.stop - columns.start])
+        _copy(
+            out[rows, columns],
+            pixels[max(0, down) :, max(0, right) :][
+                : rows.stop - rows.start, : columns.stop - columns.start
+            ],
+        )
 
     def _jittered(self, out: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
         chosen = np.flatnonzero((orders >= 0).any(axis=1))

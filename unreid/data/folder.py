@@ -84,14 +84,17 @@ def read_folder(
     root = os.path.expanduser(os.fspath(root))
     if not os.path.isdir(root):
         raise FileNotFoundError(f"{root}: no such folder; name one that holds the pictures")
-    source, expression, of_ids = check_reading(pattern=pattern, id_pattern=id_pattern, csv=csv,
-                                               camera=camera, levels=levels)
+    source, expression, of_ids = check_reading(
+        pattern=pattern, id_pattern=id_pattern, csv=csv, camera=camera, levels=levels
+    )
     under = _below(root, under)
     if source == "csv":
         inside = f"{under}/" if under else ""
-        rows = [(row.path, row.camera, row.pid, row.tracklet)
-                for row in read_csv(_csv_file(root, csv), root, SUFFIXES)
-                if row.path.startswith(inside)]
+        rows = [
+            (row.path, row.camera, row.pid, row.tracklet)
+            for row in read_csv(_csv_file(root, csv), root, SUFFIXES)
+            if row.path.startswith(inside)
+        ]
     else:
         names, others = list_files(root, under)
         _warn_of_others(root, others)
@@ -105,17 +108,29 @@ def read_folder(
             elif source == "one":
                 fields["camera"] = ONE_CAMERA
             if not fields["camera"]:
-                raise ValueError(f"{root}/{name}: the group camera of {pattern!r} is empty here;"
-                                 " it must have at least one character")
+                raise ValueError(
+                    f"{root}/{name}: the group camera of {pattern!r} is empty here;"
+                    " it must have at least one character"
+                )
         _warn_of_shared_cameras(found, under)
-        rows = [(name, str(fields["camera"]), fields.get("id") or None,
-                 fields.get("tracklet") or None) for name, fields in found.items()]
-    return tuple(sorted(FolderItem(f"{root.rstrip('/')}/{name}", camera_name, pid, tracklet)
-                        for name, camera_name, pid, tracklet in rows))
+        rows = [
+            (name, str(fields["camera"]), fields.get("id") or None, fields.get("tracklet") or None)
+            for name, fields in found.items()
+        ]
+    return tuple(
+        sorted(
+            FolderItem(f"{root.rstrip('/')}/{name}", camera_name, pid, tracklet)
+            for name, camera_name, pid, tracklet in rows
+        )
+    )
 
 
 def check_reading(
-    *, pattern: str = "", id_pattern: str = "", csv: str = "", camera: str = "",
+    *,
+    pattern: str = "",
+    id_pattern: str = "",
+    csv: str = "",
+    camera: str = "",
     levels: Sequence[str] = ("camera",),
 ) -> tuple[str, PathPattern | None, PathPattern | None]:
     """Return (where the camera is written, the compiled pattern, that of ids).
@@ -135,7 +150,8 @@ def check_reading(
         for level in levels:
             check_choice("levels", level, (*FIELDS, ""))
         if list(levels).count("camera") != 1 or len({x for x in levels if x}) != sum(
-                bool(x) for x in levels):
+            bool(x) for x in levels
+        ):
             raise ValueError(f"levels must name camera once and no field twice, got {levels}")
     expression = PathPattern.compile(pattern, "camera") if pattern else None
     of_ids = PathPattern.compile(id_pattern, "id") if id_pattern else None
@@ -146,8 +162,10 @@ def check_reading(
         )
     if of_ids is not None:
         if "id" not in of_ids.groups or "camera" in of_ids.groups:
-            raise ValueError("the pattern of ids must have one group, (?P<id>...) or {id}, and none"
-                             f" of the camera, got {id_pattern!r}")
+            raise ValueError(
+                "the pattern of ids must have one group, (?P<id>...) or {id}, and none"
+                f" of the camera, got {id_pattern!r}"
+            )
         if expression is not None and "id" in expression.groups:
             raise ValueError(f"give the id in one pattern, got {pattern!r} and {id_pattern!r}")
     return source, expression, of_ids
@@ -199,11 +217,11 @@ def _entries(root: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         try:
             entry.name.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{entry.path!a}: a name must be UTF-8; rename the file") \
-                from error
+            raise ValueError(f"{entry.path!a}: a name must be UTF-8; rename the file") from error
         if _CONTROL.search(entry.name):
-            raise ValueError(f"{entry.path!a}: a name must be without control characters; rename"
-                             " the file")
+            raise ValueError(
+                f"{entry.path!a}: a name must be without control characters; rename the file"
+            )
         yield (f"{below}/{entry.name}" if below else entry.name), entry
 
 
@@ -255,8 +273,10 @@ def _warn_of_others(root: str, others: Sequence[str]) -> None:
         return
     counts = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in others)
     listed = ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(5))
-    logger.warning(f"{root}: {len(others)} files are left out ({listed}), such as {others[0]}; read"
-                   f" are {' '.join(SUFFIXES)}: convert the others to one of these")
+    logger.warning(
+        f"{root}: {len(others)} files are left out ({listed}), such as {others[0]}; read"
+        f" are {' '.join(SUFFIXES)}: convert the others to one of these"
+    )
 
 
 def _warn_of_shared_cameras(found: dict[str, dict[str, str | None]], under: str) -> None:
@@ -285,7 +305,7 @@ def _warn_of_shared_cameras(found: dict[str, dict[str, str | None]], under: str)
 
 
 def _of_levels(root: str, name: str, under: str, levels: Sequence[str]) -> dict[str, str | None]:
-    folders = (name[len(under) + 1:] if under else name).split("/")[:-1]
+    folders = (name[len(under) + 1 :] if under else name).split("/")[:-1]
     if len(folders) < len(levels):
         raise ValueError(
             f"{root}/{name} lies in {len(folders)} sub-folders, but camera 'subfolder' expects"

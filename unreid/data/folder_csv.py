@@ -55,14 +55,17 @@ def read_csv(file: str, root: str, suffixes: Sequence[str]) -> list[CsvRow]:
             raise ValueError(f"{where}: {path!r} has no camera; every picture must have one")
         for name in ("camera", "id", "tracklet"):
             if _controls(fields.get(name, "")):
-                raise ValueError(f"{where}: {fields[name][:80]!r} must be a {name} without control"
-                                 " characters")
+                raise ValueError(
+                    f"{where}: {fields[name][:80]!r} must be a {name} without control characters"
+                )
         if path in lines:
-            raise ValueError(f"{where}: {path!r} is in line {lines[path]} already;"
-                             " a picture must come once")
+            raise ValueError(
+                f"{where}: {path!r} is in line {lines[path]} already; a picture must come once"
+            )
         lines[path] = line
-        rows.append(CsvRow(path, fields["camera"], fields.get("id") or None,
-                           fields.get("tracklet") or None))
+        rows.append(
+            CsvRow(path, fields["camera"], fields.get("id") or None, fields.get("tracklet") or None)
+        )
     return rows
 
 
@@ -79,10 +82,14 @@ def _lines(file: str) -> Iterator[tuple[int, dict[str, str]]]:
                 if not any(field.strip() for field in fields):
                     continue
                 if len(fields) <= max(columns.values()):
-                    raise ValueError(f"{file} line {reader.line_num}: {len(fields)} fields, but the"
-                                     f" header has {max(columns.values()) + 1} or more")
-                yield reader.line_num, {k: unguard_cell(fields[i].strip())
-                                        for k, i in columns.items()}
+                    raise ValueError(
+                        f"{file} line {reader.line_num}: {len(fields)} fields, but the"
+                        f" header has {max(columns.values()) + 1} or more"
+                    )
+                yield (
+                    reader.line_num,
+                    {k: unguard_cell(fields[i].strip()) for k, i in columns.items()},
+                )
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be a CSV in UTF-8 ({error})") from error
     except csv.Error as error:
@@ -94,8 +101,10 @@ def _columns(header: Sequence[str], file: str) -> dict[str, int]:
     for needed in ("path", "camera"):
         if needed not in names:
             shown = ", ".join(name[:40] for name in names[:20])
-            raise ValueError(f"{file}: the first line must name the columns path, camera (and"
-                             f" perhaps id, tracklet); found {shown!r}{nearest(needed, names)}")
+            raise ValueError(
+                f"{file}: the first line must name the columns path, camera (and"
+                f" perhaps id, tracklet); found {shown!r}{nearest(needed, names)}"
+            )
     twice = [name for name in _COLUMNS if names.count(name) > 1]
     if twice:
         raise ValueError(f"{file}: the first line must name {twice[0]} once")
@@ -116,11 +125,17 @@ def _inside(written: str, root: str, where: str) -> str:
     # On other systems a backslash separates folders: it must not leave the root there either.
     slashes = written.replace("\\", "/")
     if slashes.startswith("/") or slashes[1:2] == ":" or ".." in slashes.split("/"):
-        raise ValueError(f"{where}: {written!r} leaves the root; paths must be relative to {root}"
-                         " and have no '..'")
+        raise ValueError(
+            f"{where}: {written!r} leaves the root; paths must be relative to {root}"
+            " and have no '..'"
+        )
     # Accents are one character or two, as the system that wrote the list has it.
-    for form in (written, slashes, unicodedata.normalize("NFC", slashes),
-                 unicodedata.normalize("NFD", slashes)):
+    for form in (
+        written,
+        slashes,
+        unicodedata.normalize("NFC", slashes),
+        unicodedata.normalize("NFD", slashes),
+    ):
         if os.path.lexists(os.path.join(root, form)):
             return os.path.normpath(form).replace(os.sep, "/")
     raise ValueError(f"{where}: no file {written!r} in {root}")

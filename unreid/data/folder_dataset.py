@@ -33,8 +33,11 @@ class FolderDataset:
     """
 
     def __init__(
-        self, train: Iterable[FolderItem], query: Iterable[FolderItem] = (),
-        gallery: Iterable[FolderItem] = (), train_dir: str = "",
+        self,
+        train: Iterable[FolderItem],
+        query: Iterable[FolderItem] = (),
+        gallery: Iterable[FolderItem] = (),
+        train_dir: str = "",
     ) -> None:
         self.train = [_row(item) for item in train]
         self.query = [_row(item) for item in query]
@@ -98,8 +101,9 @@ def check_folder_settings(cfg: Any) -> None:
     if not (node.ROOT or apart):
         raise ValueError(f"{key}.ROOT must name the folder of your pictures, got ''")
     if node.CSV and not node.ROOT:
-        raise ValueError(f"{key}.ROOT must name what the paths in {key}.CSV are relative to, got"
-                         " ''")
+        raise ValueError(
+            f"{key}.ROOT must name what the paths in {key}.CSV are relative to, got ''"
+        )
     if apart and FOLDER in names and not node.TRAIN:
         raise ValueError(f"{key}.TRAIN must name a folder beside QUERY and GALLERY, got ''")
     if apart and FOLDER in tests and not (node.QUERY and node.GALLERY):
@@ -111,8 +115,13 @@ def check_folder_settings(cfg: Any) -> None:
 
 
 def _settings(node: Any) -> dict[str, Any]:
-    return dict(pattern=node.PATTERN, id_pattern=node.ID_PATTERN, csv=node.CSV,
-                camera=node.CAMERA, levels=tuple(node.LEVELS))
+    return dict(
+        pattern=node.PATTERN,
+        id_pattern=node.ID_PATTERN,
+        csv=node.CSV,
+        camera=node.CAMERA,
+        levels=tuple(node.LEVELS),
+    )
 
 
 def _read(node: Any, folder: str) -> tuple[FolderItem, ...]:
@@ -154,18 +163,26 @@ def split_by_id(
             cameras[item.pid].add(item.camera)
     alone = 'or set DATASETS.TESTS "()" to train without a test'
     if items and not cameras:
-        raise ValueError("UNSUP.FOLDER: nobody has an id to be tested by; add a group (?P<id>...)"
-                         f" to UNSUP.FOLDER.PATTERN or a column id to the CSV, {alone}")
-    eligible = sorted((pid for pid, seen in cameras.items() if len(seen) > 1),
-                      key=lambda pid: hashlib.sha256(f"{seed}/{pid}".encode()).digest())
+        raise ValueError(
+            "UNSUP.FOLDER: nobody has an id to be tested by; add a group (?P<id>...)"
+            f" to UNSUP.FOLDER.PATTERN or a column id to the CSV, {alone}"
+        )
+    eligible = sorted(
+        (pid for pid, seen in cameras.items() if len(seen) > 1),
+        key=lambda pid: hashlib.sha256(f"{seed}/{pid}".encode()).digest(),
+    )
     if items and not eligible:
-        raise ValueError(f"UNSUP.FOLDER: none of {len(cameras)} people is seen by two cameras, and"
-                         f" a query needs a match in another one; mend the cameras, {alone}")
+        raise ValueError(
+            f"UNSUP.FOLDER: none of {len(cameras)} people is seen by two cameras, and"
+            f" a query needs a match in another one; mend the cameras, {alone}"
+        )
     tested = set(eligible[: max(1, round(test_share * len(eligible)))])
     train = [item for item in items if item.pid not in tested]
     if items and not train:
-        raise ValueError(f"UNSUP.FOLDER.TEST_SHARE {test_share} of {len(eligible)} people leaves no"
-                         " picture to train on; lower it")
+        raise ValueError(
+            f"UNSUP.FOLDER.TEST_SHARE {test_share} of {len(eligible)} people leaves no"
+            " picture to train on; lower it"
+        )
     of_person: dict[str, list[FolderItem]] = defaultdict(list)
     for item in items:
         if item.pid in tested:

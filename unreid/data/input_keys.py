@@ -22,13 +22,17 @@ def check_input(cfg: Any) -> None:
         return
     for name in ("CROP", "AUGMIX", "RPT"):
         if cfg.INPUT[name].ENABLED:
-            raise ValueError(f"INPUT.{name}.ENABLED must be False with INPUT.BACKEND tensor, which"
-                             " has no such step; use INPUT.BACKEND pil")
+            raise ValueError(
+                f"INPUT.{name}.ENABLED must be False with INPUT.BACKEND tensor, which"
+                " has no such step; use INPUT.BACKEND pil"
+            )
     for key in ("SIZE_TRAIN", "SIZE_TEST"):
         size = cfg.INPUT[key]
         if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"INPUT.{key} must be a height and a width with INPUT.BACKEND tensor,"
-                             f" got {list(size)}")
+            raise ValueError(
+                f"INPUT.{key} must be a height and a width with INPUT.BACKEND tensor,"
+                f" got {list(size)}"
+            )
     if cfg.INPUT.PADDING.ENABLED:
         check_choice("INPUT.PADDING.MODE", cfg.INPUT.PADDING.MODE, _PAD_MODES)
         check_integer("INPUT.PADDING.SIZE", cfg.INPUT.PADDING.SIZE, 0)

@@ -245,7 +245,8 @@ def build_test_loader(cfg: Any, dataset_name: str) -> tuple[Batches, int]:
     # A query tracklet and a gallery tracklet of one name are two tracklets.
     tracklets = number_tracklets(
         (f"{part}/{item[3]}" if len(item) > 3 and item[3] else "", item[2], str(item[0]))
-        for part, items in parts.items() for item in items
+        for part, items in parts.items()
+        for item in items
     )
     if tracklets is not None:
         fields["tracklets"] = tracklets
@@ -305,8 +306,12 @@ def _loader_of(cfg: Any, images: UnlabelledImages) -> ImageLoader:
     one gets a loader of its own, whose workers end with that epoch.
     """
     global _kept
-    settings = (cfg.INPUT.dump(), cfg.DATALOADER.NUM_WORKERS, cfg.UNSUP.CACHE_IMAGES,
-                cfg.MODEL.DEVICE)
+    settings = (
+        cfg.INPUT.dump(),
+        cfg.DATALOADER.NUM_WORKERS,
+        cfg.UNSUP.CACHE_IMAGES,
+        cfg.MODEL.DEVICE,
+    )
     if _kept is None or _kept[0]() is not images or _kept[1] != settings:
         dataset = ImageDataset(images.paths, camids=images.camids, indices=range(len(images)))
         _kept = weakref.ref(images), settings, ImageLoader(cfg, dataset)

@@ -64,6 +64,8 @@ def group_looks(looks: np.ndarray, max_bits: int = 3) -> np.ndarray:
             near = differing <= max_bits
             edges.append(np.stack([first[near], second[near]], axis=1))
     pairs = np.concatenate(edges)
-    graph = coo_matrix((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])),
-                       shape=(len(unique), len(unique)))
+    graph = coo_matrix(
+        (np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])),
+        shape=(len(unique), len(unique)),
+    )
     return connected_components(graph, directed=False)[1].astype(np.int64)[which]

@@ -66,8 +66,10 @@ class PathPattern:
         try:
             expression = re.compile(source)
         except (re.error, RecursionError, OverflowError) as error:
-            raise ValueError(f"pattern must be a regular expression, or a plain pattern such as"
-                             f" 'cam{{camera}}/*', got {written!r} ({error})") from error
+            raise ValueError(
+                f"pattern must be a regular expression, or a plain pattern such as"
+                f" 'cam{{camera}}/*', got {written!r} ({error})"
+            ) from error
         for group in expression.groupindex:
             check_choice("a named group of the pattern", group, FIELDS)
         groups = dict(expression.groupindex)
@@ -84,8 +86,9 @@ class PathPattern:
         Raises:
             ValueError: names the pattern, and the path where it is known.
         """
-        if threading.current_thread() is not threading.main_thread() \
-                or not hasattr(signal, "setitimer"):
+        if threading.current_thread() is not threading.main_thread() or not hasattr(
+            signal, "setitimer"
+        ):
             return self._search_in_child(paths)
         path, number = "", 0
         try:
@@ -109,8 +112,14 @@ class PathPattern:
         question = json.dumps([self.expression.pattern, self.groups, list(paths)])
         try:
             # Four times the limit: this is wall time, and a process has to start.
-            done = subprocess.run([sys.executable, "-c", _MATCH_IN_CHILD], input=question,
-                                  capture_output=True, text=True, check=True, timeout=4 * limit)
+            done = subprocess.run(
+                [sys.executable, "-c", _MATCH_IN_CHILD],
+                input=question,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=4 * limit,
+            )
         except subprocess.TimeoutExpired:
             raise self._too_slow("") from None
         return json.loads(done.stdout)  # type: ignore[no-any-return]
@@ -150,6 +159,7 @@ def _processor_limit() -> Iterator[Callable[[float], object]]:
     The timer counts this process's own time, so a busy machine ends nothing; ``re`` looks for
     signals while it searches.
     """
+
     def ring(number: int, frame: FrameType | None) -> None:
         raise _TooSlowError
 

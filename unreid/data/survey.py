@@ -72,15 +72,17 @@ def pictures_of(rows: Iterable[Sequence[Any]], part: str) -> list[Picture]:
     for path, pid, camera, *rest in rows:
         name = str(pid)
         nobody = not name or name.startswith("nobody ")
-        item = FolderItem(str(path), str(camera), None if nobody else name,
-                          str(rest[0]) if rest and rest[0] else None)
+        item = FolderItem(
+            str(path),
+            str(camera),
+            None if nobody else name,
+            str(rest[0]) if rest and rest[0] else None,
+        )
         found.append(Picture(part, item))
     return found
 
 
-def read_pictures(
-    paths: Sequence[str], step: Callable[[], None] = lambda: None
-) -> list[Reading]:
+def read_pictures(paths: Sequence[str], step: Callable[[], None] = lambda: None) -> list[Reading]:
     """Every file opened and decoded to the end; calls ``step`` after each."""
     readings = []
     # Pillow and hashlib release the lock.
@@ -113,17 +115,19 @@ def table(pictures: Sequence[Picture], readings: Sequence[Reading]) -> list[dict
     for (part, camera), own in [*groups.items(), *everything]:
         good = [readings[i] for i in own if not readings[i].reason]
         items = [pictures[i].item for i in own]
-        rows.append({
-            "part": part,
-            "camera": camera,
-            "images": len(own),
-            "people": len({item.pid for item in items if item.pid is not None}) or "-",
-            "tracklets": len({(item.camera, item.tracklet) for item in items if item.tracklet})
-            or "-",
-            "width": _spread([r.width for r in good]),
-            "height": _spread([r.height for r in good]),
-            "unreadable": len(own) - len(good),
-        })
+        rows.append(
+            {
+                "part": part,
+                "camera": camera,
+                "images": len(own),
+                "people": len({item.pid for item in items if item.pid is not None}) or "-",
+                "tracklets": len({(item.camera, item.tracklet) for item in items if item.tracklet})
+                or "-",
+                "width": _spread([r.width for r in good]),
+                "height": _spread([r.height for r in good]),
+                "unreadable": len(own) - len(good),
+            }
+        )
     return rows
 
 
@@ -150,11 +154,21 @@ def findings(
         skip_bad: Unreadable pictures will be left out (``UNSUP.BAD_IMAGE skip``).
     """
     if not pictures:
-        return [Finding("error", "no picture (jpg, jpeg, png, webp, bmp, in any case) was found;"
-                        " name the folder that holds them")]
-    found = [*_unreadable(pictures, readings, skip_bad), *_copies(pictures, readings),
-             *_cameras(pictures, min_images), *_people(pictures),
-             *_small(pictures, readings), *_look_alikes(pictures, readings)]
+        return [
+            Finding(
+                "error",
+                "no picture (jpg, jpeg, png, webp, bmp, in any case) was found;"
+                " name the folder that holds them",
+            )
+        ]
+    found = [
+        *_unreadable(pictures, readings, skip_bad),
+        *_copies(pictures, readings),
+        *_cameras(pictures, min_images),
+        *_people(pictures),
+        *_small(pictures, readings),
+        *_look_alikes(pictures, readings),
+    ]
     order = ("error", "warning", "note")
     return sorted(found, key=lambda finding: order.index(finding.level))
 
@@ -171,10 +185,18 @@ def _unreadable(
     if not bad:
         return []
     if skip_bad and len(bad) < len(pictures):
-        return [Finding("warning", f"{len(bad)} unreadable, left out by UNSUP.BAD_IMAGE skip:"
-                        f" {_named(bad)}")]
-    return [Finding("error", f"{len(bad)} unreadable: {_named(bad)}; mend or remove them, or train"
-                    " without them: UNSUP.BAD_IMAGE skip")]
+        return [
+            Finding(
+                "warning", f"{len(bad)} unreadable, left out by UNSUP.BAD_IMAGE skip: {_named(bad)}"
+            )
+        ]
+    return [
+        Finding(
+            "error",
+            f"{len(bad)} unreadable: {_named(bad)}; mend or remove them, or train"
+            " without them: UNSUP.BAD_IMAGE skip",
+        )
+    ]
 
 
 def _copies(pictures: Sequence[Picture], readings: Sequence[Reading]) -> list[Finding]:
@@ -190,19 +212,37 @@ def _copies(pictures: Sequence[Picture], readings: Sequence[Reading]) -> list[Fi
     found = []
     both = [" = ".join(i.path for i in same[d]) for d in sorted(trained & tested)]
     if both:
-        found.append(Finding("error", f"{len(both)} pictures are for training and for the test, so"
-                             f" the score says nothing: {_named(both)}; remove one of each"))
+        found.append(
+            Finding(
+                "error",
+                f"{len(both)} pictures are for training and for the test, so"
+                f" the score says nothing: {_named(both)}; remove one of each",
+            )
+        )
     for what, key in (("cameras", lambda i: i.camera), ("people", lambda i: i.pid)):
-        wrong = [" = ".join(i.path for i in items) for items in groups
-                 if len({key(i) for i in items} - {None}) > 1]
+        wrong = [
+            " = ".join(i.path for i in items)
+            for items in groups
+            if len({key(i) for i in items} - {None}) > 1
+        ]
         if wrong:
-            found.append(Finding("warning", f"{len(wrong)} pictures are in two {what} at once:"
-                                 f" {_named(wrong)}; a copy was misfiled: remove it"))
+            found.append(
+                Finding(
+                    "warning",
+                    f"{len(wrong)} pictures are in two {what} at once:"
+                    f" {_named(wrong)}; a copy was misfiled: remove it",
+                )
+            )
     if groups:
         extra = sum(len(items) - 1 for items in groups)
         listed = [" = ".join(i.path for i in items) for items in groups]
-        found.append(Finding("warning", f"{extra} exact copies of {len(groups)} pictures:"
-                             f" {_named(listed)}; remove the copies"))
+        found.append(
+            Finding(
+                "warning",
+                f"{extra} exact copies of {len(groups)} pictures:"
+                f" {_named(listed)}; remove the copies",
+            )
+        )
     return found
 
 
@@ -210,15 +250,25 @@ def _cameras(pictures: Sequence[Picture], min_images: int) -> list[Finding]:
     counts = Counter(p.item.camera for p in pictures if p.part not in ("query", "gallery"))
     found = []
     if len(counts) == 1:
-        found.append(Finding("warning", f"all training images are of one camera"
-                             f" ({next(iter(counts))}): methods that use cameras have nothing to"
-                             " use; say where the camera is written (a pattern, sub-folders, a"
-                             " CSV)"))
+        found.append(
+            Finding(
+                "warning",
+                f"all training images are of one camera"
+                f" ({next(iter(counts))}): methods that use cameras have nothing to"
+                " use; say where the camera is written (a pattern, sub-folders, a"
+                " CSV)",
+            )
+        )
     few = [f"{camera} ({count})" for camera, count in sorted(counts.items()) if count < min_images]
     if few:
-        found.append(Finding("warning", f"{len(few)} cameras have fewer than {min_images} training"
-                             f" images: {_named(few)}; add pictures, or join or leave out the"
-                             " camera"))
+        found.append(
+            Finding(
+                "warning",
+                f"{len(few)} cameras have fewer than {min_images} training"
+                f" images: {_named(few)}; add pictures, or join or leave out the"
+                " camera",
+            )
+        )
     return found
 
 
@@ -228,37 +278,63 @@ def _people(pictures: Sequence[Picture]) -> list[Finding]:
     tested = {p.item.pid for p in pictures if p.part in ("query", "gallery")} - {None}
     both = sorted(str(pid) for pid in trained & tested)
     if both:
-        found.append(Finding("warning", f"{len(both)} names of people are in training and in the"
-                             f" test: {_named(both)}; unless they were numbered anew, the score is"
-                             " of people seen before"))
+        found.append(
+            Finding(
+                "warning",
+                f"{len(both)} names of people are in training and in the"
+                f" test: {_named(both)}; unless they were numbered anew, the score is"
+                " of people seen before",
+            )
+        )
     cameras: dict[str | None, set[str]] = defaultdict(set)
     for p in pictures:
         if p.part == "gallery":
             cameras[p.item.pid].add(p.item.camera)
-    alone = [p.item.path for p in pictures
-             if p.part == "query" and not cameras[p.item.pid] - {p.item.camera}]
+    alone = [
+        p.item.path
+        for p in pictures
+        if p.part == "query" and not cameras[p.item.pid] - {p.item.camera}
+    ]
     if alone:
-        found.append(Finding("note", f"{len(alone)} queries have no match in another camera and are"
-                             f" not scored: {_named(alone)}"))
+        found.append(
+            Finding(
+                "note",
+                f"{len(alone)} queries have no match in another camera and are"
+                f" not scored: {_named(alone)}",
+            )
+        )
     people: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     for p in pictures:
         if p.item.tracklet and p.item.pid is not None:
             people[p.part, p.item.camera, p.item.tracklet].add(p.item.pid)
     mixed = sorted(f"{t} of camera {c}" for (_, c, t), own in people.items() if len(own) > 1)
     if mixed:
-        found.append(Finding("warning", f"{len(mixed)} tracklets hold pictures of several people:"
-                             f" {_named(mixed)}; a tracklet must be of one person: take more of"
-                             " the name into it"))
+        found.append(
+            Finding(
+                "warning",
+                f"{len(mixed)} tracklets hold pictures of several people:"
+                f" {_named(mixed)}; a tracklet must be of one person: take more of"
+                " the name into it",
+            )
+        )
     return found
 
 
 def _small(pictures: Sequence[Picture], readings: Sequence[Reading]) -> list[Finding]:
-    small = [f"{p.item.path} ({r.width} x {r.height})" for p, r in zip(pictures, readings)
-             if not r.reason and min(r.width, r.height) < SMALLEST_SIDE]
+    small = [
+        f"{p.item.path} ({r.width} x {r.height})"
+        for p, r in zip(pictures, readings)
+        if not r.reason and min(r.width, r.height) < SMALLEST_SIDE
+    ]
     if not small:
         return []
-    return [Finding("warning", f"{len(small)} pictures have a side below {SMALLEST_SIDE} pixels:"
-                    f" {_named(small)}; remove them")]
+    return [
+        Finding(
+            "warning",
+            f"{len(small)} pictures have a side below {SMALLEST_SIDE} pixels:"
+            f" {_named(small)}; remove them",
+        )
+    ]
 
 
 def _look_alikes(pictures: Sequence[Picture], readings: Sequence[Reading]) -> list[Finding]:
@@ -276,9 +352,14 @@ def _look_alikes(pictures: Sequence[Picture], readings: Sequence[Reading]) -> li
     across = [own for own in alike if len({pictures[i].part == "train" for i in own}) > 1]
     listed = [" ~ ".join(pictures[i].item.path for i in own[:2]) for own in across or alike]
     where = f", {len(across)} of them across training and test" if across else ""
-    return [Finding("note", f"{sum(map(len, alike))} pictures look like another in"
-                    f" {len(alike)} groups{where}: {_named(listed)}; frames in a row often do, and"
-                    " nothing is to mend unless it is one picture saved twice")]
+    return [
+        Finding(
+            "note",
+            f"{sum(map(len, alike))} pictures look like another in"
+            f" {len(alike)} groups{where}: {_named(listed)}; frames in a row often do, and"
+            " nothing is to mend unless it is one picture saved twice",
+        )
+    ]
 
 
 def suggest_reading(names: Sequence[str]) -> str:

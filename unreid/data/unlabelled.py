@@ -102,8 +102,10 @@ def build_dataset(name: str, key: str, cfg: Any = None) -> object:
             raise ValueError(f"{key} {FOLDER}: a config must name the folder (UNSUP.FOLDER.ROOT)")
         return FolderDataset.from_config(cfg)
     if name not in known:
-        raise KeyError(f"{key}: no data set {name!r}{nearest(name, [*known, FOLDER])}; known: "
-                       + ", ".join([FOLDER, *sorted(known)]))
+        raise KeyError(
+            f"{key}: no data set {name!r}{nearest(name, [*known, FOLDER])}; known: "
+            + ", ".join([FOLDER, *sorted(known)])
+        )
     root = datasets_root()
     try:
         return DATASET_REGISTRY.get(name)(root=root)
@@ -148,8 +150,12 @@ def load_training_images(
                 f" {getattr(dataset, 'train_dir', datasets_root())}"
             )
         rows += [
-            _Row(str(path), "" if pid == "" else f"{name}/{pid}", _camera_name(name, cam),
-                 f"{name}/{rest[0]}" if rest and rest[0] else "")
+            _Row(
+                str(path),
+                "" if pid == "" else f"{name}/{pid}",
+                _camera_name(name, cam),
+                f"{name}/{rest[0]}" if rest and rest[0] else "",
+            )
             for path, pid, cam, *rest in items
         ]
     rows.sort()
@@ -202,12 +208,16 @@ def _validation_items(name: str, dataset: object) -> list[tuple[Any, ...]]:
     """
     path = getattr(dataset, "list_val_path", None)
     if path is None:
-        raise ValueError(f"UNSUP.TRAIN_WITH_VAL must be False for {name}: it has no list of"
-                         " validation images (MSMT17 has one)")
+        raise ValueError(
+            f"UNSUP.TRAIN_WITH_VAL must be False for {name}: it has no list of"
+            " validation images (MSMT17 has one)"
+        )
     items = dataset.process_dir(dataset.train_dir, path)  # type: ignore[attr-defined]
     train = len(dataset.train)  # type: ignore[attr-defined]
-    logger.info(f"UNSUP.TRAIN_WITH_VAL: {name} has {train} training images and {len(items)}"
-                f" validation images, {train + len(items)} together")
+    logger.info(
+        f"UNSUP.TRAIN_WITH_VAL: {name} has {train} training images and {len(items)}"
+        f" validation images, {train + len(items)} together"
+    )
     return items
 
 

@@ -28,8 +28,11 @@ def average_norms(model: nn.Module) -> None:
     """
     if world_size() == 1:
         return
-    norms = [m for m in model.modules()
-             if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None]
+    norms = [
+        m
+        for m in model.modules()
+        if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
+    ]
     buffers = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
     if not buffers:
         return
@@ -49,8 +52,11 @@ def same_everywhere(model: nn.Module) -> list[str]:
     if world_size() == 1:
         return []
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    sums = {k: zlib.crc32(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-            for k, v in tensors.items() if v.numel()}
+    sums = {
+        k: zlib.crc32(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        for k, v in tensors.items()
+        if v.numel()
+    }
     everywhere = gather_all(sums)
     differing = [k for k in sums if any(other.get(k) != sums[k] for other in everywhere)]
     different = sorted({k for names in gather_all(differing) for k in names})
@@ -122,5 +128,10 @@ def check_share(cfg: Any, batch: int, instances: int, key: str, instances_key: s
 
 def check_shares(cfg: Any) -> None:
     """:func:`check_share` of the main stage's batch."""
-    check_share(cfg, cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_INSTANCE,
-                "SOLVER.IMS_PER_BATCH", "DATALOADER.NUM_INSTANCE")
+    check_share(
+        cfg,
+        cfg.SOLVER.IMS_PER_BATCH,
+        cfg.DATALOADER.NUM_INSTANCE,
+        "SOLVER.IMS_PER_BATCH",
+        "DATALOADER.NUM_INSTANCE",
+    )

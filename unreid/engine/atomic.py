@@ -76,15 +76,16 @@ def append_line(path: str, line: str) -> None:
             try:
                 left = memoryview(line.encode())
                 while left:
-                    left = left[file.write(left):]
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except OSError:
                 with contextlib.suppress(OSError):
                     file.truncate(size)
                 raise
     except OSError as error:
-        raise OSError(error.errno, f"could not write {path} ({error}); what stood there before is"
-                      " untouched") from error
+        raise OSError(
+            error.errno, f"could not write {path} ({error}); what stood there before is untouched"
+        ) from error
 
 
 def save_json(path: str, content: Mapping[str, Any]) -> None:

@@ -127,9 +127,12 @@ class AtomicCheckpointer(Checkpointer):
         own = self.model.state_dict()
         for key in state.keys() & own.keys():
             if state[key].dtype != own[key].dtype and not (
-                    state[key].is_floating_point() and own[key].is_floating_point()):
-                raise ValueError(f"checkpoint {self._path} is damaged, or of another model: {key}"
-                                 f" is {state[key].dtype}, and must be {own[key].dtype}")
+                state[key].is_floating_point() and own[key].is_floating_point()
+            ):
+                raise ValueError(
+                    f"checkpoint {self._path} is damaged, or of another model: {key}"
+                    f" is {state[key].dtype}, and must be {own[key].dtype}"
+                )
         # A classifier of supervised training has no place in a model without one.
         state = {k: v for k, v in state.items() if k != "heads.weight" or k in own}
         missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
@@ -149,8 +152,10 @@ class AtomicCheckpointer(Checkpointer):
                 f" backbone entries are missing in it, the first {lost[0]!r}; it holds"
                 f" {', '.join(repr(k) for k in list(state)[:3])}, ..."
             )
-        for what, keys in (("not in the checkpoint, kept as built", missing),
-                           ("not in the model, left out", unexpected)):
+        for what, keys in (
+            ("not in the checkpoint, kept as built", missing),
+            ("not in the model, left out", unexpected),
+        ):
             if keys:
                 logger.warning(f"{self._path}: {what}: {', '.join(sorted(keys)[:8])}")
 

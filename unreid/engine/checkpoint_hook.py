@@ -91,10 +91,15 @@ class CheckpointHook(HookBase):
             return "no epoch is saved: --resume begins with the first one"
         trainer, epoch = self.trainer, self._on_disk + 1
         again = trainer.iter - epoch * trainer.iters_per_epoch
-        return (f"{self.checkpointer.get_checkpoint_file()} holds the state after epoch"
-                f" {self._on_disk}; --resume goes on from there"
-                + (f" (epoch {epoch} from its first iteration: {again} are done again)"
-                   if again > 0 else ""))
+        return (
+            f"{self.checkpointer.get_checkpoint_file()} holds the state after epoch"
+            f" {self._on_disk}; --resume goes on from there"
+            + (
+                f" (epoch {epoch} from its first iteration: {again} are done again)"
+                if again > 0
+                else ""
+            )
+        )
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -144,9 +149,11 @@ def refuse_not_finite(model: nn.Module, epoch: int) -> None:
     """
     for name, value in model.named_parameters():
         if not bool(torch.isfinite(value).all()):
-            raise FloatingPointError(f"{name} not finite after epoch {epoch}; a lower"
-                                     " SOLVER.BASE_LR helps most often")
+            raise FloatingPointError(
+                f"{name} not finite after epoch {epoch}; a lower SOLVER.BASE_LR helps most often"
+            )
     for name, buffer in model.named_buffers():
         if bool(torch.isnan(buffer).any()):
-            raise FloatingPointError(f"{name} NaN after epoch {epoch}; a lower SOLVER.BASE_LR"
-                                     " helps most often")
+            raise FloatingPointError(
+                f"{name} NaN after epoch {epoch}; a lower SOLVER.BASE_LR helps most often"
+            )

@@ -68,8 +68,9 @@ def epoch_line(record: EpochRecord, epochs: int, left: float | None) -> str:
     if labels.get("images"):
         share = 100 * labels.get("noise", 0) / labels["images"]
         parts.append(f"{labels.get('clusters', 0):.0f} clusters, noise {share:.1f} %")
-    known = [(title, quality[key]) for key, title in (("f_score", "F"), ("ari", "ARI"))
-             if key in quality]
+    known = [
+        (title, quality[key]) for key, title in (("f_score", "F"), ("ari", "ARI")) if key in quality
+    ]
     parts += [f"{title} {value:.3f}" for title, value in known]
     if "total_loss" in record.losses:
         parts.append(f"loss {record.losses['total_loss']:.3f}")
@@ -104,8 +105,10 @@ class ConsoleHook(HookBase):
         trainer = self.trainer
         self._first, self._started = trainer.start_epoch, time.monotonic()
         after = f", from epoch {self._first + 1} on" if self._first else ""
-        self._write(f"{self.title}: {trainer.max_epoch} epochs of {trainer.iters_per_epoch}"
-                    f" iterations{after}")
+        self._write(
+            f"{self.title}: {trainer.max_epoch} epochs of {trainer.iters_per_epoch}"
+            f" iterations{after}"
+        )
 
     def after_step(self) -> None:
         if not sys.stderr.isatty():
@@ -122,8 +125,13 @@ class ConsoleHook(HookBase):
         done = self.trainer.epoch + 1
         remaining = self.trainer.max_epoch - done
         mean = (time.monotonic() - self._started) / (done - self._first)
-        self._write(epoch_line(self.log.records[-1], self.trainer.max_epoch,
-                               mean * remaining if remaining else None))
+        self._write(
+            epoch_line(
+                self.log.records[-1],
+                self.trainer.max_epoch,
+                mean * remaining if remaining else None,
+            )
+        )
 
     def after_train(self) -> None:
         if self._progress is not None:  # an error inside an epoch: its message has its own line
@@ -138,7 +146,9 @@ def quiet_console(log: logging.Logger) -> None:
     """Let only the warnings of fast-reid's logger reach the terminal; its files get everything."""
     for handler in log.handlers:
         if not isinstance(handler, logging.FileHandler) and getattr(handler, "stream", None) in (
-                sys.stdout, sys.stderr):
+            sys.stdout,
+            sys.stderr,
+        ):
             handler.setLevel(logging.WARNING)
             handler.addFilter(_is_no_expected_error)
 

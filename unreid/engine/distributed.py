@@ -77,25 +77,39 @@ def joined(device: str) -> Iterator[None]:
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.startswith("cuda"):
         _take_gpu(device, int(os.environ.get("LOCAL_RANK", "0")), local_size)
-    with connected(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), "env://",
-                   backend="nccl" if device.startswith("cuda") else "gloo",
-                   machine=int(os.environ.get("GROUP_RANK", "0")), local_size=local_size):
+    with connected(
+        int(os.environ["RANK"]),
+        int(os.environ["WORLD_SIZE"]),
+        "env://",
+        backend="nccl" if device.startswith("cuda") else "gloo",
+        machine=int(os.environ.get("GROUP_RANK", "0")),
+        local_size=local_size,
+    ):
         yield
 
 
 def _take_gpu(device: str, local: int, on_machine: int) -> None:
     if device != "cuda":
-        raise ValueError(f"MODEL.DEVICE must be 'cuda' with several processes, which take one GPU"
-                         f" each, got {device!r}; choose GPUs by CUDA_VISIBLE_DEVICES")
+        raise ValueError(
+            f"MODEL.DEVICE must be 'cuda' with several processes, which take one GPU"
+            f" each, got {device!r}; choose GPUs by CUDA_VISIBLE_DEVICES"
+        )
     if on_machine > torch.cuda.device_count():
-        raise ValueError(f"{on_machine} processes need as many GPUs on this machine, which has"
-                         f" {torch.cuda.device_count()}")
+        raise ValueError(
+            f"{on_machine} processes need as many GPUs on this machine, which has"
+            f" {torch.cuda.device_count()}"
+        )
     torch.cuda.set_device(local)
 
 
 @contextlib.contextmanager
 def connected(
-    rank: int, size: int, init_method: str, *, backend: str = "gloo", machine: int = 0,
+    rank: int,
+    size: int,
+    init_method: str,
+    *,
+    backend: str = "gloo",
+    machine: int = 0,
     local_size: int = 1,
 ) -> Iterator[None]:
     """Connect this process to the others while this lasts.
@@ -108,8 +122,9 @@ def connected(
         local_size: Processes on this machine.
     """
     global _team
-    distributed.init_process_group(backend, store=unused_store(init_method, rank, size), rank=rank,
-                                   world_size=size)
+    distributed.init_process_group(
+        backend, store=unused_store(init_method, rank, size), rank=rank, world_size=size
+    )
     control: Any = distributed.new_group(backend="gloo", timeout=_WAIT)
     _team = _Team(rank, size, local_size, control)
     try:
@@ -206,8 +221,11 @@ def join_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:
     for sender, places in enumerate(rows):
         if not len(places):
             continue
-        part = mine.contiguous() if sender == _team.rank else torch.empty((len(places), *shape),
-                                                                         dtype=dtype)
+        part = (
+            mine.contiguous()
+            if sender == _team.rank
+            else torch.empty((len(places), *shape), dtype=dtype)
+        )
         distributed.broadcast(part, sender, _team.control)
         whole[torch.from_numpy(places)] = part
     return whole

@@ -16,16 +16,29 @@ _TEMPORARY = re.compile(r".+\.\d+\.tmp")
 #: Folders that a run makes.
 _FOLDERS = ("labels", "intra")
 
-_FILES = ("config.yaml", "results.json", "local_labels.npz", "log.txt", "metrics.json",
-          "epochs.jsonl", "last_checkpoint", "report.html")
+_FILES = (
+    "config.yaml",
+    "results.json",
+    "local_labels.npz",
+    "log.txt",
+    "metrics.json",
+    "epochs.jsonl",
+    "last_checkpoint",
+    "report.html",
+)
 
 
 def output_files(folder: str) -> list[str]:
     """The files and folders in ``folder`` that a run of ours makes."""
     present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    return [name for name in present
-            if name in _FILES or name in _FOLDERS or name.endswith(".pth")
-            or name.startswith(("events.out.tfevents", "log.txt.rank"))]
+    return [
+        name
+        for name in present
+        if name in _FILES
+        or name in _FOLDERS
+        or name.endswith(".pth")
+        or name.startswith(("events.out.tfevents", "log.txt.rank"))
+    ]
 
 
 def set_aside_earlier_run(folder: str) -> str | None:
@@ -52,8 +65,11 @@ def finish_setting_aside(folder: str) -> str | None:
         Where to, or None when none was under way.
     """
     previous = os.path.join(folder, "previous")
-    moving = [n for n in sorted(os.listdir(previous)) if n.endswith(_MOVING)] if os.path.isdir(
-        previous) else []
+    moving = (
+        [n for n in sorted(os.listdir(previous)) if n.endswith(_MOVING)]
+        if os.path.isdir(previous)
+        else []
+    )
     if not moving:
         return None
     for name in output_files(folder):

@@ -72,7 +72,10 @@ class EpochLogHook(HookBase):
     """
 
     def __init__(
-        self, folder: str, step: UnsupervisedStep, labels: PseudoLabelHook,
+        self,
+        folder: str,
+        step: UnsupervisedStep,
+        labels: PseudoLabelHook,
         evaluation: EvaluationHook | None,
     ) -> None:
         self.path = os.path.join(folder, EPOCHS)

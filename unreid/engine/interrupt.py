@@ -15,7 +15,8 @@ class Terminated(KeyboardInterrupt):
 
 #: Signal -> what it raises in the main thread, and what a shell reports (128 + its number).
 RAISED: dict[int, type[KeyboardInterrupt]] = {
-    signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated,
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
 }
 
 #: The signals that came since :func:`signals_raise` began, in their order.

@@ -261,9 +261,11 @@ class PseudoLabelHook(HookBase):
 
     def _publish(self, pseudo: PseudoLabels, epoch: int, seconds: Mapping[str, float]) -> None:
         counts = label_counts(pseudo, self.images.camids)
-        scalars = {"clusters": counts["clusters"], "noise": counts["noise"] / counts["images"],
-                   **{k: v for k, v in counts.items()
-                      if k in ("largest", "cameras_per_cluster", "pairs")}}
+        scalars = {
+            "clusters": counts["clusters"],
+            "noise": counts["noise"] / counts["images"],
+            **{k: v for k, v in counts.items() if k in ("largest", "cameras_per_cluster", "pairs")},
+        }
         line = (
             f"Labels of epoch {epoch}: {counts['clusters']} clusters, noise {counts['noise']}"
             f" ({100 * scalars['noise']:.1f} %), largest {counts['largest']}, mean size"
@@ -271,7 +273,8 @@ class PseudoLabelHook(HookBase):
         )
         line += "".join(f", {name} {value}" for name, value in pseudo.remarks.items())
         line += "; seconds: " + ", ".join(
-            f"{name} {value:.2f}" for name, value in {**seconds, **pseudo.seconds}.items())
+            f"{name} {value:.2f}" for name, value in {**seconds, **pseudo.seconds}.items()
+        )
         logger.info(line)
         quality: dict[str, Mapping[str, float]] = {}
         if self.quality is not None and distributed.rank() == 0:
@@ -295,8 +298,9 @@ class PseudoLabelHook(HookBase):
         if pseudo.pairs is not None:
             scored["pairs"] = self.quality.pairs(pseudo.pairs.indices)
         for name, values in scored.items():
-            logger.info(f"  quality, {name}: "
-                        + ", ".join(f"{k} {v:.3f}" for k, v in values.items()))
+            logger.info(
+                f"  quality, {name}: " + ", ".join(f"{k} {v:.3f}" for k, v in values.items())
+            )
         return scored
 
 
@@ -309,8 +313,11 @@ def label_counts(pseudo: PseudoLabels, camids: np.ndarray) -> dict[str, float]:
     """
     sizes = pseudo.sizes
     counts = {
-        "images": len(pseudo), "clusters": pseudo.num_clusters, "noise": pseudo.num_noise,
-        "largest": int(sizes.max()), "mean_size": float(sizes.mean()),
+        "images": len(pseudo),
+        "clusters": pseudo.num_clusters,
+        "noise": pseudo.num_noise,
+        "largest": int(sizes.max()),
+        "mean_size": float(sizes.mean()),
         "cameras_per_cluster": float(cameras_per_cluster(pseudo.labels, camids).mean()),
     }
     return counts if pseudo.pairs is None else {**counts, "pairs": len(pseudo.pairs)}

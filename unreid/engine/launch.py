@@ -40,32 +40,56 @@ def restarted() -> bool:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add fast-reid's four options, and torchrun's ``--max-restarts``."""
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N",
-                        help="processes on this machine, one GPU each, or on CPUs (default 1)")
-    parser.add_argument("--num-machines", type=int, default=1, metavar="N",
-                        help="machines; the command is given on each of them (default 1)")
-    parser.add_argument("--machine-rank", type=int, default=0, metavar="R",
-                        help="this machine's number, from 0")
-    parser.add_argument("--dist-url", default="auto", metavar="tcp://HOST:PORT",
-                        help="address of machine 0; one machine finds a free port itself")
-    parser.add_argument("--max-restarts", type=int, default=0, metavar="N",
-                        help="restart all processes after a failure, and resume, at most N times"
-                        " (default 0)")
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes on this machine, one GPU each, or on CPUs (default 1)",
+    )
+    parser.add_argument(
+        "--num-machines",
+        type=int,
+        default=1,
+        metavar="N",
+        help="machines; the command is given on each of them (default 1)",
+    )
+    parser.add_argument(
+        "--machine-rank", type=int, default=0, metavar="R", help="this machine's number, from 0"
+    )
+    parser.add_argument(
+        "--dist-url",
+        default="auto",
+        metavar="tcp://HOST:PORT",
+        help="address of machine 0; one machine finds a free port itself",
+    )
+    parser.add_argument(
+        "--max-restarts",
+        type=int,
+        default=0,
+        metavar="N",
+        help="restart all processes after a failure, and resume, at most N times (default 0)",
+    )
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Refuse values that cannot be, as misuse of the command line."""
     for name, least in (("num_gpus", 1), ("num_machines", 1), ("max_restarts", 0)):
         if getattr(args, name) < least:
-            parser.error(f"--{name.replace('_', '-')} must be >= {least},"
-                         f" got {getattr(args, name)}")
+            parser.error(
+                f"--{name.replace('_', '-')} must be >= {least}, got {getattr(args, name)}"
+            )
     if not 0 <= args.machine_rank < args.num_machines:
-        parser.error(f"--machine-rank must be in 0..{args.num_machines - 1} with --num-machines"
-                     f" {args.num_machines}, got {args.machine_rank}")
+        parser.error(
+            f"--machine-rank must be in 0..{args.num_machines - 1} with --num-machines"
+            f" {args.num_machines}, got {args.machine_rank}"
+        )
     if args.dist_url == "auto":
         if args.num_machines > 1:
-            parser.error("--dist-url tcp://HOST:PORT of machine 0 is needed with --num-machines"
-                         f" {args.num_machines}")
+            parser.error(
+                "--dist-url tcp://HOST:PORT of machine 0 is needed with --num-machines"
+                f" {args.num_machines}"
+            )
     elif not _URL.fullmatch(args.dist_url):
         parser.error(f"--dist-url must be tcp://HOST:PORT or auto, got {args.dist_url!r}")
 

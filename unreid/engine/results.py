@@ -57,15 +57,21 @@ class RunResults:
 
     def __init__(self, cfg: Any, *, resume: bool) -> None:
         self.path = os.path.join(cfg.OUTPUT_DIR, "results.json")
-        self.content: dict[str, Any] = {"before": None, "after": None, "labels": None,
-                                        "seconds": {}}
+        self.content: dict[str, Any] = {
+            "before": None,
+            "after": None,
+            "labels": None,
+            "seconds": {},
+        }
         if resume and os.path.isfile(self.path):
             self.content.update(self._earlier())
         self.content.update(
             project=cfg.PROJECT,
             datasets={"train": list(cfg.DATASETS.NAMES), "test": list(cfg.DATASETS.TESTS)},
-            center_cameras={"labels": bool(cfg.UNSUP.CENTER_CAMERAS),
-                            "test": bool(cfg.TEST.CENTER_CAMERAS)},
+            center_cameras={
+                "labels": bool(cfg.UNSUP.CENTER_CAMERAS),
+                "test": bool(cfg.TEST.CENTER_CAMERAS),
+            },
             config_hash=config_hash(cfg),
             versions=versions(),
         )
@@ -74,8 +80,10 @@ class RunResults:
         found = read_json(self.path)
         for key, kinds in (("before", (dict, type(None))), ("seconds", (dict,))):
             if not isinstance(found.get(key, self.content[key]), kinds):
-                raise ValueError(f"{self.path}: {key} must be an object, got {found[key]!r:.60};"
-                                 " mend or delete the file")
+                raise ValueError(
+                    f"{self.path}: {key} must be an object, got {found[key]!r:.60};"
+                    " mend or delete the file"
+                )
         for phase, value in found.get("seconds", {}).items():
             check_number(f"{self.path}: seconds of {phase}", value, 0)
         return found
@@ -103,5 +111,6 @@ def scores_of(results: Mapping[str, Any]) -> dict[str, Any]:
     """What of an evaluation a run reports, of one test set or by the name of several."""
     if results and all(isinstance(v, Mapping) for v in results.values()):
         return {name: scores_of(values) for name, values in results.items()}
-    return {k: round(float(v), 4) for k, v in results.items()
-            if k in SCORES or k.startswith("TPR@")}
+    return {
+        k: round(float(v), 4) for k, v in results.items() if k in SCORES or k.startswith("TPR@")
+    }

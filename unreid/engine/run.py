@@ -73,9 +73,7 @@ def read_data(cfg: Any) -> TrainingData:
     if not cfg.UNSUP.LABELER:
         raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
-    images, pids = load_training_images(
-        cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg
-    )
+    images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg)
     for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
         build_test_loader(cfg, name)
     cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
@@ -128,15 +126,21 @@ def start(cfg: Any, args: Any) -> None:
     record_settings(cfg, args, keep=not training)
     seed_all_rng(cfg.UNSUP.SEED)
     if cfg.MODEL.DEVICE == "cpu":
-        logger.info(f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
-                    + ("" if torch.cuda.is_available() else ": no GPU was found"))
+        logger.info(
+            f"MODEL.DEVICE cpu ({torch.get_num_threads()} threads)"
+            + ("" if torch.cuda.is_available() else ": no GPU was found")
+        )
     if distributed.world_size() > 1:
-        logger.info(f"{distributed.world_size()} processes; each takes"
-                    f" {cfg.SOLVER.IMS_PER_BATCH // distributed.world_size()} of"
-                    f" SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images")
+        logger.info(
+            f"{distributed.world_size()} processes; each takes"
+            f" {cfg.SOLVER.IMS_PER_BATCH // distributed.world_size()} of"
+            f" SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images"
+        )
     if aside:
-        logger.warning(f"an earlier run stood in {cfg.OUTPUT_DIR}; it was moved to {aside}"
-                       " (use --resume to continue one)")
+        logger.warning(
+            f"an earlier run stood in {cfg.OUTPUT_DIR}; it was moved to {aside}"
+            " (use --resume to continue one)"
+        )
     if changed:
         logger.warning("resuming with other settings than before: " + ", ".join(changed))
 
@@ -147,8 +151,11 @@ def _changed_settings(cfg: Any) -> list[str]:
         return []
     earlier = dict(flat_keys(type(cfg)(read_with_bases(path))))
     now = dict(flat_keys(type(cfg).load_cfg(cfg.dump())))
-    return [f"{k} {earlier[k]} -> {v}" for k, v in now.items()
-            if k in earlier and earlier[k] != v and k != "MODEL.DEVICE"]
+    return [
+        f"{k} {earlier[k]} -> {v}"
+        for k, v in now.items()
+        if k in earlier and earlier[k] != v and k != "MODEL.DEVICE"
+    ]
 
 
 def with_numbers(cfg: Any, *, num_cameras: int, num_images: int) -> Any:

@@ -48,9 +48,10 @@ class Selection:
         """Score the round that ended with ``epoch``; keep ``model`` when it is the best yet."""
         score = float(self.selection_score(bank, pseudo))
         best = score > self.score
-        logger.info(f"Round to epoch {epoch}: label-free score {score:.4f}"
-                    + (", the best so far" if best else f" (best: {self.score:.4f}, epoch"
-                       f" {self.epoch})"))
+        logger.info(
+            f"Round to epoch {epoch}: label-free score {score:.4f}"
+            + (", the best so far" if best else f" (best: {self.score:.4f}, epoch {self.epoch})")
+        )
         if not best:
             return
         with replace_file(self.path) as file:

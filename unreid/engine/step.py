@@ -47,8 +47,14 @@ class UnsupervisedStep(SimpleTrainer):
     """
 
     def __init__(
-        self, model: nn.Module, loader: SwappableLoader, optimizer: torch.optim.Optimizer,
-        param_wrapper: Any, *, amp_dtype: torch.dtype | None = None, device: str = "cpu",
+        self,
+        model: nn.Module,
+        loader: SwappableLoader,
+        optimizer: torch.optim.Optimizer,
+        param_wrapper: Any,
+        *,
+        amp_dtype: torch.dtype | None = None,
+        device: str = "cpu",
         accumulate: int = 1,
     ) -> None:
         super().__init__(model, loader, optimizer, param_wrapper)
@@ -63,8 +69,12 @@ class UnsupervisedStep(SimpleTrainer):
 
     @classmethod
     def from_config(
-        cls, cfg: Any, model: nn.Module, loader: SwappableLoader,
-        optimizer: torch.optim.Optimizer, param_wrapper: Any,
+        cls,
+        cfg: Any,
+        model: nn.Module,
+        loader: SwappableLoader,
+        optimizer: torch.optim.Optimizer,
+        param_wrapper: Any,
     ) -> UnsupervisedStep:
         """By ``SOLVER.AMP``, ``SOLVER.ACCUMULATE``, ``MODEL.COMPILE``.
 
@@ -77,8 +87,13 @@ class UnsupervisedStep(SimpleTrainer):
             check_groups(cfg, comm.get_world_size())
             compile_backbone(unwrap(model), cfg.MODEL.COMPILE_BACKEND, cfg.MODEL.DEVICE)
         return cls(
-            model, loader, optimizer, param_wrapper, amp_dtype=_amp_dtype(cfg),
-            device=cfg.MODEL.DEVICE, accumulate=cfg.SOLVER.ACCUMULATE,
+            model,
+            loader,
+            optimizer,
+            param_wrapper,
+            amp_dtype=_amp_dtype(cfg),
+            device=cfg.MODEL.DEVICE,
+            accumulate=cfg.SOLVER.ACCUMULATE,
         )
 
     def run_step(self) -> None:
@@ -106,8 +121,9 @@ class UnsupervisedStep(SimpleTrainer):
         parts = split_batch(data, self.accumulate)
         for number, part in enumerate(parts):
             with self._gathering(number == len(parts) - 1):
-                with torch.autocast(self.device_type, self.amp_dtype,
-                                    enabled=self.amp_dtype is not None):
+                with torch.autocast(
+                    self.device_type, self.amp_dtype, enabled=self.amp_dtype is not None
+                ):
                     losses, update = self.model(part)
                     loss = sum(losses.values())
                 self._refuse_losses(losses)
@@ -155,12 +171,14 @@ class UnsupervisedStep(SimpleTrainer):
 
     def _refuse_gradients(self, losses: dict[str, Tensor]) -> None:
         """A weight that a NaN has reached is found an iteration, or a checkpoint, too late."""
-        gradients = {n: p.grad for n, p in unwrap(self.model).named_parameters()
-                     if p.grad is not None}
+        gradients = {
+            n: p.grad for n, p in unwrap(self.model).named_parameters() if p.grad is not None
+        }
         if not gradients:
             return
-        largest = torch.stack([torch.linalg.vector_norm(g.detach(), math.inf).float()
-                               for g in gradients.values()])
+        largest = torch.stack(
+            [torch.linalg.vector_norm(g.detach(), math.inf).float() for g in gradients.values()]
+        )
         finite = torch.isfinite(largest)
         if bool(finite.all()):
             return
@@ -189,8 +207,9 @@ def split_batch(data: dict[str, Any], parts: int) -> list[dict[str, Any]]:
         return [data]
     size = len(data["images"])
     if size % parts:
-        raise ValueError(f"a batch of {size} images cannot be cut into SOLVER.ACCUMULATE {parts}"
-                         " equal parts")
+        raise ValueError(
+            f"a batch of {size} images cannot be cut into SOLVER.ACCUMULATE {parts} equal parts"
+        )
     step = size // parts
     return [{k: v[i : i + step] for k, v in data.items()} for i in range(0, size, step)]
 
@@ -209,10 +228,15 @@ def _amp_dtype(cfg: Any) -> torch.dtype | None:
     if not amp.ENABLED:
         return None
     # Older GPUs compute in bfloat16 by a detour that is slower than float32.
-    if (amp.DTYPE == "bfloat16" and device.startswith("cuda")
-            and torch.cuda.get_device_capability(device) < (8, 0)):
-        raise ValueError(f"SOLVER.AMP.DTYPE must be float16 on {torch.cuda.get_device_name(device)}"
-                         ", which has no bfloat16, got 'bfloat16'")
+    if (
+        amp.DTYPE == "bfloat16"
+        and device.startswith("cuda")
+        and torch.cuda.get_device_capability(device) < (8, 0)
+    ):
+        raise ValueError(
+            f"SOLVER.AMP.DTYPE must be float16 on {torch.cuda.get_device_name(device)}"
+            ", which has no bfloat16, got 'bfloat16'"
+        )
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp.DTYPE]
 
 
@@ -227,8 +251,10 @@ def check_groups(cfg: Any, processes: int) -> None:
     group = cfg.MODEL.GHOST_BN
     size = cfg.SOLVER.IMS_PER_BATCH // (processes * cfg.SOLVER.ACCUMULATE)
     if group and size % min(-(-size // group), size // 2):
-        raise ValueError(f"MODEL.GHOST_BN must cut {size} images into equal groups with"
-                         f" MODEL.COMPILE True, got {group}")
+        raise ValueError(
+            f"MODEL.GHOST_BN must cut {size} images into equal groups with"
+            f" MODEL.COMPILE True, got {group}"
+        )
 
 
 def compile_backbone(model: nn.Module, backend: str, device: str) -> None:

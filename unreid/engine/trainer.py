@@ -55,9 +55,11 @@ class AgreementHook(HookBase):
         average_norms(model)
         differing = same_everywhere(model)
         if differing:
-            logger.warning(f"after epoch {self.trainer.epoch} the processes had come apart in"
-                           f" {', '.join(differing[:5])} ({len(differing)} in all); they go on from"
-                           " rank 0's values")
+            logger.warning(
+                f"after epoch {self.trainer.epoch} the processes had come apart in"
+                f" {', '.join(differing[:5])} ({len(differing)} in all); they go on from"
+                " rank 0's values"
+            )
 
 
 class UnsupervisedTrainer(DefaultTrainer):
@@ -94,8 +96,10 @@ class UnsupervisedTrainer(DefaultTrainer):
         loader = SwappableLoader()
         model = self.build_model(cfg)
         if not isinstance(model, ReIDModel):
-            raise TypeError(f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} must be a"
-                            " subclass of unreid.contracts.ReIDModel to be trained")
+            raise TypeError(
+                f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} must be a"
+                " subclass of unreid.contracts.ReIDModel to be trained"
+            )
         optimizer, wrapper = self.build_optimizer(cfg, model)
         several = parallel(model)
         self._trainer = UnsupervisedStep.from_config(cfg, several, loader, optimizer, wrapper)
@@ -107,7 +111,10 @@ class UnsupervisedTrainer(DefaultTrainer):
         self.start_epoch = 0
         self.scheduler = self.build_lr_scheduler(cfg, optimizer, self.iters_per_epoch)
         self.checkpointer = AtomicCheckpointer(
-            model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), optimizer=optimizer,
+            model,
+            cfg.OUTPUT_DIR,
+            save_to_disk=comm.is_main_process(),
+            optimizer=optimizer,
             **self.scheduler,
         )
         if self._trainer.grad_scaler is not None:
@@ -129,8 +136,10 @@ class UnsupervisedTrainer(DefaultTrainer):
         """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``."""
         model = build_model(cfg)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
-        logger.info(f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}:"
-                    f" {parameters:.2f} M parameters")
+        logger.info(
+            f"{cfg.MODEL.META_ARCHITECTURE} on {cfg.MODEL.BACKBONE.NAME}:"
+            f" {parameters:.2f} M parameters"
+        )
         return model
 
     @classmethod
@@ -149,7 +158,10 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(
-        cls, cfg: Any, dataset_name: str, output_dir: str | None = None,
+        cls,
+        cfg: Any,
+        dataset_name: str,
+        output_dir: str | None = None,
         model: nn.Module | None = None,
     ) -> Any:
         """(loader, evaluator) of one test set; the evaluator is the model's."""
@@ -192,7 +204,8 @@ class UnsupervisedTrainer(DefaultTrainer):
             hooks.IterationTimer(warmup_iter=1),
             hooks.LRScheduler(self.optimizer, self.scheduler),
             hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
-            if freeze else None,
+            if freeze
+            else None,
             AgreementHook() if distributed.world_size() > 1 else None,
             evaluation,
             log if writes else None,
@@ -206,11 +219,14 @@ class UnsupervisedTrainer(DefaultTrainer):
         labels = self.label_hook.labels
         pairs = labels.pairs if labels is not None else None
         return {
-            "labels": torch.from_numpy(labels.labels.copy()) if labels is not None
+            "labels": torch.from_numpy(labels.labels.copy())
+            if labels is not None
             else torch.zeros(0),
-            "pairs": torch.from_numpy(pairs.indices.copy()) if pairs is not None
+            "pairs": torch.from_numpy(pairs.indices.copy())
+            if pairs is not None
             else torch.zeros(0),
-            "pair_confidence": torch.from_numpy(pairs.confidence.copy()) if pairs is not None
+            "pair_confidence": torch.from_numpy(pairs.confidence.copy())
+            if pairs is not None
             else torch.zeros(0),
             "num_images": len(self.label_hook.images),
             "image_list": self._image_list(),
@@ -232,8 +248,10 @@ class UnsupervisedTrainer(DefaultTrainer):
         """
         found = distributed.gather_all(resume and self.checkpointer.get_checkpoint_file())
         if len(set(found)) > 1:
-            raise RuntimeError(f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be one folder for all"
-                               " processes, but its last checkpoint is not there for all of them")
+            raise RuntimeError(
+                f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be one folder for all"
+                " processes, but its last checkpoint is not there for all of them"
+            )
         super().resume_or_load(resume=resume)
         if not (resume and self.checkpointer.has_checkpoint()):
             return
@@ -246,18 +264,23 @@ class UnsupervisedTrainer(DefaultTrainer):
                 f" {len(self.label_hook.images)} now"
             )
         if state.get("image_list", self._image_list()) != self._image_list():
-            raise ValueError(f"checkpoint {path} was trained on other images, as many as"
-                             " DATASETS.NAMES has now")
+            raise ValueError(
+                f"checkpoint {path} was trained on other images, as many as DATASETS.NAMES has now"
+            )
         try:
             self.label_hook.labels = _labels_of(state)
             set_rng_state(state["rng"])
         except Exception as error:  # whatever values of another kind make each trip over
-            raise ValueError(f"checkpoint {path} cannot be resumed from: its labels or random"
-                             f" numbers are damaged ({type(error).__name__}: {error})") from error
+            raise ValueError(
+                f"checkpoint {path} cannot be resumed from: its labels or random"
+                f" numbers are damaged ({type(error).__name__}: {error})"
+            ) from error
         labels = self.label_hook.labels
         if labels is not None and len(labels) != num:
-            raise ValueError(f"checkpoint {path} cannot be resumed from: it has labels of"
-                             f" {len(labels)} images, and was trained on {num}")
+            raise ValueError(
+                f"checkpoint {path} cannot be resumed from: it has labels of"
+                f" {len(labels)} images, and was trained on {num}"
+            )
         logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
 
     def train(self) -> OrderedDict[str, Any] | None:
@@ -310,9 +333,18 @@ def settings_beside(cfg: Any) -> str:
     Those of ``TEST``, and the ``RERANK`` of a project that has one.
     """
     test = cfg.TEST
-    named = [name for name, on in (
-        ("TEST.CENTER_CAMERAS", test.CENTER_CAMERAS), ("TEST.FLIP", test.FLIP.ENABLED),
-        ("TEST.AQE", test.AQE.ENABLED)) if on]
-    named += [f"{name}.RERANK" for name, node in cfg.items()
-              if isinstance(node, dict) and "RERANK" in node and node["RERANK"].ENABLED]
+    named = [
+        name
+        for name, on in (
+            ("TEST.CENTER_CAMERAS", test.CENTER_CAMERAS),
+            ("TEST.FLIP", test.FLIP.ENABLED),
+            ("TEST.AQE", test.AQE.ENABLED),
+        )
+        if on
+    ]
+    named += [
+        f"{name}.RERANK"
+        for name, node in cfg.items()
+        if isinstance(node, dict) and "RERANK" in node and node["RERANK"].ENABLED
+    ]
     return f" ({', '.join(named)})" if named else ""

@@ -95,17 +95,18 @@ class UnsupervisedEvaluator(ReidEvaluator):
         self._results = results
         return OrderedDict(results)
 
-    def _centred(
-        self, features: torch.Tensor, camids: np.ndarray, num_query: int
-    ) -> torch.Tensor:
+    def _centred(self, features: torch.Tensor, camids: np.ndarray, num_query: int) -> torch.Tensor:
         """Subtract the gallery mean of the same camera, or the global mean without images."""
-        logger.info("TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; name"
-                    " it beside the result")
+        logger.info(
+            "TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; name"
+            " it beside the result"
+        )
         unit = F.normalize(features).numpy()
         cameras, numbered = np.unique(camids, return_inverse=True)
         gallery = slice(num_query, None)
-        means = camera_means(unit[gallery], numbered[gallery], len(cameras),
-                             self.cfg.UNSUP.CENTER_SHRINKAGE)
+        means = camera_means(
+            unit[gallery], numbered[gallery], len(cameras), self.cfg.UNSUP.CENTER_SHRINKAGE
+        )
         return torch.from_numpy(subtract_means(unit, numbered, means))
 
     def _distances(self, query: torch.Tensor, gallery: torch.Tensor) -> np.ndarray:
@@ -116,7 +117,8 @@ class UnsupervisedEvaluator(ReidEvaluator):
             weight = test.RERANK.LAMBDA
             if test.METRIC == "cosine":
                 query, gallery = F.normalize(query), F.normalize(gallery)
-            jaccard = jaccard_query_gallery(query.numpy(), gallery.numpy(),
-                                            test.RERANK.K1, test.RERANK.K2, test.METRIC)
+            jaccard = jaccard_query_gallery(
+                query.numpy(), gallery.numpy(), test.RERANK.K1, test.RERANK.K2, test.METRIC
+            )
             dist = jaccard * (1 - weight) + dist * weight
         return np.asarray(dist, dtype=np.float32)

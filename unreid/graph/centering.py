@@ -67,9 +67,7 @@ def subtract_means(features: np.ndarray, camids: np.ndarray, means: np.ndarray) 
     )
 
 
-def center_cameras(
-    features: np.ndarray, camids: np.ndarray, shrinkage: float = 16.0
-) -> np.ndarray:
+def center_cameras(features: np.ndarray, camids: np.ndarray, shrinkage: float = 16.0) -> np.ndarray:
     """Subtract the :func:`camera_means` of the same features; see there for the arguments."""
     means = camera_means(features, camids, int(camids.max()) + 1, shrinkage)
     return subtract_means(features, camids, means)

@@ -18,9 +18,7 @@ from unreid.clustering.partition import centroids, check_labels
 _ROUNDING = 1e-6
 
 
-def confidence(
-    features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048
-) -> np.ndarray:
+def confidence(features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048) -> np.ndarray:
     """Return (1 + s) / 2 of the silhouette s = (b - a) / max(a, b) [1] of each image.
 
     a is the distance 1 - cos to the mean of the image's cluster without the image itself. b is the

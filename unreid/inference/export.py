@@ -33,8 +33,12 @@ KINDS = ("onnx", "torchscript")
 TOLERANCE = 1e-4
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _ATEN = torch.ops.aten
-_SHAPED = (_ATEN.view.default, _ATEN.reshape.default, _ATEN._unsafe_view.default,
-           _ATEN.expand.default)
+_SHAPED = (
+    _ATEN.view.default,
+    _ATEN.reshape.default,
+    _ATEN._unsafe_view.default,
+    _ATEN.expand.default,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,11 @@ class FeatureNetwork(nn.Module):
 
 
 def export(
-    predictor: Predictor, path: str, kind: str = "onnx", *, batches: Sequence[int] = (1, 5),
+    predictor: Predictor,
+    path: str,
+    kind: str = "onnx",
+    *,
+    batches: Sequence[int] = (1, 5),
 ) -> Parity:
     """Write the network to ``path`` if its features equal those of PyTorch.
 
@@ -104,8 +112,11 @@ def export(
             warnings.simplefilter("ignore")  # TorchScript deprecation and tracing
             try:
                 write(_graph(network, predictor.size), file, _about(predictor))
-            except (torch._dynamo.exc.TorchDynamoException, torch.onnx.OnnxExporterError,
-                    NotImplementedError) as error:
+            except (
+                torch._dynamo.exc.TorchDynamoException,
+                torch.onnx.OnnxExporterError,
+                NotImplementedError,
+            ) as error:
                 first = str(error).strip().splitlines()[0]
                 raise RuntimeError(f"{predictor.name} cannot be exported: {first}") from error
             differences = _compare(network, read(file), predictor.size, batches)
@@ -129,15 +140,21 @@ def check_packages() -> None:
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"ONNX export needs {', '.join(missing)}: pip install"
-                          ' "unreid[export]", or use --format torchscript, which needs no package')
+        raise ImportError(
+            f"ONNX export needs {', '.join(missing)}: pip install"
+            ' "unreid[export]", or use --format torchscript, which needs no package'
+        )
 
 
 def _about(predictor: Predictor) -> dict[str, str]:
     height, width = predictor.size
-    return {"unreid.fingerprint": predictor.fingerprint, "unreid.height": str(height),
-            "unreid.width": str(width), "unreid.input": "RGB, 0..255, (B, 3, H, W)",
-            "unreid.flip": str(predictor.flip)}
+    return {
+        "unreid.fingerprint": predictor.fingerprint,
+        "unreid.height": str(height),
+        "unreid.width": str(width),
+        "unreid.input": "RGB, 0..255, (B, 3, H, W)",
+        "unreid.flip": str(predictor.flip),
+    }
 
 
 def _graph(network: nn.Module, size: tuple[int, int]) -> Any:
@@ -145,13 +162,18 @@ def _graph(network: nn.Module, size: tuple[int, int]) -> Any:
     device = next(network.parameters()).device
     example = torch.zeros(2, 3, *size, device=device)
     # strict=True follows len() of a tensor; tracing makes it a constant.
-    return torch.export.export(network, (example,), strict=True,
-                               dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}})
+    return torch.export.export(
+        network,
+        (example,),
+        strict=True,
+        dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1)}},
+    )
 
 
 def _write_onnx(program: Any, file: str, about: dict[str, str]) -> None:
-    onnx = torch.onnx.export(program, (), input_names=["images"], output_names=["features"],
-                             verbose=False)
+    onnx = torch.onnx.export(
+        program, (), input_names=["images"], output_names=["features"], verbose=False
+    )
     assert onnx is not None
     onnx.model.metadata_props.update(about)
     onnx.save(file, external_data=False)
@@ -186,7 +208,9 @@ def _read_torchscript(file: str) -> Callable[[Tensor], np.ndarray]:
 
 @torch.no_grad()
 def _compare(
-    network: nn.Module, other: Callable[[Tensor], np.ndarray], size: tuple[int, int],
+    network: nn.Module,
+    other: Callable[[Tensor], np.ndarray],
+    size: tuple[int, int],
     batches: Sequence[int],
 ) -> dict[int, float]:
     """Return B -> largest absolute difference of an entry on B random images."""
@@ -197,7 +221,9 @@ def _compare(
         images = torch.rand(batch, 3, *size, generator=generator).to(device) * 255
         ours, theirs = network(images).cpu().numpy(), other(images)
         if ours.shape != theirs.shape:
-            raise RuntimeError(f"the exported file returns shape {theirs.shape} for {batch} images,"
-                               f" PyTorch {ours.shape}")
+            raise RuntimeError(
+                f"the exported file returns shape {theirs.shape} for {batch} images,"
+                f" PyTorch {ours.shape}"
+            )
         found[int(batch)] = float(np.abs(ours - theirs).max())
     return found

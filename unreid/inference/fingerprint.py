@@ -10,8 +10,17 @@ import torch
 from torch import nn
 
 #: Settings without effect on features: source of weights, device, memory layout.
-_IGNORED = {"WEIGHTS", "DEVICE", "PRETRAIN", "PRETRAIN_PATH", "CHANNELS_LAST", "LOSSES", "GHOST_BN",
-            "FREEZE_LAYERS", "QUEUE_SIZE"}
+_IGNORED = {
+    "WEIGHTS",
+    "DEVICE",
+    "PRETRAIN",
+    "PRETRAIN_PATH",
+    "CHANNELS_LAST",
+    "LOSSES",
+    "GHOST_BN",
+    "FREEZE_LAYERS",
+    "QUEUE_SIZE",
+}
 
 
 def _plain(node: Any) -> Any:
@@ -33,8 +42,12 @@ def fingerprint(cfg: Any, model: nn.Module, *, flip: bool) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
-    settings = {"model": _plain(cfg.MODEL), "size": list(cfg.INPUT.SIZE_TEST),
-                "crop": _plain(cfg.INPUT.CROP), "flip": flip}
+    settings = {
+        "model": _plain(cfg.MODEL),
+        "size": list(cfg.INPUT.SIZE_TEST),
+        "crop": _plain(cfg.INPUT.CROP),
+        "flip": flip,
+    }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         tensor = value.detach().cpu().contiguous()

@@ -97,8 +97,9 @@ class Gallery:
     ) -> Gallery:
         """Return an empty gallery."""
         features = np.zeros((0, predictor.num_features), dtype=np.float32)
-        return cls(os.path.abspath(root), (), features, predictor.fingerprint, predictor.title,
-                   reading)
+        return cls(
+            os.path.abspath(root), (), features, predictor.fingerprint, predictor.title, reading
+        )
 
     @property
     def paths(self) -> list[str]:
@@ -123,7 +124,11 @@ class Gallery:
             )
 
     def update(
-        self, items: Sequence[FolderItem], root: str, predictor: Predictor, *,
+        self,
+        items: Sequence[FolderItem],
+        root: str,
+        predictor: Predictor,
+        *,
         skip_bad: bool = False,
     ) -> tuple[Gallery, Changes]:
         """Return the gallery of the current images; only new content is embedded.
@@ -154,20 +159,30 @@ class Gallery:
         digests = list(new)
         rows.update({digests[i]: len(self) + n for n, i in enumerate(embedded.kept.tolist())})
         readable = [entry for entry in today if entry.digest in rows]
-        bad.update({os.path.join(root, entry.path): embedded.bad[new[entry.digest]]
-                    for entry in today if entry.digest not in rows})
+        bad.update(
+            {
+                os.path.join(root, entry.path): embedded.bad[new[entry.digest]]
+                for entry in today
+                if entry.digest not in rows
+            }
+        )
         features = np.concatenate([self.features, embedded.features])
         gallery = replace(
-            self, root=os.path.abspath(root), entries=tuple(readable),
+            self,
+            root=os.path.abspath(root),
+            entries=tuple(readable),
             features=np.ascontiguousarray(features[[rows[entry.digest] for entry in readable]]),
         )
         before = {path: entry.digest for path, entry in known.items()}
         added = sum(entry.path not in before for entry in readable)
         same = sum(before.get(entry.path) == entry.digest for entry in readable)
         return gallery, Changes(
-            added=added, changed=len(readable) - added - same,
-            removed=len(before.keys() - {entry.path for entry in readable}), kept=same,
-            embedded=len(embedded.kept), bad=bad,
+            added=added,
+            changed=len(readable) - added - same,
+            removed=len(before.keys() - {entry.path for entry in readable}),
+            kept=same,
+            embedded=len(embedded.kept),
+            bad=bad,
         )
 
     def save(self, path: str) -> None:
@@ -178,12 +193,21 @@ class Gallery:
         """
         index = faiss.IndexFlatIP(self.features.shape[1])
         index.add(self.features)
-        table = {"format": _FORMAT, "root": self.root, "fingerprint": self.fingerprint,
-                 "model": self.model, "reading": self.reading,
-                 "entries": [asdict(entry) for entry in self.entries]}
+        table = {
+            "format": _FORMAT,
+            "root": self.root,
+            "fingerprint": self.fingerprint,
+            "model": self.model,
+            "reading": self.reading,
+            "entries": [asdict(entry) for entry in self.entries],
+        }
         with replace_file(path) as file:
-            np.savez(file, allow_pickle=False, faiss=faiss.serialize_index(index),
-                     table=np.frombuffer(json.dumps(table).encode(), dtype=np.uint8))
+            np.savez(
+                file,
+                allow_pickle=False,
+                faiss=faiss.serialize_index(index),
+                table=np.frombuffer(json.dumps(table).encode(), dtype=np.uint8),
+            )
 
     @classmethod
     def load(cls, path: str) -> Gallery:
@@ -208,12 +232,15 @@ class Gallery:
             names = [table[key] for key in ("root", "fingerprint", "model")]
             if not all(isinstance(name, str) and "\0" not in name for name in names):
                 raise ValueError("root, fingerprint and model must be strings")
-            return cls(names[0], entries, features, names[1], names[2],
-                       _reading_of(table.get("reading")))
+            return cls(
+                names[0], entries, features, names[1], names[2], _reading_of(table.get("reading"))
+            )
         except Exception as error:  # invalid JSON, or values of unexpected types
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-            raise ValueError(f"index {path} is damaged, or not an index of unreid search"
-                             f" ({reason}); delete it to embed the gallery again") from error
+            raise ValueError(
+                f"index {path} is damaged, or not an index of unreid search"
+                f" ({reason}); delete it to embed the gallery again"
+            ) from error
 
 
 def _features_of(data: np.ndarray) -> np.ndarray:
@@ -231,8 +258,12 @@ def _features_of(data: np.ndarray) -> np.ndarray:
     kind, width, number, _, _, _, metric, entries = _HEADER.unpack_from(raw)
     if kind != b"IxFI" or metric != faiss.METRIC_INNER_PRODUCT:
         raise ValueError("not an IndexFlatIP of faiss")
-    if width < 1 or number < 0 or entries != width * number \
-            or len(raw) != _HEADER.size + 4 * entries:
+    if (
+        width < 1
+        or number < 0
+        or entries != width * number
+        or len(raw) != _HEADER.size + 4 * entries
+    ):
         raise ValueError(f"{number} x {width} features in {len(raw)} bytes")
     features = np.frombuffer(raw, "<f4", offset=_HEADER.size).reshape(number, width)
     if number:
@@ -249,9 +280,11 @@ def _reading_of(written: Any) -> dict[str, Any] | None:
     if written is None:
         return None
     known = {"pattern": str, "id_pattern": str, "csv": str, "camera": str, "levels": list}
-    if not isinstance(written, dict) or any(
-            type(value) is not known.get(key) for key, value in written.items()) or not all(
-            isinstance(level, str) for level in written.get("levels", ())):
+    if (
+        not isinstance(written, dict)
+        or any(type(value) is not known.get(key) for key, value in written.items())
+        or not all(isinstance(level, str) for level in written.get("levels", ()))
+    ):
         raise ValueError(f"the reading has unexpected types: {str(written)[:80]}")
     return dict(written)
 
@@ -264,9 +297,12 @@ def _entry_of(written: Any) -> Entry:
     """
     entry = Entry(**written)
     path, rest = entry.path, (entry.camera, entry.digest)
-    if not all(isinstance(text, str) for text in (path, *rest)) \
-            or not isinstance(entry.pid, (str, type(None))) \
-            or type(entry.size) is not int or type(entry.mtime) is not int:
+    if (
+        not all(isinstance(text, str) for text in (path, *rest))
+        or not isinstance(entry.pid, (str, type(None)))
+        or type(entry.size) is not int
+        or type(entry.mtime) is not int
+    ):
         raise ValueError(f"an entry has unexpected types: {str(written)[:80]}")
     if not path or "\0" in path or os.path.isabs(path) or ".." in path.split("/"):
         raise ValueError(f"a path leaves the gallery: {path[:80]!r}")
@@ -283,8 +319,9 @@ def _current_entries(
             today.append(_current_entry(item, root, known))
         except OSError as error:  # no permission, or a broken link
             if not skip_bad:
-                raise UnreadableImageError(f"{item.path} cannot be read ({error.strerror});"
-                                           f" {ADVICE}") from error
+                raise UnreadableImageError(
+                    f"{item.path} cannot be read ({error.strerror}); {ADVICE}"
+                ) from error
             bad[item.path] = str(error.strerror)
     return today, bad
 
@@ -298,8 +335,9 @@ def _current_entry(item: FolderItem, root: str, known: Mapping[str, Entry]) -> E
     entry = known.get(path)
     if entry and (entry.size, entry.mtime) == (status.st_size, status.st_mtime_ns):
         return replace(entry, camera=item.camera, pid=item.pid)
-    return Entry(path, item.camera, item.pid, status.st_size, status.st_mtime_ns,
-                 _digest(item.path))
+    return Entry(
+        path, item.camera, item.pid, status.st_size, status.st_mtime_ns, _digest(item.path)
+    )
 
 
 def _digest(path: str) -> str:
@@ -313,7 +351,9 @@ def _digest(path: str) -> str:
 def summary(changes: Changes) -> str:
     """Return the changes as one line."""
     numbers: list[tuple[int, Any]] = [
-        (changes.added, "added"), (changes.changed, "changed"), (changes.removed, "removed"),
+        (changes.added, "added"),
+        (changes.changed, "changed"),
+        (changes.removed, "removed"),
         (len(changes.bad), "unreadable, left out"),
     ]
     parts = ", ".join(f"{number} {word}" for number, word in numbers if number)

@@ -50,7 +50,7 @@ def _fitted(text: str, width: int, size: int) -> str:
     font, shown = _font(size), text
     while font.getlength(shown) > width and len(shown) > 3:
         half = (len(shown) - 2) // 2
-        shown = f"{shown[:half]}…{shown[len(shown) - half:]}"
+        shown = f"{shown[:half]}…{shown[len(shown) - half :]}"
     return shown
 
 
@@ -78,8 +78,7 @@ def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
         draw.rectangle((*box[:2], box[2] - 1, box[3] - 1), cell.frame)
         sheet.paste(load_image(cell.path).resize(_CELL), (left + _FRAME, top + _FRAME))
         for n, line in enumerate(cell.lines):
-            draw.text((left, box[3] + 1 + n * _LINE), _fitted(line, wide - 2, 10), BLACK,
-                      _font(10))
+            draw.text((left, box[3] + 1 + n * _LINE), _fitted(line, wide - 2, 10), BLACK, _font(10))
     return sheet
 
 

@@ -57,13 +57,15 @@ def as_rgb(name: str, image: ImageInput) -> Image.Image:
             raise ValueError(f"{name} must have pixels, got {image.size[0]} x {image.size[1]}")
         return ImageOps.exif_transpose(image).convert("RGB")
     if not isinstance(image, np.ndarray):
-        raise TypeError(f"{name} must be a path, a PIL image or an array,"
-                        f" got {type(image).__name__}")
+        raise TypeError(
+            f"{name} must be a path, a PIL image or an array, got {type(image).__name__}"
+        )
     if image.dtype != np.uint8:
         raise TypeError(f"{name} must be uint8 in 0..255, got {image.dtype}")
     channels = image.shape[2] if image.ndim == 3 else 1
     if image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.size == 0:
-        raise ValueError(f"{name} must have shape (H, W), (H, W, 3) or (H, W, 4),"
-                         f" got {image.shape}")
+        raise ValueError(
+            f"{name} must have shape (H, W), (H, W, 3) or (H, W, 4), got {image.shape}"
+        )
     flat = image[..., 0] if image.ndim == 3 and channels == 1 else image
     return Image.fromarray(np.ascontiguousarray(flat)).convert("RGB")

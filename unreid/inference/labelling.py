@@ -26,6 +26,8 @@ from unreid.structures import FeatureBank
 
 #: Default clusterer.
 DEFAULT = "dbscan"
+
+
 def cluster(
     neighbours: Neighbours, method: str, *, min_size: int = 2, **settings: Any
 ) -> np.ndarray:
@@ -81,9 +83,14 @@ class Labelled:
 
     def write(self, path: str, root: str) -> None:
         """Write a CSV with path (relative to ``root``), camera, identity, confidence."""
-        write_csv(path, ("path", "camera", "identity", "confidence"), (
-            (_relative(item.path, root), item.camera, int(label), f"{sure:.4f}")
-            for item, label, sure in zip(self.items, self.labels, self.sure)))
+        write_csv(
+            path,
+            ("path", "camera", "identity", "confidence"),
+            (
+                (_relative(item.path, root), item.camera, int(label), f"{sure:.4f}")
+                for item, label, sure in zip(self.items, self.labels, self.sure)
+            ),
+        )
 
     def draw_sheets(self, folder: str, root: str, most: int, columns: int = 10) -> int:
         """Draw ``cluster_0000.jpg`` for each cluster, by decreasing confidence.
@@ -105,20 +112,30 @@ class Labelled:
             members = np.flatnonzero(self.labels == number)
             members = members[np.argsort(-self.sure[members], kind="stable")]
             cameras = len({self.items[i].camera for i in members})
-            title = (f"identity {number}: {len(members)} images, {cameras} camera"
-                     f"{'s' if cameras > 1 else ''}, confidence {self.sure[members].mean():.2f}")
+            title = (
+                f"identity {number}: {len(members)} images, {cameras} camera"
+                f"{'s' if cameras > 1 else ''}, confidence {self.sure[members].mean():.2f}"
+            )
             if len(members) > most:
                 title += f"; the {most} most confident are shown"
-            cells = [Cell(self.items[i].path, (f"cam {self.items[i].camera}",
-                                               f"{self.sure[i]:.2f}")) for i in members[:most]]
-            save_image(draw_grid(title, cells, columns),
-                         os.path.join(folder, f"cluster_{number:04d}.jpg"))
+            cells = [
+                Cell(self.items[i].path, (f"cam {self.items[i].camera}", f"{self.sure[i]:.2f}"))
+                for i in members[:most]
+            ]
+            save_image(
+                draw_grid(title, cells, columns), os.path.join(folder, f"cluster_{number:04d}.jpg")
+            )
         return self.num_clusters
 
 
 def label_images(
-    items: Sequence[FolderItem], features: np.ndarray, method: str, *, min_size: int = 2,
-    settings: Mapping[str, Any] | None = None, transforms: Sequence[Transform] = (),
+    items: Sequence[FolderItem],
+    features: np.ndarray,
+    method: str,
+    *,
+    min_size: int = 2,
+    settings: Mapping[str, Any] | None = None,
+    transforms: Sequence[Transform] = (),
     search: Search | None = None,
 ) -> Labelled:
     """Cluster images and compute the confidence of each.
@@ -162,9 +179,13 @@ def summary(labelled: Labelled) -> str:
     if all(item.pid is not None for item in items):
         pids = np.unique([str(item.pid) for item in items], return_inverse=True)[1]
         quality = label_quality(labels, pids).as_dict()
-        lines.append(f"against the {pids.max() + 1} ids: " + ", ".join(
-            f"{key} {quality[key]:.2f}"
-            for key in ("precision", "recall", "f_score", "ari", "purity")))
+        lines.append(
+            f"against the {pids.max() + 1} ids: "
+            + ", ".join(
+                f"{key} {quality[key]:.2f}"
+                for key in ("precision", "recall", "f_score", "ari", "purity")
+            )
+        )
     return "\n".join(lines)
 
 

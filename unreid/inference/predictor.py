@@ -71,7 +71,12 @@ class Predictor:
     """
 
     def __init__(
-        self, cfg: Any, model: nn.Module, *, name: str, batch_size: int | None = None,
+        self,
+        cfg: Any,
+        model: nn.Module,
+        *,
+        name: str,
+        batch_size: int | None = None,
         flip: bool | None = None,
     ) -> None:
         compat.rebind()
@@ -79,7 +84,8 @@ class Predictor:
         self.model = model.eval().requires_grad_(False)
         self.name = name
         self.batch_size = check_integer(
-            "batch_size", cfg.TEST.IMS_PER_BATCH if batch_size is None else batch_size, 1)
+            "batch_size", cfg.TEST.IMS_PER_BATCH if batch_size is None else batch_size, 1
+        )
         self.flip = bool(cfg.UNSUP.EXTRACT_FLIP) if flip is None else flip
         self.transform = build_transforms(cfg, is_train=False)
         self.size: tuple[int, int] = _size(cfg)
@@ -87,8 +93,9 @@ class Predictor:
         self._num_features: int | None = None
 
     @classmethod
-    def from_run(cls, folder: str | os.PathLike[str], *, weights: str = "",
-                 device: str = "", **options: Any) -> Predictor:
+    def from_run(
+        cls, folder: str | os.PathLike[str], *, weights: str = "", device: str = "", **options: Any
+    ) -> Predictor:
         """Return the predictor of a run's final model.
 
         Args:
@@ -106,8 +113,13 @@ class Predictor:
 
     @classmethod
     def from_config(
-        cls, config_file: str | os.PathLike[str], weights: str | os.PathLike[str],
-        opts: Sequence[str] = (), *, device: str = "", **options: Any,
+        cls,
+        config_file: str | os.PathLike[str],
+        weights: str | os.PathLike[str],
+        opts: Sequence[str] = (),
+        *,
+        device: str = "",
+        **options: Any,
     ) -> Predictor:
         """Return the predictor of a config and a weight file, loaded with ``weights_only=True``.
 
@@ -143,8 +155,9 @@ class Predictor:
 
     def with_flip(self, flip: bool) -> Predictor:
         """Return a predictor of the same network with or without flip augmentation."""
-        return Predictor(self.cfg, self.model, name=self.name, batch_size=self.batch_size,
-                         flip=flip)
+        return Predictor(
+            self.cfg, self.model, name=self.name, batch_size=self.batch_size, flip=flip
+        )
 
     @property
     def title(self) -> str:
@@ -175,7 +188,8 @@ class Predictor:
             FloatingPointError: A feature is not finite.
         """
         if isinstance(images, (str, os.PathLike, Image.Image)) or (
-                isinstance(images, np.ndarray) and images.ndim < 4):
+            isinstance(images, np.ndarray) and images.ndim < 4
+        ):
             images = [images]  # type: ignore[list-item]
         parts, done = [], 0
         for batch in _batches(images, self.batch_size):
@@ -197,8 +211,7 @@ class Predictor:
             FloatingPointError: A feature is not finite; names the file.
         """
         parts, kept, bad = [], [], {}
-        with ThreadPoolExecutor(_READERS) as pool, \
-                progress(None, "features", len(paths)) as bar:
+        with ThreadPoolExecutor(_READERS) as pool, progress(None, "features", len(paths)) as bar:
             for start, tensors in self._read_ahead(pool, paths):
                 rows = []
                 for i, tensor in enumerate(tensors, start):
@@ -220,8 +233,11 @@ class Predictor:
         self, pool: ThreadPoolExecutor, paths: Sequence[str]
     ) -> Iterator[tuple[int, list[Tensor | UnreadableImageError]]]:
         """Yield (first index, batch) while threads read the next batch."""
+
         def start(first: int) -> list[Any]:
-            return [pool.submit(self._read, path) for path in paths[first:first + self.batch_size]]
+            return [
+                pool.submit(self._read, path) for path in paths[first : first + self.batch_size]
+            ]
 
         waiting = start(0)
         for first in range(0, len(paths), self.batch_size):
@@ -276,8 +292,10 @@ def _size(cfg: Any) -> tuple[int, int]:
     if len(size) == 1:
         size *= 2
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"INPUT.SIZE_TEST must be [height, width] with both >= 1, got {size}:"
-                         " all images of a batch must have one size")
+        raise ValueError(
+            f"INPUT.SIZE_TEST must be [height, width] with both >= 1, got {size}:"
+            " all images of a batch must have one size"
+        )
     return size[0], size[1]
 
 

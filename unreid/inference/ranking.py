@@ -44,8 +44,11 @@ class Hit:
 
 
 def center(
-    query: np.ndarray, query_cameras: Sequence[str], gallery: np.ndarray,
-    gallery_cameras: Sequence[str], shrinkage: float,
+    query: np.ndarray,
+    query_cameras: Sequence[str],
+    gallery: np.ndarray,
+    gallery_cameras: Sequence[str],
+    shrinkage: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Subtract the mean of the gallery's features of the same camera (camera centring).
 
@@ -64,8 +67,10 @@ def center(
     cameras, numbers = np.unique([*gallery_cameras, *query_cameras], return_inverse=True)
     num = len(gallery)
     means = camera_means(gallery, numbers[:num], len(cameras), shrinkage)
-    return (subtract_means(query, numbers[num:], means),
-            subtract_means(gallery, numbers[:num], means))
+    return (
+        subtract_means(query, numbers[num:], means),
+        subtract_means(gallery, numbers[:num], means),
+    )
 
 
 def left_out(
@@ -84,8 +89,11 @@ def left_out(
     result = []
     for item in queries:
         # Compare paths of files with equal size only; realpath is slow.
-        same = [i for i in by_size.get(os.path.getsize(item.path), ())
-                if os.path.realpath(paths[i]) == os.path.realpath(item.path)]
+        same = [
+            i
+            for i in by_size.get(os.path.getsize(item.path), ())
+            if os.path.realpath(paths[i]) == os.path.realpath(item.path)
+        ]
         own = np.array(same, dtype=np.int64)
         if other_cameras:
             own = np.union1d(own, np.flatnonzero(cameras == item.camera))
@@ -121,12 +129,15 @@ def nearest_images(
         rows = np.frombuffer(key, dtype=np.int64)
         width = min(top, len(gallery) - len(rows))
         if width < 1:
-            scores, indices = np.zeros((len(members), 0), np.float32), np.zeros(
-                (len(members), 0), np.int64)
+            scores, indices = (
+                np.zeros((len(members), 0), np.float32),
+                np.zeros((len(members), 0), np.int64),
+            )
         else:
             inside = faiss.IDSelectorNot(faiss.IDSelectorBatch(rows)) if len(rows) else None
             scores, indices = index.search(
-                np.ascontiguousarray(query[members]), width,
+                np.ascontiguousarray(query[members]),
+                width,
                 params=faiss.SearchParameters(sel=inside) if inside else None,  # type: ignore[call-arg]
             )
         for member, score, row in zip(members, scores, indices):
@@ -136,8 +147,13 @@ def nearest_images(
 
 
 def rank(
-    queries: Sequence[FolderItem], query: np.ndarray, gallery: Gallery, top: int, *,
-    other_cameras: bool = False, shrinkage: float | None = None,
+    queries: Sequence[FolderItem],
+    query: np.ndarray,
+    gallery: Gallery,
+    top: int,
+    *,
+    other_cameras: bool = False,
+    shrinkage: float | None = None,
 ) -> list[list[Hit]]:
     """Return the top-k retrieval results of each query.
 
@@ -151,14 +167,21 @@ def rank(
     """
     own, features = query, gallery.features
     if shrinkage is not None:
-        own, features = center(query, [q.camera for q in queries], features,
-                               [e.camera for e in gallery.entries], shrinkage)
+        own, features = center(
+            query,
+            [q.camera for q in queries],
+            features,
+            [e.camera for e in gallery.entries],
+            shrinkage,
+        )
     excluded = left_out(queries, gallery, other_cameras=other_cameras)
     found = nearest_images(own, features, top, excluded)
     several = len({entry.camera for entry in gallery.entries}) > 1
     return [
-        [_hit(n, int(i), float(s), item, gallery.entries[i], several)
-         for n, (i, s) in enumerate(zip(indices, scores), 1)]
+        [
+            _hit(n, int(i), float(s), item, gallery.entries[i], several)
+            for n, (i, s) in enumerate(zip(indices, scores), 1)
+        ]
         for item, (indices, scores) in zip(queries, found)
     ]
 
@@ -172,8 +195,12 @@ def _hit(
 
 
 def scores(
-    queries: Sequence[FolderItem], query: np.ndarray, gallery: Gallery, *,
-    other_cameras: bool = False, shrinkage: float | None = None,
+    queries: Sequence[FolderItem],
+    query: np.ndarray,
+    gallery: Gallery,
+    *,
+    other_cameras: bool = False,
+    shrinkage: float | None = None,
 ) -> dict[str, float] | None:
     """Return mAP and CMC in percent with the exclusions of :func:`rank`.
 
@@ -193,34 +220,44 @@ def scores(
     cameras = [item.camera for item in queries] + [entry.camera for entry in gallery.entries]
     own, features = query, gallery.features
     if shrinkage is not None:
-        own, features = center(query, cameras[: len(queries)], features, cameras[len(queries):],
-                               shrinkage)
-    ids, numbers = (np.unique(np.array(values, dtype=str), return_inverse=True)[1]
-                    for values in (pids, cameras))
+        own, features = center(
+            query, cameras[: len(queries)], features, cameras[len(queries) :], shrinkage
+        )
+    ids, numbers = (
+        np.unique(np.array(values, dtype=str), return_inverse=True)[1] for values in (pids, cameras)
+    )
     num = len(queries)
     groups = [(np.arange(num), np.arange(num, len(ids)))]
     if other_cameras:
-        groups = [(np.flatnonzero(numbers[:num] == c), num + np.flatnonzero(numbers[num:] != c))
-                  for c in np.unique(numbers[:num])]
+        groups = [
+            (np.flatnonzero(numbers[:num] == c), num + np.flatnonzero(numbers[num:] != c))
+            for c in np.unique(numbers[:num])
+        ]
     precisions, firsts = [], []
     for asked, among in groups:
         try:
-            cmc, found, _ = evaluate_features(own[asked], features[among - num], ids[asked],
-                                              ids[among], numbers[asked], numbers[among])
+            cmc, found, _ = evaluate_features(
+                own[asked],
+                features[among - num],
+                ids[asked],
+                ids[among],
+                numbers[asked],
+                numbers[among],
+            )
         except ValueError:  # none of these queries has a match in another camera
             continue
         precisions += list(found)
         firsts += [[float(cmc[min(r, len(cmc)) - 1]) for r in (1, 5, 10)]] * len(found)
     if not precisions:
         return None
-    return {"mAP": float(np.mean(precisions)) * 100,
-            **{f"Rank-{r}": 100 * v for r, v in zip((1, 5, 10), np.mean(firsts, axis=0).tolist())},
-            "queries": len(precisions)}
+    return {
+        "mAP": float(np.mean(precisions)) * 100,
+        **{f"Rank-{r}": 100 * v for r, v in zip((1, 5, 10), np.mean(firsts, axis=0).tolist())},
+        "queries": len(precisions),
+    }
 
 
-def check_cameras(
-    queries: Sequence[FolderItem], gallery: Gallery, *, other_cameras: bool
-) -> None:
+def check_cameras(queries: Sequence[FolderItem], gallery: Gallery, *, other_cameras: bool) -> None:
     """Check that cameras are known if only other cameras are searched.
 
     Logs a warning for queries of cameras that are not in the gallery; no image is excluded for
@@ -233,15 +270,19 @@ def check_cameras(
         return
     unknown = [query.path for query in queries if not query.camera]
     if unknown:
-        raise ValueError(f"--other-cameras: the camera of {unknown[0]} is unknown; give its"
-                         " source: --camera-pattern, --csv with --query-csv, or --camera"
-                         " subfolder")
+        raise ValueError(
+            f"--other-cameras: the camera of {unknown[0]} is unknown; give its"
+            " source: --camera-pattern, --csv with --query-csv, or --camera"
+            " subfolder"
+        )
     if {entry.camera for entry in gallery.entries} <= {query.camera for query in queries} and len(
-            {entry.camera for entry in gallery.entries}) == 1:
+        {entry.camera for entry in gallery.entries}
+    ) == 1:
         raise ValueError(
             f"--other-cameras: the whole gallery is of camera {gallery.entries[0].camera!r}, the"
             " camera of a query; give the source of cameras: --camera-pattern, --csv, or --camera"
-            " subfolder")
+            " subfolder"
+        )
     known = sorted({entry.camera for entry in gallery.entries})
     absent = [query for query in queries if query.camera not in known]
     if absent:
@@ -249,4 +290,5 @@ def check_cameras(
             f"--other-cameras: the gallery has cameras {', '.join(known[:5])}, but not"
             f" {absent[0].camera!r}, the camera of {absent[0].path} ({len(absent)} queries in"
             " total): no image is excluded for it; --camera-pattern must give equal names for"
-            " both")
+            " both"
+        )

@@ -21,8 +21,12 @@ _DRAWN = re.compile(r"query_\d{4,}_.*\.jpg")
 
 
 def write_results(
-    folder: str, queries: Sequence[FolderItem], gallery: Gallery,
-    answers: Sequence[Sequence[Hit]], *, with_json: bool,
+    folder: str,
+    queries: Sequence[FolderItem],
+    gallery: Gallery,
+    answers: Sequence[Sequence[Hit]],
+    *,
+    with_json: bool,
 ) -> list[str]:
     """Write ``ranks.csv`` and optionally ``ranks.json`` to ``folder``; return their paths.
 
@@ -31,34 +35,62 @@ def write_results(
     """
     entries = gallery.entries
     files = [os.path.abspath(os.path.join(folder, "ranks.csv"))]
-    write_csv(files[0], ("query", "rank", "path", "camera", "similarity", "correct"), (
-        (query.path, hit.rank, entries[hit.index].path, entries[hit.index].camera,
-         f"{hit.similarity:.6f}", _OWN_CAMERA if hit.own_camera else _WORDS[hit.correct])
-        for query, hits in zip(queries, answers) for hit in hits))
+    write_csv(
+        files[0],
+        ("query", "rank", "path", "camera", "similarity", "correct"),
+        (
+            (
+                query.path,
+                hit.rank,
+                entries[hit.index].path,
+                entries[hit.index].camera,
+                f"{hit.similarity:.6f}",
+                _OWN_CAMERA if hit.own_camera else _WORDS[hit.correct],
+            )
+            for query, hits in zip(queries, answers)
+            for hit in hits
+        ),
+    )
     if with_json:
         files.append(os.path.abspath(os.path.join(folder, "ranks.json")))
-        save_json(files[1], {
-            "gallery": gallery.root, "model": gallery.model, "fingerprint": gallery.fingerprint,
-            "queries": [_as_json(query, hits, gallery) for query, hits in zip(queries, answers)],
-        })
+        save_json(
+            files[1],
+            {
+                "gallery": gallery.root,
+                "model": gallery.model,
+                "fingerprint": gallery.fingerprint,
+                "queries": [
+                    _as_json(query, hits, gallery) for query, hits in zip(queries, answers)
+                ],
+            },
+        )
     return files
 
 
 def _as_json(query: FolderItem, hits: Sequence[Hit], gallery: Gallery) -> dict[str, Any]:
     return {
-        "query": query.path, "camera": query.camera or None, "id": query.pid,
+        "query": query.path,
+        "camera": query.camera or None,
+        "id": query.pid,
         "answers": [
-            {"rank": hit.rank, "path": gallery.entries[hit.index].path,
-             "camera": gallery.entries[hit.index].camera, "id": gallery.entries[hit.index].pid,
-             "similarity": round(hit.similarity, 6), "correct": hit.correct,
-             "own_camera": hit.own_camera}
+            {
+                "rank": hit.rank,
+                "path": gallery.entries[hit.index].path,
+                "camera": gallery.entries[hit.index].camera,
+                "id": gallery.entries[hit.index].pid,
+                "similarity": round(hit.similarity, 6),
+                "correct": hit.correct,
+                "own_camera": hit.own_camera,
+            }
             for hit in hits
         ],
     }
 
 
 def draw_results(
-    folder: str, queries: Sequence[FolderItem], gallery: Gallery,
+    folder: str,
+    queries: Sequence[FolderItem],
+    gallery: Gallery,
     answers: Sequence[Sequence[Hit]],
 ) -> int:
     """Draw ``query_0000_name.jpg`` for each query; return the number of images.
@@ -74,12 +106,18 @@ def draw_results(
         cells = [Cell(query.path, ("query", camera), BLACK)]
         for hit in hits:
             entry = gallery.entries[hit.index]
-            cells.append(Cell(os.path.join(gallery.root, entry.path),
-                              (f"{hit.rank}: {hit.similarity:.2f}", f"cam {entry.camera}"),
-                              frame_of(hit.correct)))
+            cells.append(
+                Cell(
+                    os.path.join(gallery.root, entry.path),
+                    (f"{hit.rank}: {hit.similarity:.2f}", f"cam {entry.camera}"),
+                    frame_of(hit.correct),
+                )
+            )
         stem = os.path.splitext(os.path.basename(query.path))[0][:80]
         known = [hit.correct for hit in hits if hit.correct is not None]
         title = query.path + (f": {sum(known)} of {len(known)} correct" if known else "")
-        save_image(draw_grid(title, cells, columns=11),
-                     os.path.join(folder, f"query_{number:04d}_{stem}.jpg"))
+        save_image(
+            draw_grid(title, cells, columns=11),
+            os.path.join(folder, f"query_{number:04d}_{stem}.jpg"),
+        )
     return len(queries)

@@ -24,6 +24,7 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -
         text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows([guard_cell(cell) if isinstance(cell, str) else cell for cell in row]
-                         for row in rows)
+        writer.writerows(
+            [guard_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+        )
         text.detach()

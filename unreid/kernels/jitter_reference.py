@@ -47,9 +47,13 @@ def _turned(planes: np.ndarray, turns: np.float32) -> np.ndarray:
     high = planes.max(axis=0)
     chroma = high - planes.min(axis=0)
     inverse = 1 / np.maximum(chroma, np.float32(1e-6))
-    sixths = np.where(
-        high == red, (green - blue) * inverse,
-        np.where(high == green, 2 + (blue - red) * inverse, 4 + (red - green) * inverse),
-    ) + 6 * turns
+    sixths = (
+        np.where(
+            high == red,
+            (green - blue) * inverse,
+            np.where(high == green, 2 + (blue - red) * inverse, 4 + (red - green) * inverse),
+        )
+        + 6 * turns
+    )
     k = (np.array([[5], [3], [1]], dtype=np.float32) + sixths) % 6
     return high - chroma * np.clip(np.minimum(k, 4 - k), 0, 1)

@@ -31,8 +31,13 @@ CLUSTERER_REGISTRY = Registry("clusterer", "UNSUP.CLUSTER.NAME")
 MAX_DENSE_IMAGES = 20_000
 
 #: Parameters that are keys of ``UNSUP`` already, because more than a clusterer reads them.
-SHARED_KEYS = {"k": "UNSUP.KNN.K", "min_similarity": "UNSUP.KNN.MIN_SIMILARITY",
-               "k1": "UNSUP.JACCARD.K1", "k2": "UNSUP.JACCARD.K2", "seed": "UNSUP.SEED"}
+SHARED_KEYS = {
+    "k": "UNSUP.KNN.K",
+    "min_similarity": "UNSUP.KNN.MIN_SIMILARITY",
+    "k1": "UNSUP.JACCARD.K1",
+    "k2": "UNSUP.JACCARD.K2",
+    "seed": "UNSUP.SEED",
+}
 
 
 class Clusterer:
@@ -129,8 +134,14 @@ class BottomUp(Clusterer):
             options: ``passes``, ``labels``, ``sphere`` of
                 :func:`unreid.clustering.bottom_up.bottom_up`.
         """
-        return bottom_up(features, num_merges=num_merges, update=self.update,
-                         pass_rule=self.pass_rule, **self._rule(), **options)
+        return bottom_up(
+            features,
+            num_merges=num_merges,
+            update=self.update,
+            pass_rule=self.pass_rule,
+            **self._rule(),
+            **options,
+        )
 
     def _rule(self) -> dict[str, Any]:
         return {"linkage": self.linkage, "regularizer": self.regularizer, "weight": self.weight}
@@ -187,8 +198,10 @@ def build_clusterer(name: str, **settings: Any) -> Clusterer:
     known = parameters(name)
     for setting in settings:
         if setting not in known:
-            raise ValueError(f"{name} has no setting {setting!r}{nearest(setting, known)};"
-                             f" it has {', '.join(known)}")
+            raise ValueError(
+                f"{name} has no setting {setting!r}{nearest(setting, known)};"
+                f" it has {', '.join(known)}"
+            )
     return CLUSTERER_REGISTRY.get(name)(**settings)
 
 
@@ -196,17 +209,30 @@ def clusterer_from_config(cfg: Any) -> Clusterer:
     """Return the clusterer of ``UNSUP.CLUSTER``."""
     unsup = cfg.UNSUP
     name = unsup.CLUSTER.NAME
-    shared = {"k": unsup.KNN.K, "min_similarity": unsup.KNN.MIN_SIMILARITY,
-              "k1": unsup.JACCARD.K1, "k2": unsup.JACCARD.K2, "seed": unsup.SEED}
+    shared = {
+        "k": unsup.KNN.K,
+        "min_similarity": unsup.KNN.MIN_SIMILARITY,
+        "k1": unsup.JACCARD.K1,
+        "k2": unsup.JACCARD.K2,
+        "seed": unsup.SEED,
+    }
     own = unsup.CLUSTER.get(name.upper(), {})
-    return build_clusterer(name, **{
-        key: shared[key] if key in shared else own[key.upper()] for key in parameters(name)})
+    return build_clusterer(
+        name,
+        **{key: shared[key] if key in shared else own[key.upper()] for key in parameters(name)},
+    )
 
 
 def describe_clusterer(cfg: Any) -> str:
     """Return the settings that decide how many clusters there are, as config keys, for an error."""
     chosen, name = clusterer_from_config(cfg), cfg.UNSUP.CLUSTER.NAME
-    given = [f"{SHARED_KEYS.get(f.name, f'UNSUP.CLUSTER.{name.upper()}.{f.name.upper()}')}"
-             f" {getattr(chosen, f.name)}" for f in fields(chosen) if f.name != "seed"]  # type: ignore[arg-type]
-    return (f"UNSUP.CLUSTER.NAME {name} ({', '.join(given)}),"
-            f" UNSUP.CLUSTER.MIN_SIZE {cfg.UNSUP.CLUSTER.MIN_SIZE}")
+    given = [
+        f"{SHARED_KEYS.get(f.name, f'UNSUP.CLUSTER.{name.upper()}.{f.name.upper()}')}"
+        f" {getattr(chosen, f.name)}"
+        for f in fields(chosen)  # type: ignore[arg-type]
+        if f.name != "seed"
+    ]
+    return (
+        f"UNSUP.CLUSTER.NAME {name} ({', '.join(given)}),"
+        f" UNSUP.CLUSTER.MIN_SIZE {cfg.UNSUP.CLUSTER.MIN_SIZE}"
+    )

@@ -38,8 +38,11 @@ def add_label_config(cfg: CfgNode) -> None:
     # Smaller clusters become noise.
     cfg.UNSUP.CLUSTER.MIN_SIZE = 5
     for name in CLUSTERER_REGISTRY:
-        own = {key.upper(): default for key, default in parameters(name).items()
-               if key not in SHARED_KEYS}
+        own = {
+            key.upper(): default
+            for key, default in parameters(name).items()
+            if key not in SHARED_KEYS
+        }
         if own:
             cfg.UNSUP.CLUSTER[name.upper()] = CfgNode(own)
 

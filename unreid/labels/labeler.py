@@ -38,7 +38,11 @@ class ClusterLabeler(Labeler):
         return self.refine(labels, bank, neighbours, epoch, seconds)
 
     def refine(
-        self, labels: np.ndarray, bank: FeatureBank, neighbours: Neighbours, epoch: int,
+        self,
+        labels: np.ndarray,
+        bank: FeatureBank,
+        neighbours: Neighbours,
+        epoch: int,
         seconds: dict[str, float],
     ) -> PseudoLabels:
         """Return the labels to train on; by default those of the clusterer.

@@ -86,14 +86,16 @@ class Neighbours:
     def jaccard(self, k1: int, k2: int, max_distance: float | None = None) -> sparse.csr_array:
         """Return the sparse k-reciprocal Jaccard distance (N, N); an absent entry is 1 or above
         ``max_distance``: see :func:`unreid.graph.jaccard.jaccard_distance`."""
-        return jaccard_distance(self.features, k1, k2, neighbours=self.knn(k1),
-                                max_distance=max_distance)
+        return jaccard_distance(
+            self.features, k1, k2, neighbours=self.knn(k1), max_distance=max_distance
+        )
 
 
 def _knn(features: np.ndarray, k: int, search: Search) -> tuple[np.ndarray, np.ndarray]:
     if search.method != "exact":
-        return knn(features, k, method=search.method, num_probes=search.num_probes,
-                   seed=search.seed)
+        return knn(
+            features, k, method=search.method, num_probes=search.num_probes, seed=search.seed
+        )
     if not search.device.startswith("cuda"):
         return knn(features, k)
     indices, similarities = knn(torch.tensor(features, device=search.device), k)

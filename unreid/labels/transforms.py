@@ -41,8 +41,9 @@ class WhitenCameras:
     shrinkage: float = 16.0
 
     def __call__(self, bank: FeatureBank) -> FeatureBank:
-        whitened = whiten_cameras(bank.features, bank.camids, power=self.power,
-                                  mean_shrinkage=self.shrinkage)
+        whitened = whiten_cameras(
+            bank.features, bank.camids, power=self.power, mean_shrinkage=self.shrinkage
+        )
         return FeatureBank(whitened, bank.camids)
 
 
@@ -73,8 +74,11 @@ def transforms_from_config(
     unsup = cfg.UNSUP
     found: list[Transform] = []
     if unsup.CENTER_CAMERAS if center is None else center:
-        found.append(WhitenCameras(unsup.WHITEN_CAMERAS, unsup.CENTER_SHRINKAGE)
-                     if unsup.WHITEN_CAMERAS else CenterCameras(unsup.CENTER_SHRINKAGE))
+        found.append(
+            WhitenCameras(unsup.WHITEN_CAMERAS, unsup.CENTER_SHRINKAGE)
+            if unsup.WHITEN_CAMERAS
+            else CenterCameras(unsup.CENTER_SHRINKAGE)
+        )
     if unsup.SMOOTH_NEIGHBOURS:
         found.append(SmoothNeighbours(unsup.SMOOTH_NEIGHBOURS, search))
     return tuple(found)

@@ -22,6 +22,8 @@ def build_model(cfg: Any) -> nn.Module:
         if not (backbone.PRETRAIN and backbone.PRETRAIN_PATH):
             raise
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"MODEL.BACKBONE.PRETRAIN_PATH {backbone.PRETRAIN_PATH} is of another"
-                         f" backbone than {backbone.NAME} {backbone.DEPTH} ({reason})") from error
+        raise ValueError(
+            f"MODEL.BACKBONE.PRETRAIN_PATH {backbone.PRETRAIN_PATH} is of another"
+            f" backbone than {backbone.NAME} {backbone.DEPTH} ({reason})"
+        ) from error
     return model

@@ -55,8 +55,9 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         for chunk in input.tensor_split(groups):
             # Momentum 1 writes this group's own statistics into scratch buffers.
             mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-            outputs.append(F.batch_norm(chunk, mean, var, self.weight, self.bias, True, 1.0,
-                                        self.eps))
+            outputs.append(
+                F.batch_norm(chunk, mean, var, self.weight, self.bias, True, 1.0, self.eps)
+            )
             means.append(mean)
             variances.append(var)
         with torch.no_grad():

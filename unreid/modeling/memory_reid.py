@@ -92,7 +92,8 @@ class MemoryReID(ReIDModel):
         """False for this class, whose every step reaches every parameter; True for a subclass with
         losses of its own, unless it overrides this: looking for such parameters takes time."""
         return type(self).losses is not MemoryReID.losses or type(self).forward is not (
-            MemoryReID.forward)
+            MemoryReID.forward
+        )
 
     @property
     def device(self) -> torch.device:
@@ -109,8 +110,10 @@ class MemoryReID(ReIDModel):
         features = self.heads(self.backbone(self.normalized(batch["images"])))
         if not self.training:
             return features
-        batch = {k: v.to(self.device) if isinstance(v, Tensor) and k != "images" else v
-                 for k, v in batch.items()}
+        batch = {
+            k: v.to(self.device) if isinstance(v, Tensor) and k != "images" else v
+            for k, v in batch.items()
+        }
         update = features.detach(), batch["targets"]
         return StepOutput(self.losses(features, batch), update)
 

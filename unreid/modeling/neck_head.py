@@ -51,7 +51,12 @@ class NeckHead(nn.Module):
 
     @configurable
     def __init__(
-        self, *, feat_dim: int, embedding_dim: int, pool_type: str, with_bnneck: bool,
+        self,
+        *,
+        feat_dim: int,
+        embedding_dim: int,
+        pool_type: str,
+        with_bnneck: bool,
         norm_type: str,
     ) -> None:
         super().__init__()

@@ -55,8 +55,10 @@ def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
         raise ValueError(f"{name} is encrypted, or packed in a way that numpy does not use")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
         if read is None:
             raise ValueError(f"{name} is of an unknown version {version}")
         shape, _, dtype = read(file, max_header_size=10_000)
@@ -94,16 +96,22 @@ def read_labels(path: str | os.PathLike[str]) -> LabelFile:
     arrays = read_arrays(path, "paths", "camids", "labels")
     paths = arrays["paths"]
     if paths.ndim != 1 or paths.dtype.kind != "U" or not len(paths):
-        raise ValueError(f"{os.fspath(path)} is no file of labels: paths must be (N,) texts, got"
-                         f" {paths.dtype} {paths.shape}")
+        raise ValueError(
+            f"{os.fspath(path)} is no file of labels: paths must be (N,) texts, got"
+            f" {paths.dtype} {paths.shape}"
+        )
     numbers = {}
     for name, least in (("camids", 0), ("labels", -1)):
         array = arrays[name]
         if array.shape != paths.shape or array.dtype.kind not in "iu":
-            raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be"
-                             f" ({len(paths)},) integers, got {array.dtype} {array.shape}")
+            raise ValueError(
+                f"{os.fspath(path)} is no file of labels: {name} must be"
+                f" ({len(paths)},) integers, got {array.dtype} {array.shape}"
+            )
         if int(array.min()) < least or int(array.max()) >= len(paths):
-            raise ValueError(f"{os.fspath(path)} is no file of labels: {name} must be in {least}.."
-                             f"{len(paths) - 1}, got {array.min()}..{array.max()}")
+            raise ValueError(
+                f"{os.fspath(path)} is no file of labels: {name} must be in {least}.."
+                f"{len(paths) - 1}, got {array.min()}..{array.max()}"
+            )
         numbers[name] = array.astype(np.int64)
     return LabelFile([str(p) for p in paths], numbers["camids"], numbers["labels"])

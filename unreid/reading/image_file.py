@@ -41,8 +41,10 @@ def check_size(width: int, height: int) -> None:
         ValueError: The image is too large; the message names the size and the limit.
     """
     if width * height > MAX_PIXELS:
-        raise ValueError(f"{width} x {height} pixels, and at most {MAX_PIXELS} are decoded: it is"
-                         " no crop, or made to fill the memory")
+        raise ValueError(
+            f"{width} x {height} pixels, and at most {MAX_PIXELS} are decoded: it is"
+            " no crop, or made to fill the memory"
+        )
 
 
 def read_rgb(path: str | os.PathLike[str]) -> Image.Image:

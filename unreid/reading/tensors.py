@@ -60,8 +60,10 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
                 f" to run {', '.join(code[:3])}; take a file from someone you trust, saved as a"
                 " state dict"
             ) from error
-        raise ValueError(f"{what} {path} cannot be loaded: it is damaged, or no file of tensors"
-                         f" ({_reason(error)})") from error
+        raise ValueError(
+            f"{what} {path} cannot be loaded: it is damaged, or no file of tensors"
+            f" ({_reason(error)})"
+        ) from error
     return content
 
 
@@ -98,12 +100,16 @@ def check_state_dict(path: str, state: Any) -> None:
         ValueError: An entry is not a name with a tensor; the message names file and entry.
     """
     if not isinstance(state, Mapping):
-        raise ValueError(f"checkpoint {path} must hold the weights of a model by name, got a"
-                         f" {type(state).__name__}")
+        raise ValueError(
+            f"checkpoint {path} must hold the weights of a model by name, got a"
+            f" {type(state).__name__}"
+        )
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
-            raise ValueError(f"checkpoint {path} must hold a tensor by the name of each weight, got"
-                             f" {type(value).__name__} under {key!r:.60}")
+            raise ValueError(
+                f"checkpoint {path} must hold a tensor by the name of each weight, got"
+                f" {type(value).__name__} under {key!r:.60}"
+            )
 
 
 def _check_archive(path: str) -> None:

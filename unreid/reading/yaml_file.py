@@ -64,11 +64,21 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} must be a yml of nested keys (it nests too deep)") from error
     except yaml.constructor.ConstructorError as error:
         tag = (error.problem or "").partition("tag '")[2].rstrip("'")
-        why = f"the tag {tag} would make an object: only plain values are read" if "python" in tag \
+        why = (
+            f"the tag {tag} would make an object: only plain values are read"
+            if "python" in tag
             else error.problem
+        )
         raise ValueError(f"{path} must be a yml of nested keys ({why})") from error
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError,
-            OverflowError) as error:
+    except (
+        OSError,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        OverflowError,
+    ) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} must be a yml of nested keys ({reason})") from error
     return content
@@ -101,8 +111,9 @@ def read_with_bases(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ValueError(f"{current}: _BASE_ must be a file on this machine, got {base}")
         following = os.path.join(os.path.dirname(current), os.path.expanduser(base))
         if os.path.realpath(following) in seen:
-            raise ValueError(f"{current}: _BASE_ {base} leads back to a file that it is the base"
-                             " of")
+            raise ValueError(
+                f"{current}: _BASE_ {base} leads back to a file that it is the base of"
+            )
         if len(seen) >= MAX_BASES:
             raise ValueError(f"{current}: more than {MAX_BASES} files are based on each other")
         if not os.path.isfile(following):
@@ -118,8 +129,9 @@ def _merge(above: Mapping[str, Any], below: dict[str, Any], path: str) -> None:
     for key, value in above.items():
         if isinstance(value, dict) and key in below:
             if not isinstance(below[key], dict):
-                raise ValueError(f"{path}: {key} is a node of keys in one file and a value in"
-                                 " another")
+                raise ValueError(
+                    f"{path}: {key} is a node of keys in one file and a value in another"
+                )
             _merge(value, below[key], path)
         else:
             below[key] = value

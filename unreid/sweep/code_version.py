@@ -108,8 +108,11 @@ def _canonical(node: Any) -> Any:
     of Python.
     """
     if isinstance(node, ast.AST):
-        fields = ((name, _canonical(value)) for name, value in ast.iter_fields(node)
-                  if value is not None and value != [] and name not in ("kind", "type_comment"))
+        fields = (
+            (name, _canonical(value))
+            for name, value in ast.iter_fields(node)
+            if value is not None and value != [] and name not in ("kind", "type_comment")
+        )
         return (type(node).__name__, *fields)
     if isinstance(node, list):
         return tuple(_canonical(item) for item in node if not _says_nothing(item))
@@ -128,8 +131,11 @@ def _says_nothing(node: Any) -> bool:
 def _cython(text: str) -> str:
     """Return the tokens of a Cython file without comments, docstrings and line joins."""
     ignored = (tokenize.COMMENT, tokenize.NL)
-    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline)
-              if token.type not in ignored]
+    tokens = [
+        token
+        for token in tokenize.generate_tokens(io.StringIO(text).readline)
+        if token.type not in ignored
+    ]
     kept: list[str] = []
     start = True  # of a statement
     for token, following in zip(tokens, [*tokens[1:], None]):
@@ -138,7 +144,8 @@ def _cython(text: str) -> str:
             layout = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
             kept.append(tokenize.tok_name[token.type] if layout else token.string)
         start = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT) or (
-            start and token.type == tokenize.STRING)
+            start and token.type == tokenize.STRING
+        )
     return "\n".join(kept)
 
 
@@ -169,8 +176,10 @@ class EquivalentCode:
             if not words or words[0].startswith("#"):
                 continue
             if len(words) < 3 or not all(map(_HASH.fullmatch, words[:2])):
-                raise ValueError(f"{path} line {number}: expected two code hashes of {DIGITS} hex"
-                                 f" digits and the command that compared them, got {line[:80]!r}")
+                raise ValueError(
+                    f"{path} line {number}: expected two code hashes of {DIGITS} hex"
+                    f" digits and the command that compared them, got {line[:80]!r}"
+                )
             pairs.append((words[0], words[1]))
         return cls(pairs)
 

@@ -67,14 +67,21 @@ def sweep(args: argparse.Namespace) -> int:
         return 0
     equal = EquivalentCode.read(Path(args.equivalent_code))
     provenances = _provenances(runs)
-    found = {run.folder: find_row(read_rows(args.rows), run, provenances[run.folder], equal,
-                                  args.test_settings) for run in runs}
+    found = {
+        run.folder: find_row(
+            read_rows(args.rows), run, provenances[run.folder], equal, args.test_settings
+        )
+        for run in runs
+    }
     missing = [run for run in runs if found[run.folder][0] is None]
     if args.dry_run:
         for run in runs:
             row, stale = found[run.folder]
-            _say(f"{run.folder}: {run.name}" + (" (finished)" if row else "")
-                 + (f" (STALE: {stale})" if stale else ""))
+            _say(
+                f"{run.folder}: {run.name}"
+                + (" (finished)" if row else "")
+                + (f" (STALE: {stale})" if stale else "")
+            )
         return 0
     _say(f"{len(runs)} runs, of which {len(runs) - len(missing)} have a current row in {args.rows}")
     for run in missing:
@@ -89,9 +96,14 @@ def sweep(args: argparse.Namespace) -> int:
 
 
 def _report(
-    args: argparse.Namespace, runs: Sequence[Run], provenances: dict[str, Provenance],
-    equal: EquivalentCode, errors: dict[str, str], vary: Sequence[tuple[str, Sequence[str]]],
-    baseline: str | None, reported: set[str],
+    args: argparse.Namespace,
+    runs: Sequence[Run],
+    provenances: dict[str, Provenance],
+    equal: EquivalentCode,
+    errors: dict[str, str],
+    vary: Sequence[tuple[str, Sequence[str]]],
+    baseline: str | None,
+    reported: set[str],
 ) -> int:
     content = read_rows(args.rows)
     records = []
@@ -102,14 +114,16 @@ def _report(
         if record.fold in reported or not reported:
             records.append(record)
     os.makedirs(args.output, exist_ok=True)
-    table, no_plot = write_report(records, [key for key, _ in vary], args.output, baseline,
-                                  args.test_settings)
+    table, no_plot = write_report(
+        records, [key for key, _ in vary], args.output, baseline, args.test_settings
+    )
     _say(f"\n{table}")
     _say(f"no plot: {no_plot}" if no_plot else f"plot: {Path(args.output, 'plot.svg')}")
     failed = sum(record.row is None for record in records)
     if failed:
-        sys.stderr.write(f"{failed} of {len(records)} runs have no row; they are named below the"
-                         " table\n")
+        sys.stderr.write(
+            f"{failed} of {len(records)} runs have no row; they are named below the table\n"
+        )
     return 1 if failed else 0
 
 
@@ -161,13 +175,17 @@ def _code_of(project: str) -> str:
 
 
 def _train(
-    args: argparse.Namespace, runs: Sequence[Run], provenances: dict[str, Provenance],
+    args: argparse.Namespace,
+    runs: Sequence[Run],
+    provenances: dict[str, Provenance],
     equal: EquivalentCode,
 ) -> dict[str, str]:
     """Train and add a row after each run; return the reasons of runs without a row."""
     errors: dict[str, str] = {}
-    wanted = {run.folder: Wanted(provenances[run.folder], equal, tuple(args.test_settings))
-              for run in runs}
+    wanted = {
+        run.folder: Wanted(provenances[run.folder], equal, tuple(args.test_settings))
+        for run in runs
+    }
 
     def done(outcome: Outcome) -> None:
         run, provenance = outcome.run, provenances[outcome.run.folder]
@@ -181,8 +199,9 @@ def _train(
             append_row(args.rows, row)
 
     try:
-        run_all(runs, COMMAND, jobs=args.jobs, threads=args.threads, wanted=wanted, say=_say,
-                done=done)
+        run_all(
+            runs, COMMAND, jobs=args.jobs, threads=args.threads, wanted=wanted, say=_say, done=done
+        )
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt("the same command goes on from here") from error
     return errors

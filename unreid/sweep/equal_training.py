@@ -52,8 +52,13 @@ def tree_hash(tree: Path, project: str) -> str:
 
 
 def prove_equal(
-    old: Path, new: Path, folder: Path, *, configs: Sequence[str] = (),
-    settings: Sequence[tuple[str, str]] = (), say: Callable[[str], None] = lambda line: None,
+    old: Path,
+    new: Path,
+    folder: Path,
+    *,
+    configs: Sequence[str] = (),
+    settings: Sequence[tuple[str, str]] = (),
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[str, str]]:
     """Train in both trees and compare; return the pairs of code hashes that count as one.
 
@@ -80,8 +85,11 @@ def prove_equal(
         files, variants = [old / config for config in configs], ({},)
     else:
         shared = {p.name for p in (new / "projects").iterdir() if p.is_dir()}
-        files = [f for f in sorted((old / "projects").glob(f"*/{CONFIGS}"))
-                 if f.relative_to(old).parts[1] in shared]
+        files = [
+            f
+            for f in sorted((old / "projects").glob(f"*/{CONFIGS}"))
+            if f.relative_to(old).parts[1] in shared
+        ]
     if not files:
         raise FileNotFoundError(f"{old}: no projects/*/{CONFIGS}")
     projects = dict.fromkeys(f.relative_to(old).parts[1] for f in files)
@@ -104,9 +112,7 @@ def prove_equal(
     return list(dict.fromkeys(pair for pair in after.values() if pair[0] != pair[1]))
 
 
-def _train(
-    tree: Path, config: Path, data: Path, output: Path, settings: Mapping[str, str]
-) -> None:
+def _train(tree: Path, config: Path, data: Path, output: Path, settings: Mapping[str, str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     words = [sys.executable, "tools/train_net.py", "--config-file", str(config.resolve())]
     words += [word for pair in settings.items() for word in pair]
@@ -119,12 +125,15 @@ def _train(
     )  # fmt: skip
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise RuntimeError(f"{config.name} in {tree} ended with exit code {done.returncode}:"
-                           f" {' '.join(said[-2:])[:300]}")
+        raise RuntimeError(
+            f"{config.name} in {tree} ended with exit code {done.returncode}:"
+            f" {' '.join(said[-2:])[:300]}"
+        )
 
 
 def first_difference(one: Path, other: Path) -> str:
     """Return where two runs differ in label files or final weights, or "" where they do not."""
+
     def names(folder: Path) -> list[str]:
         return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.npz"))
 
@@ -133,9 +142,10 @@ def first_difference(one: Path, other: Path) -> str:
     if names(one) != names(other):
         return f"label files {sorted(set(names(one)) ^ set(names(other)))} are in one run alone"
     for name in names(one):
-        with np.load(one / name, allow_pickle=False) as a, np.load(
-            other / name, allow_pickle=False
-        ) as b:
+        with (
+            np.load(one / name, allow_pickle=False) as a,
+            np.load(other / name, allow_pickle=False) as b,
+        ):
             if a.files != b.files:
                 return f"{name} has arrays {a.files} and {b.files}"
             for key in a.files:
@@ -145,8 +155,9 @@ def first_difference(one: Path, other: Path) -> str:
                     same = a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes()
                 if not same:
                     return f"{name}: array {key}"
-    first, second = (dict(_leaves(load_tensors(str(f / "model_final.pth"))["model"]))
-                     for f in (one, other))
+    first, second = (
+        dict(_leaves(load_tensors(str(f / "model_final.pth"))["model"])) for f in (one, other)
+    )
     if first.keys() != second.keys():
         return f"weights {sorted(first.keys() ^ second.keys())[:3]} are in one run alone"
     for key, value in first.items():

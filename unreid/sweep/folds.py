@@ -99,9 +99,11 @@ def divide(cameras: Mapping[str, set[str]], folds: int, seed: int) -> list[set[s
     chance = random.Random(seed)
     seen_twice = sorted(pid for pid, seen in cameras.items() if len(seen) > 1)
     if len(seen_twice) < folds:
-        raise ValueError(f"--folds {folds}: the data set is too small: {len(seen_twice)} of"
-                         f" {len(cameras)} identities are seen by two cameras or more, and each"
-                         " fold must test one at least")
+        raise ValueError(
+            f"--folds {folds}: the data set is too small: {len(seen_twice)} of"
+            f" {len(cameras)} identities are seen by two cameras or more, and each"
+            " fold must test one at least"
+        )
     others = sorted(cameras.keys() - set(seen_twice))
     chance.shuffle(seen_twice)
     chance.shuffle(others)
@@ -151,8 +153,9 @@ def make_folds(cfg: Any, folds: int, seed: int, folder: str, among: str = "all")
         ValueError: see :func:`divide`; also several data sets, or a layout other than Market's.
     """
     if len(cfg.DATASETS.NAMES) != 1:
-        raise ValueError(f"--folds divides one data set, got DATASETS.NAMES"
-                         f" {tuple(cfg.DATASETS.NAMES)}")
+        raise ValueError(
+            f"--folds divides one data set, got DATASETS.NAMES {tuple(cfg.DATASETS.NAMES)}"
+        )
     name = cfg.DATASETS.NAMES[0]
     crops, folders = _read(cfg, name, among)
     cameras: dict[str, set[str]] = defaultdict(set)
@@ -163,13 +166,15 @@ def make_folds(cfg: Any, folds: int, seed: int, folder: str, among: str = "all")
     for number, tested in enumerate(divide(cameras, folds, seed)):
         target = Path(os.path.abspath(folder), f"fold{number}")
         parts = split(crops, tested, seed)
-        links = {f"{folders[part]}/{_link(crop, cfg)}": crop for part in PARTS
-                 for crop in parts[part]}
+        links = {
+            f"{folders[part]}/{_link(crop, cfg)}": crop for part in PARTS for crop in parts[part]
+        }
         if len(links) < len(crops):
             raise ValueError(f"--folds: {name} has images of one name in two folders")
         _write_links(target, links)
-        made.append(_folder_fold(target, links) if name == FOLDER
-                    else Fold(target.name, str(target)))
+        made.append(
+            _folder_fold(target, links) if name == FOLDER else Fold(target.name, str(target))
+        )
     return made
 
 
@@ -188,18 +193,24 @@ def _read(cfg: Any, name: str, among: str) -> tuple[list[Crop], dict[str, str]]:
         alone.DATASETS.TESTS = ()
         rows = FolderDataset.from_config(alone).train
         if rows and not any(pid for _, pid, _, _ in rows):
-            raise ValueError("--folds: nobody in UNSUP.FOLDER has an identity to divide it by; add"
-                             " a group (?P<id>...) to UNSUP.FOLDER.PATTERN, or a column id to the"
-                             " CSV")
+            raise ValueError(
+                "--folds: nobody in UNSUP.FOLDER has an identity to divide it by; add"
+                " a group (?P<id>...) to UNSUP.FOLDER.PATTERN, or a column id to the"
+                " CSV"
+            )
         crops = [Crop(path, pid, camera, tracklet) for path, pid, camera, tracklet in rows]
         return crops, {part: part for part in PARTS}
     dataset: Any = build_dataset(name, "DATASETS.NAMES", cfg)
     try:
-        folders = {part: os.path.relpath(getattr(dataset, f"{part}_dir"), datasets_root())
-                   for part in PARTS}
+        folders = {
+            part: os.path.relpath(getattr(dataset, f"{part}_dir"), datasets_root())
+            for part in PARTS
+        }
     except AttributeError as error:
-        raise ValueError(f"--folds: {name} is not in Market's layout, with a folder for each of"
-                         " training, query and gallery images; use --fold-roots") from error
+        raise ValueError(
+            f"--folds: {name} is not in Market's layout, with a folder for each of"
+            " training, query and gallery images; use --fold-roots"
+        ) from error
     crops = []
     for part in PARTS if among == "all" else PARTS[:1]:
         for path, pid, camera, *_ in getattr(dataset, part):
@@ -230,8 +241,16 @@ def _folder_fold(target: Path, links: Mapping[str, Crop]) -> Fold:
         for name, crop in sorted(links.items()):
             writer.writerow((name, crop.camera, crop.pid, crop.tracklet))
     key = "UNSUP.FOLDER"
-    settings = {"ROOT": str(target), "TRAIN": "train", "QUERY": "query", "GALLERY": "gallery",
-                "CSV": "fold.csv", "CAMERA": "csv", "PATTERN": "", "ID_PATTERN": ""}
+    settings = {
+        "ROOT": str(target),
+        "TRAIN": "train",
+        "QUERY": "query",
+        "GALLERY": "gallery",
+        "CSV": "fold.csv",
+        "CAMERA": "csv",
+        "PATTERN": "",
+        "ID_PATTERN": "",
+    }
     pairs = [(f"{key}.{name}", value) for name, value in settings.items()]
     return Fold(target.name, datasets_root(), (*pairs, ("DATASETS.TESTS", f"('{FOLDER}',)")))
 
@@ -275,9 +294,12 @@ def image_list_hash(cfg: Any, fold: Fold) -> str:
         else:
             os.environ["FASTREID_DATASETS"] = before
     if cfg.DATASETS.TESTS and not tested:
-        raise ValueError(f"fold {fold.name} has no identities to test: no query image under"
-                         f" {fold.root}")
+        raise ValueError(
+            f"fold {fold.name} has no identities to test: no query image under {fold.root}"
+        )
     if trained & tested:
-        raise ValueError(f"fold {fold.name}: {len(trained & tested)} identities are trained on and"
-                         f" tested, such as {min(trained & tested)}")
+        raise ValueError(
+            f"fold {fold.name}: {len(trained & tested)} identities are trained on and"
+            f" tested, such as {min(trained & tested)}"
+        )
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]

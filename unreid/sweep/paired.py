@@ -47,9 +47,7 @@ class Difference:
         return self.mean - self.half_width, self.mean + self.half_width
 
 
-def paired_difference(
-    row: Scores, baseline: Scores, confidence: float = CONFIDENCE
-) -> Difference:
+def paired_difference(row: Scores, baseline: Scores, confidence: float = CONFIDENCE) -> Difference:
     """Return the mean of ``row - baseline`` over pairs of the same fold and seed.
 
     Args:

@@ -17,7 +17,9 @@ PANELS = (
 
 
 def plot(
-    flat: Sequence[dict[str, Any]], keys: Sequence[str], path: str,
+    flat: Sequence[dict[str, Any]],
+    keys: Sequence[str],
+    path: str,
     differences: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> str | None:
     """Plot retrieval and label quality against the first varied key, or the rows without one.
@@ -67,8 +69,12 @@ def plot(
 
 
 def _draw_scores(
-    panel: Any, flat: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]],
-    keys: Sequence[str], axis: str, entries: Sequence[str],
+    panel: Any,
+    flat: Sequence[dict[str, Any]],
+    drawn: Sequence[dict[str, Any]],
+    keys: Sequence[str],
+    axis: str,
+    entries: Sequence[str],
 ) -> None:
     ticks = list(dict.fromkeys(str(record[axis]) for record in flat))
     for entry in entries:

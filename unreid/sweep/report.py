@@ -15,7 +15,10 @@ from unreid.sweep.table import Record, collect, columns, compared, differences, 
 
 
 def write_report(
-    records: Sequence[Record], keys: Sequence[str], folder: str, baseline: str | None = None,
+    records: Sequence[Record],
+    keys: Sequence[str],
+    folder: str,
+    baseline: str | None = None,
     settings: Sequence[str] = (),
 ) -> tuple[str, str | None]:
     """Write ``table.md``, ``table.csv``, ``runs.csv`` and ``plot.svg`` into ``folder``.

@@ -55,6 +55,7 @@ class Provenance:
 
 def commit_of(folder: Path) -> str:
     """Return the commit of a checkout, or "none"."""
+
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
@@ -70,11 +71,18 @@ def commit_of(folder: Path) -> str:
 def test_settings_of(cfg: Any) -> list[str]:
     """Return the test settings that change a score and are on, by name."""
     test = cfg.TEST
-    named = [(_CENTRED, test.CENTER_CAMERAS), (_FLIPPED, test.FLIP.ENABLED),
-             ("TEST.AQE", test.AQE.ENABLED), ("TEST.RERANK", test.RERANK.ENABLED),
-             (f"TEST.METRIC {test.METRIC}", test.METRIC != "cosine")]
-    named += [(f"{name}.RERANK", node["RERANK"].ENABLED) for name, node in cfg.items()
-              if name != "TEST" and isinstance(node, dict) and "RERANK" in node]
+    named = [
+        (_CENTRED, test.CENTER_CAMERAS),
+        (_FLIPPED, test.FLIP.ENABLED),
+        ("TEST.AQE", test.AQE.ENABLED),
+        ("TEST.RERANK", test.RERANK.ENABLED),
+        (f"TEST.METRIC {test.METRIC}", test.METRIC != "cosine"),
+    ]
+    named += [
+        (f"{name}.RERANK", node["RERANK"].ENABLED)
+        for name, node in cfg.items()
+        if name != "TEST" and isinstance(node, dict) and "RERANK" in node
+    ]
     return [name for name, on in named if on]
 
 
@@ -88,7 +96,10 @@ def active_settings(row: Mapping[str, Any], setting: str) -> list[str]:
 
 
 def make_row(
-    run: Run, provenance: Provenance, cfg: Any, results: Mapping[str, Any],
+    run: Run,
+    provenance: Provenance,
+    cfg: Any,
+    results: Mapping[str, Any],
     scores: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return the row of a finished run.
@@ -159,8 +170,9 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise ValueError(f"{where}: expected a JSON object, got {line[:60]!r}")
         for field, kind in _FIELDS.items():
             if not isinstance(row.get(field), kind):  # type: ignore[arg-type]
-                raise ValueError(f"{where}: {field} is missing or of another kind, got"
-                                 f" {row.get(field)!r:.60}")
+                raise ValueError(
+                    f"{where}: {field} is missing or of another kind, got {row.get(field)!r:.60}"
+                )
         if CONFIGURED not in row["scores"] or not {"name", "images"} <= row["fold"].keys():
             raise ValueError(f"{where}: scores need {CONFIGURED}, a fold its name and images")
         rows.append(row)
@@ -175,8 +187,11 @@ def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
 
 
 def find_row(
-    rows: Sequence[Mapping[str, Any]], run: Run, provenance: Provenance,
-    equal: EquivalentCode, settings: Sequence[str] = (),
+    rows: Sequence[Mapping[str, Any]],
+    run: Run,
+    provenance: Provenance,
+    equal: EquivalentCode,
+    settings: Sequence[str] = (),
 ) -> tuple[dict[str, Any] | None, str]:
     """Return the newest current row of a run, or the reason why its rows are stale.
 
@@ -203,7 +218,10 @@ def find_row(
 
 
 def _why_stale(
-    row: Mapping[str, Any], run: Run, provenance: Provenance, equal: EquivalentCode,
+    row: Mapping[str, Any],
+    run: Run,
+    provenance: Provenance,
+    equal: EquivalentCode,
     settings: Sequence[str],
 ) -> str:
     reasons = []

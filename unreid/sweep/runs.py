@@ -130,7 +130,10 @@ class Job:
     """
 
     def __init__(
-        self, run: Run, command: Sequence[str], environment: dict[str, str],
+        self,
+        run: Run,
+        command: Sequence[str],
+        environment: dict[str, str],
         wanted: Wanted | None = None,
     ) -> None:
         self.run = run

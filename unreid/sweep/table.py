@@ -117,6 +117,7 @@ def columns(flat: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 def compared(flat: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
     """Return those of :func:`columns` that are compared with the baseline."""
+
     def is_compared(entry: str) -> bool:
         stage, _, rest = entry.partition(".")
         return f"{stage}.{rest.rpartition('.')[2]}" in COMPARED
@@ -197,6 +198,7 @@ def _other_settings(
     records: Sequence[Record], baseline: str, setting: str
 ) -> dict[str, tuple[str, str]]:
     """Return row -> (its test settings, the baseline's) where they differ."""
+
     def active(row: str) -> str:
         for record in records:
             if record.run.row == row and record.row is not None:
@@ -209,8 +211,11 @@ def _other_settings(
 
 
 def _notes(
-    records: Sequence[Record], baseline: str | None, setting: str,
-    found: Mapping[str, Mapping[str, Difference]], others: Mapping[str, tuple[str, str]],
+    records: Sequence[Record],
+    baseline: str | None,
+    setting: str,
+    found: Mapping[str, Mapping[str, Difference]],
+    others: Mapping[str, tuple[str, str]],
 ) -> list[str]:
     if setting == CONFIGURED:
         what = "Test settings: those of each config"

@@ -1,6 +1,6 @@
 """One run of a sweep in a process of its own: train, then score at further test settings.
 
-    python -m unreid.sweep.worker --config-file FILE [--resume] [--score NAME ...] KEY VALUE ...
+python -m unreid.sweep.worker --config-file FILE [--resume] [--score NAME ...] KEY VALUE ...
 """
 
 from __future__ import annotations
@@ -21,12 +21,19 @@ from unreid.sweep.rows import SCORES, TEST_SETTINGS
 
 def build_parser() -> Parser:
     """Return the command line."""
-    parser = Parser("Train one run of a sweep.\n\nexample:\n  python -m unreid.sweep.worker"
-                    " --config-file CALR/small/baseline OUTPUT_DIR runs/one")
+    parser = Parser(
+        "Train one run of a sweep.\n\nexample:\n  python -m unreid.sweep.worker"
+        " --config-file CALR/small/baseline OUTPUT_DIR runs/one"
+    )
     parser.add_argument("--config-file", required=True, metavar="FILE", help="a project's yml")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
-    parser.add_argument("--score", action="append", default=[], choices=sorted(TEST_SETTINGS),
-                        help="test settings to score the final model at; may be given again")
+    parser.add_argument(
+        "--score",
+        action="append",
+        default=[],
+        choices=sorted(TEST_SETTINGS),
+        help="test settings to score the final model at; may be given again",
+    )
     parser.add_key_values()
     return parser
 

@@ -19,8 +19,15 @@ ABSENT = "-"
 #: Settings that differ between all runs and are not compared.
 _IGNORED_SETTINGS = ("OUTPUT_DIR",)
 #: (row, key in ``labels`` of the results, larger is better).
-_LABELS = (("Clusters", "clusters"), ("Noise", "noise"), ("Precision", "precision"),
-           ("Recall", "recall"), ("F-score", "f_score"), ("ARI", "ari"), ("Purity", "purity"))
+_LABELS = (
+    ("Clusters", "clusters"),
+    ("Noise", "noise"),
+    ("Precision", "precision"),
+    ("Recall", "recall"),
+    ("F-score", "f_score"),
+    ("ARI", "ari"),
+    ("Purity", "purity"),
+)
 
 
 def write_comparison(folders: Sequence[str | Path], output: str | Path) -> Path:
@@ -43,8 +50,13 @@ def write_comparison(folders: Sequence[str | Path], output: str | Path) -> Path:
     runs = [read_run(folder) for folder in folders]
     names = names_of(runs)
     text = render(
-        "compare.html.jinja", names=names, rows=_rows(runs), different=differences(runs),
-        curves=overlaid(list(zip(names, runs))), runs=runs, version=unreid.__version__,
+        "compare.html.jinja",
+        names=names,
+        rows=_rows(runs),
+        different=differences(runs),
+        curves=overlaid(list(zip(names, runs))),
+        runs=runs,
+        version=unreid.__version__,
     )
     with replace_file(str(output)) as file:
         file.write(text.encode())
@@ -81,7 +93,8 @@ def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             whole = key in ("clusters", "noise")
             rows.append(_row(name, values, "{:.0f}" if whole else "{:.3f}", best=not whole))
     seconds: list[float | None] = [
-        sum(run.results.get("seconds", {}).values()) or None for run in runs]
+        sum(run.results.get("seconds", {}).values()) or None for run in runs
+    ]
     rows.append(_row("Seconds", seconds, "{:.0f}"))
     rows.append(_row("Epochs", [float(len(run.epochs)) for run in runs], "{:.0f}"))
     return rows
@@ -98,8 +111,12 @@ def _row(
 ) -> dict[str, Any]:
     known = [v for v in values if v is not None]
     top = max(known) if best and len(known) > 1 else None
-    return {"name": name, "cells": [
-        (ABSENT if v is None else form.format(v), v is not None and v == top) for v in values]}
+    return {
+        "name": name,
+        "cells": [
+            (ABSENT if v is None else form.format(v), v is not None and v == top) for v in values
+        ],
+    }
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -112,4 +129,3 @@ def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
             found.append((key, values))
     hashes = [str(run.results.get("config_hash", ABSENT)) for run in runs]
     return [*found, ("config hash", hashes)] if found else found
-

@@ -19,32 +19,56 @@ def curves(run: Run) -> list[Figure]:
     several = len(run.scores) > 1
     scores = {
         f"{test_set}: {name}" if several else name: points
-        for test_set, values in run.scores.items() for name in (_SCORES[:2] if several else _SCORES)
+        for test_set, values in run.scores.items()
+        for name in (_SCORES[:2] if several else _SCORES)
         if (points := [(float(x), v[name]) for x, v in values if name in v])
     }
-    losses = {name: [(float(x), y) for x, y in points]
-              for name, points in run.losses.items() if name != "lr"}
+    losses = {
+        name: [(float(x), y) for x, y in points]
+        for name, points in run.losses.items()
+        if name != "lr"
+    }
     rate = {"lr": [(float(x), y) for x, y in run.losses.get("lr", [])]}
     every = run.epochs
-    return _present([
-        line_figure("Retrieval scores", scores, "epochs trained", zero=True, unit="%",
-                    note="0 is the model before training."),
-        line_figure("Losses", losses, "iteration"),
-        line_figure("Clusters", {"clusters": _of(every, _count("clusters"))}, "epoch"),
-        line_figure("Noise (images in no cluster)", {"noise": _of(every, noise)}, "epoch",
-                    zero=True, unit="%"),
-        line_figure("Cameras per cluster", {"mean": _of(every, _count("cameras_per_cluster"))},
-                    "epoch"),
-        line_figure("Largest cluster", {"images": _of(every, _count("largest"))}, "epoch",
-                    zero=True),
-        line_figure("Pairs", {"pairs": _of(every, _count("pairs"))}, "epoch", zero=True),
-        line_figure("Label quality", _label_quality(every), "epoch", zero=True,
-                    note="Clustering metrics of the labels that were trained on, against ground"
-                         " truth that training does not use."),
-        _intermediate(every),
-        line_figure("Time of the label step", _seconds(every), "epoch", zero=True, unit=" s"),
-        line_figure("Learning rate", rate, "iteration", zero=True),
-    ])
+    return _present(
+        [
+            line_figure(
+                "Retrieval scores",
+                scores,
+                "epochs trained",
+                zero=True,
+                unit="%",
+                note="0 is the model before training.",
+            ),
+            line_figure("Losses", losses, "iteration"),
+            line_figure("Clusters", {"clusters": _of(every, _count("clusters"))}, "epoch"),
+            line_figure(
+                "Noise (images in no cluster)",
+                {"noise": _of(every, noise)},
+                "epoch",
+                zero=True,
+                unit="%",
+            ),
+            line_figure(
+                "Cameras per cluster", {"mean": _of(every, _count("cameras_per_cluster"))}, "epoch"
+            ),
+            line_figure(
+                "Largest cluster", {"images": _of(every, _count("largest"))}, "epoch", zero=True
+            ),
+            line_figure("Pairs", {"pairs": _of(every, _count("pairs"))}, "epoch", zero=True),
+            line_figure(
+                "Label quality",
+                _label_quality(every),
+                "epoch",
+                zero=True,
+                note="Clustering metrics of the labels that were trained on, against ground"
+                " truth that training does not use.",
+            ),
+            _intermediate(every),
+            line_figure("Time of the label step", _seconds(every), "epoch", zero=True, unit=" s"),
+            line_figure("Learning rate", rate, "iteration", zero=True),
+        ]
+    )
 
 
 def stage_curves(stages: Mapping[str, Mapping[str, Iterable[EpochRecord]]]) -> list[Figure]:
@@ -58,8 +82,9 @@ def stage_curves(stages: Mapping[str, Mapping[str, Iterable[EpochRecord]]]) -> l
             ("ARI of the labels", _metric("final", "ari")),
             ("silhouette", _silhouette),
         ):
-            lines = {part: points for part, records in parts.items()
-                     if (points := _of(records, value))}
+            lines = {
+                part: points for part, records in parts.items() if (points := _of(records, value))
+            }
             charts.append(line_figure(f"Stage {stage}: {title}", lines, "epoch"))
     return _present(charts)
 
@@ -105,8 +130,9 @@ def _label_quality(epochs: Sequence[EpochRecord]) -> dict[str, Points]:
 
 def _intermediate(epochs: Sequence[EpochRecord]) -> Figure | None:
     """Return the F-score chart of the intermediate (before refinement) and final labels."""
-    names = dict.fromkeys(name for epoch in epochs for name in epoch.quality
-                          if name not in ("final", "pairs"))
+    names = dict.fromkeys(
+        name for epoch in epochs for name in epoch.quality if name not in ("final", "pairs")
+    )
     if not names:
         return None
     lines = {name.replace("_", " "): _of(epochs, _metric(name, "f_score")) for name in names}
@@ -134,9 +160,21 @@ def overlaid(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
     for test_set in sets:
         for score in ("mAP", "Rank-1"):
             title = f"{score} on {test_set}" if len(sets) > 1 else score
-            panels.append((title, "epochs trained", "%", {
-                name: [(float(x), v[score]) for x, v in run.scores.get(test_set, [])
-                       if score in v] for name, run in runs}))
+            panels.append(
+                (
+                    title,
+                    "epochs trained",
+                    "%",
+                    {
+                        name: [
+                            (float(x), v[score])
+                            for x, v in run.scores.get(test_set, [])
+                            if score in v
+                        ]
+                        for name, run in runs
+                    },
+                )
+            )
     for title, unit, value in (
         ("Clusters", "", _count("clusters")),
         ("Noise (images in no cluster)", "%", noise),
@@ -146,7 +184,18 @@ def overlaid(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
         ("Precision of the pairs", "", _metric("pairs", "pair_precision")),
     ):  # fmt: skip
         panels.append((title, "epoch", unit, {name: _of(run.epochs, value) for name, run in runs}))
-    panels.append(("Total loss", "iteration", "", {
-        name: [(float(x), y) for x, y in run.losses.get("total_loss", [])] for name, run in runs}))
-    return _present(line_figure(title, {k: v for k, v in lines.items() if v}, x_name, unit=unit)
-                  for title, x_name, unit, lines in panels)
+    panels.append(
+        (
+            "Total loss",
+            "iteration",
+            "",
+            {
+                name: [(float(x), y) for x, y in run.losses.get("total_loss", [])]
+                for name, run in runs
+            },
+        )
+    )
+    return _present(
+        line_figure(title, {k: v for k, v in lines.items() if v}, x_name, unit=unit)
+        for title, x_name, unit, lines in panels
+    )

@@ -39,14 +39,16 @@ def project_2d(features: np.ndarray, method: str = "tsne", seed: int = 0) -> np.
     if n < 2 or np.ptp(features, axis=0).max() < 1e-6:
         return np.zeros((n, 2))
     parts = min(50, n, features.shape[1])
-    points = PCA(parts, svd_solver="full" if parts < 50 else "randomized",
-                 random_state=seed).fit_transform(features.astype(np.float64))
+    points = PCA(
+        parts, svd_solver="full" if parts < 50 else "randomized", random_state=seed
+    ).fit_transform(features.astype(np.float64))
     if method == "tsne" and n >= _FEWEST:
         start = 1e-4 * points[:, :2] / points[:, 0].std()
         if parts < 2:
             start = np.hstack([start, np.zeros((n, 1))])
-        points = TSNE(perplexity=min(30.0, (n - 1) / 3), init=start, random_state=seed,
-                      max_iter=500).fit_transform(points)
+        points = TSNE(
+            perplexity=min(30.0, (n - 1) / 3), init=start, random_state=seed, max_iter=500
+        ).fit_transform(points)
     if points.shape[1] < 2:
         points = np.hstack([points, np.zeros((n, 1))])
     points = points[:, :2] - points[:, :2].mean(axis=0)

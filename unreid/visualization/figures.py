@@ -150,8 +150,10 @@ def scatter_figure(
         "names": {str(group): name for group, name in names.items()},
     }
     found, counts = np.unique(groups, return_counts=True)
-    rows = [[names.get(int(g), "noise" if g < 0 else f"cluster {g}"), str(c)]
-            for g, c in zip(found, counts)]
+    rows = [
+        [names.get(int(g), "noise" if g < 0 else f"cluster {g}"), str(c)]
+        for g, c in zip(found, counts)
+    ]
     if len(rows) > _MAX_GROUPS:
         rows = [*rows[:_MAX_GROUPS], [f"{len(rows) - _MAX_GROUPS} more", ""]]
     return Figure(title, spec, ["group", "images"], rows, note)

@@ -125,9 +125,7 @@ def read_run(folder: str | Path) -> Run:
     )
 
 
-def _read(
-    path: Path, read: Callable[[Path], dict[str, Any]], remarks: list[str]
-) -> dict[str, Any]:
+def _read(path: Path, read: Callable[[Path], dict[str, Any]], remarks: list[str]) -> dict[str, Any]:
     try:
         return read(path)
     except FileNotFoundError:
@@ -186,9 +184,7 @@ def _read_records(path: Path) -> tuple[list[EpochRecord], list[str]]:
         return [], [f"{path.name} cannot be read ({error})"]
 
 
-def _read_stages(
-    folder: Path, remarks: list[str]
-) -> dict[str, dict[str, tuple[EpochRecord, ...]]]:
+def _read_stages(folder: Path, remarks: list[str]) -> dict[str, dict[str, tuple[EpochRecord, ...]]]:
     """Return the epochs of earlier stages: ``OUTPUT_DIR/<stage>/<part>/epochs.jsonl``."""
     stages: dict[str, dict[str, tuple[EpochRecord, ...]]] = {}
     for path in sorted(folder.glob(f"*/*/{EPOCHS}")):
@@ -234,11 +230,16 @@ def _counted(number: int, labels: np.ndarray, camids: np.ndarray) -> EpochRecord
     kept = labels != NOISE
     sizes = np.bincount(compact(labels)[kept]) if kept.any() else np.zeros(0, np.int64)
     seen = np.unique(np.stack([labels[kept], camids[kept]]), axis=1).shape[1]
-    return EpochRecord(number, labels={
-        "images": len(labels), "clusters": len(sizes), "noise": int((~kept).sum()),
-        "largest": int(sizes.max(initial=0)),
-        "cameras_per_cluster": seen / len(sizes) if len(sizes) else 0.0,
-    })
+    return EpochRecord(
+        number,
+        labels={
+            "images": len(labels),
+            "clusters": len(sizes),
+            "noise": int((~kept).sum()),
+            "largest": int(sizes.max(initial=0)),
+            "cameras_per_cluster": seen / len(sizes) if len(sizes) else 0.0,
+        },
+    )
 
 
 def _chart_value(value: float) -> float:
@@ -261,7 +262,10 @@ def _read_losses(path: Path) -> dict[str, list[tuple[int, float]]]:
             except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 continue
             for name, value in row.items():
-                if (name == "lr" or name.startswith("loss") or name.endswith("loss")) \
-                        and type(value) in (int, float) and 0 <= iteration < 10**12:
+                if (
+                    (name == "lr" or name.startswith("loss") or name.endswith("loss"))
+                    and type(value) in (int, float)
+                    and 0 <= iteration < 10**12
+                ):
                     found.setdefault(name, {})[iteration] = _chart_value(value)
     return {name: sorted(points.items()) for name, points in sorted(found.items())}

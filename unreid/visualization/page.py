@@ -110,13 +110,17 @@ def write_report(
     page = Page(run, remarks=[*run.remarks, *remarks])
     page.tiles, page.scores, page.curves = _tiles(run), _scores(run), curves(run)
     page.stages = stage_curves(run.stages)
-    seconds = {name.replace("_", " "): value
-               for name, value in run.results.get("seconds", {}).items() if value}
+    seconds = {
+        name.replace("_", " "): value
+        for name, value in run.results.get("seconds", {}).items()
+        if value
+    }
     if seconds:
         page.phases = bar_figure("Time per phase", seconds, unit=" s", note="Whole run.")
     if images is not None and not _same_list(run, images):
-        page.remarks.append("the training set differs from that of the run: no images of"
-                            " clusters, no embedding")
+        page.remarks.append(
+            "the training set differs from that of the run: no images of clusters, no embedding"
+        )
         images = pids = None
     page.with_ids = pids is not None
     names = _camera_names(run, images)
@@ -126,8 +130,7 @@ def write_report(
         limits = limits or Limits.of_device(cfg.MODEL.DEVICE)
         _add_model_sections(page, cfg, images, names, limits, method)
     target = Path(output) if output is not None else Path(folder) / REPORT
-    text = render("report.html.jinja", page=page, run=run,
-                  version=unreid.__version__)
+    text = render("report.html.jinja", page=page, run=run, version=unreid.__version__)
     with replace_file(str(target)) as file:
         file.write(text.encode())
     return target
@@ -180,10 +183,22 @@ def _scores(run: Run) -> list[dict[str, Any]]:
         chosen = results.get("selected") or {}
         chosen = chosen.get(test_set, chosen)
         names = [n for n in (last or first) if isinstance((last or first)[n], float)]
-        tables.append({"set": test_set, "selected": any(n in chosen for n in names), "rows": [
-            (n, first.get(n), last.get(n),
-             last[n] - first[n] if n in last and n in first else None, chosen.get(n))
-            for n in names]})
+        tables.append(
+            {
+                "set": test_set,
+                "selected": any(n in chosen for n in names),
+                "rows": [
+                    (
+                        n,
+                        first.get(n),
+                        last.get(n),
+                        last[n] - first[n] if n in last and n in first else None,
+                        chosen.get(n),
+                    )
+                    for n in names
+                ],
+            }
+        )
     return tables
 
 
@@ -242,7 +257,11 @@ def _cached_thumbnail() -> Callable[[str], str | None]:
 
 
 def _add_model_sections(
-    page: Page, cfg: Any, images: UnlabelledImages | None, names: list[str], limits: Limits,
+    page: Page,
+    cfg: Any,
+    images: UnlabelledImages | None,
+    names: list[str],
+    limits: Limits,
     method: str,
 ) -> None:
     """Add the parts that need a model; a failure becomes a remark on the page."""
@@ -252,8 +271,7 @@ def _add_model_sections(
         chosen = sample(len(images), limits.train, cfg.UNSUP.SEED)
     checkpoint = page.run.checkpoint
     if checkpoint is None:
-        page.remarks.append("no checkpoint: no retrieval results and no neighbours"
-                            " after training")
+        page.remarks.append("no checkpoint: no retrieval results and no neighbours after training")
     for when, weights in (("before", cfg.MODEL.WEIGHTS), ("after", checkpoint)):
         if weights is None or (chosen is None and when == "before"):
             continue
@@ -277,29 +295,39 @@ def _add_retrieval(page: Page, retrieval: Retrieval) -> None:
     queries, all_queries, gallery, whole = retrieval.sample_sizes
     looked = f"{queries} queries against {gallery} gallery images"
     if not retrieval.complete:
-        looked = (f"a sample: {queries} of {all_queries} queries against {gallery} of {whole}"
-                  " gallery images, so the numbers differ from those of the run")
+        looked = (
+            f"a sample: {queries} of {all_queries} queries against {gallery} of {whole}"
+            " gallery images, so the numbers differ from those of the run"
+        )
     mean = 100 * retrieval.average_precisions.mean()
     page.rank_note = " ".join(
-        [f"{retrieval.name}, {looked}; mAP {mean:.2f} %.", retrieval.remark]).strip()
+        [f"{retrieval.name}, {looked}; mAP {mean:.2f} %.", retrieval.remark]
+    ).strip()
     points = [(float(r + 1), float(100 * retrieval.cmc[r])) for r in range(MAX_RANK)]
     lines = {"after training": points}
     known = dict(page.run.scores.get(retrieval.name, []))
     if 0 in known:
         lines["before training"] = [
-            (float(r), known[0][f"Rank-{r}"]) for r in (1, 5, 10) if f"Rank-{r}" in known[0]]
-    cmc = line_figure("Cumulative matching characteristic (CMC)", lines, "rank",
-                     zero=True, unit="%")
+            (float(r), known[0][f"Rank-{r}"]) for r in (1, 5, 10) if f"Rank-{r}" in known[0]
+        ]
+    cmc = line_figure(
+        "Cumulative matching characteristic (CMC)", lines, "rank", zero=True, unit="%"
+    )
     tenths = np.minimum((10 * retrieval.average_precisions).astype(int), 9)
     counts = np.bincount(tenths, minlength=10)
-    spread = bar_figure("Queries by average precision", {
-        f"{10 * i} to {10 * i + 10} %": float(counts[i]) for i in reversed(range(10))})
+    spread = bar_figure(
+        "Queries by average precision",
+        {f"{10 * i} to {10 * i + 10} %": float(counts[i]) for i in reversed(range(10))},
+    )
     page.retrieval = [chart for chart in (cmc, spread) if chart is not None]
     page.ranks = sheets.rank_sheets(retrieval, _cached_thumbnail())
 
 
 def _add_cameras(
-    page: Page, features: dict[str, np.ndarray], images: UnlabelledImages, chosen: np.ndarray,
+    page: Page,
+    features: dict[str, np.ndarray],
+    images: UnlabelledImages,
+    chosen: np.ndarray,
     names: list[str],
 ) -> None:
     camids = images.camids[chosen]
@@ -309,20 +337,31 @@ def _add_cameras(
     words = []
     for when, rows in features.items():
         shares = camera_confusion(rows, camids, num, _NEIGHBOURS)
-        page.gap.append(heat_figure(
-            f"Cameras of the nearest neighbours, {when} training", shares, names,
-            note="Row: camera of the image. Column: camera of its neighbours, in percent."))
+        page.gap.append(
+            heat_figure(
+                f"Cameras of the nearest neighbours, {when} training",
+                shares,
+                names,
+                note="Row: camera of the image. Column: camera of its neighbours, in percent.",
+            )
+        )
         words.append(f"{100 * same_camera(shares, camids):.0f}{_PERCENT} {when} training")
     by_chance = same_camera(chance(camids, num), camids)
     page.gap_note = (
         f"Share of the {min(_NEIGHBOURS, len(chosen) - 1)} nearest neighbours from the same camera:"
         f" {', '.join(words)}; {100 * by_chance:.0f}{_PERCENT} by chance."
-        + _sampled(len(chosen), len(images)))
+        + _sampled(len(chosen), len(images))
+    )
 
 
 def _add_maps(
-    page: Page, features: dict[str, np.ndarray], images: UnlabelledImages, chosen: np.ndarray,
-    names: list[str], method: str, seed: int,
+    page: Page,
+    features: dict[str, np.ndarray],
+    images: UnlabelledImages,
+    chosen: np.ndarray,
+    names: list[str],
+    method: str,
+    seed: int,
 ) -> None:
     labels = page.run.labels
     if labels is None:
@@ -335,10 +374,11 @@ def _add_maps(
         page.maps.append(scatter_figure(f"By cluster, {when} training", points, groups, {}))
         page.maps.append(scatter_figure(f"By camera, {when} training", points, camids, cameras))
     name = {"tsne": "t-SNE", "pca": "principal components"}[method]
-    page.map_note = (f"Features in two dimensions by {name}. Clusters are those of the last epoch;"
-                     " their colours repeat, and grey is noise." + _sampled(len(part), len(images)))
+    page.map_note = (
+        f"Features in two dimensions by {name}. Clusters are those of the last epoch;"
+        " their colours repeat, and grey is noise." + _sampled(len(part), len(images))
+    )
 
 
 def _sampled(num: int, total: int) -> str:
     return f" A sample: {num} of {total} images." if num < total else f" All {total} images."
-

@@ -18,8 +18,11 @@ VENDORED = ("chart.umd.min.js", "chartjs-plugin-zoom.min.js", "chartjs-chart-mat
 def render(template: str, **content: Any) -> str:
     """Return the rendered template, with the chart script and its hash available to it."""
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     script = _script()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -169,15 +169,25 @@ def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
         paths = [paths[i] for i in np.unique(of, return_index=True)[1]]
     found, top, precisions, cmc = rank(features, ids, camids, split, cfg.TEST.METRIC)
     sample_sizes = (len(queries), num_query, len(gallery), len(pids) - num_query)
-    return Retrieval(name, paths, ids, camids, found, top, precisions, cmc, sample_sizes,
-                     _left_out(cfg, model))
+    return Retrieval(
+        name, paths, ids, camids, found, top, precisions, cmc, sample_sizes, _left_out(cfg, model)
+    )
 
 
 def _left_out(cfg: Any, model: nn.Module) -> str:
-    named = [name for name, on in (
-        ("TEST.AQE", cfg.TEST.AQE.ENABLED), ("TEST.RERANK", cfg.TEST.RERANK.ENABLED),
-        ("the model's own evaluator", isinstance(model, ReIDModel)
-         and type(model.build_evaluator(cfg, 0)) is not UnsupervisedEvaluator)) if on]
+    named = [
+        name
+        for name, on in (
+            ("TEST.AQE", cfg.TEST.AQE.ENABLED),
+            ("TEST.RERANK", cfg.TEST.RERANK.ENABLED),
+            (
+                "the model's own evaluator",
+                isinstance(model, ReIDModel)
+                and type(model.build_evaluator(cfg, 0)) is not UnsupervisedEvaluator,
+            ),
+        )
+        if on
+    ]
     return f"Ranked by features alone, without {' and '.join(named)}." if named else ""
 
 
@@ -202,7 +212,10 @@ def _run(cfg: Any, model: nn.Module, loader: Batches, evaluator: _FeatureCollect
 
 
 def rank(
-    features: torch.Tensor, pids: np.ndarray, camids: np.ndarray, num_query: int,
+    features: torch.Tensor,
+    pids: np.ndarray,
+    camids: np.ndarray,
+    num_query: int,
     metric: str = "cosine",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rank the gallery for each query, without images of the same person and camera [0].
@@ -239,8 +252,9 @@ def rank(
             if not len(hits):
                 continue
             kept.append(q)
-            tops.append(np.pad(order[:TOP] + num_query, (0, max(0, TOP - len(order))),
-                               constant_values=-1))
+            tops.append(
+                np.pad(order[:TOP] + num_query, (0, max(0, TOP - len(order))), constant_values=-1)
+            )
             precisions.append(float(((np.arange(len(hits)) + 1) / (hits + 1)).mean()))
             firsts.append(int(hits[0]))
     if not kept:

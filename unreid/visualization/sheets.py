@@ -86,16 +86,28 @@ def cluster_sheets(
             for i, person in zip(shown.tolist(), persons):
                 frame = "" if pids is None else "right" if person == "A" else "wrong"
                 camera = camera_label(cameras[camids[i]])
-                tiles.append(Tile(show(paths[i]), f"{person} · {camera}" if person else camera,
-                                  frame, f"image {i} of camera {cameras[camids[i]]}"))
-            words = [f"Cluster {table.ids[row]}", f"{table.sizes[row]} images",
-                     f"{table.cameras[row]} camera{'s' if table.cameras[row] != 1 else ''}"]
+                tiles.append(
+                    Tile(
+                        show(paths[i]),
+                        f"{person} · {camera}" if person else camera,
+                        frame,
+                        f"image {i} of camera {cameras[camids[i]]}",
+                    )
+                )
+            words = [
+                f"Cluster {table.ids[row]}",
+                f"{table.sizes[row]} images",
+                f"{table.cameras[row]} camera{'s' if table.cameras[row] != 1 else ''}",
+            ]
             if table.purity is not None and pids is not None:
                 people = len(np.unique(pids[members]))
-                words.append(f"{people} {'people' if people != 1 else 'person'}, purity"
-                             f" {100 * table.purity[row]:.0f} %")
+                words.append(
+                    f"{people} {'people' if people != 1 else 'person'}, purity"
+                    f" {100 * table.purity[row]:.0f} %"
+                )
             sheets.setdefault(kind, []).append(
-                Sheet(" · ".join(words), tiles, len(members) - len(shown)))
+                Sheet(" · ".join(words), tiles, len(members) - len(shown))
+            )
     return sheets
 
 
@@ -107,10 +119,15 @@ def rank_sheets(retrieval: Retrieval, show: Show) -> dict[str, list[Sheet]]:
     """
     order = _by_precision(retrieval)
     half = (len(order) + 1) // 2
-    kinds = {"Best queries": _one_each(retrieval, order[:half]),
-             "Worst queries": _one_each(retrieval, order[half:][::-1])}
-    return {kind: [_rank_sheet(retrieval, int(row), show) for row in rows]
-            for kind, rows in kinds.items() if len(rows)}
+    kinds = {
+        "Best queries": _one_each(retrieval, order[:half]),
+        "Worst queries": _one_each(retrieval, order[half:][::-1]),
+    }
+    return {
+        kind: [_rank_sheet(retrieval, int(row), show) for row in rows]
+        for kind, rows in kinds.items()
+        if len(rows)
+    }
 
 
 def _one_each(retrieval: Retrieval, rows: np.ndarray) -> np.ndarray:
@@ -120,10 +137,14 @@ def _one_each(retrieval: Retrieval, rows: np.ndarray) -> np.ndarray:
 
 
 def _by_precision(retrieval: Retrieval) -> np.ndarray:
-    matches = np.array([
-        ((retrieval.pids == retrieval.pids[q]) & (retrieval.camids != retrieval.camids[q])).sum()
-        for q in retrieval.queries.tolist()
-    ])
+    matches = np.array(
+        [
+            (
+                (retrieval.pids == retrieval.pids[q]) & (retrieval.camids != retrieval.camids[q])
+            ).sum()
+            for q in retrieval.queries.tolist()
+        ]
+    )
     rows = np.arange(len(matches))
     return np.lexsort((rows, -matches, -retrieval.average_precisions))
 
@@ -136,10 +157,14 @@ def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
         if i < 0:
             break
         hit = retrieval.pids[i] == retrieval.pids[query]
-        tiles.append(Tile(show(retrieval.paths[i]),
-                          f"{'✓' if hit else '✗'} c{retrieval.camids[i]}",
-                          "right" if hit else "wrong",
-                          f"rank {place}, {'the same' if hit else 'another'} person"))
+        tiles.append(
+            Tile(
+                show(retrieval.paths[i]),
+                f"{'✓' if hit else '✗'} c{retrieval.camids[i]}",
+                "right" if hit else "wrong",
+                f"rank {place}, {'the same' if hit else 'another'} person",
+            )
+        )
     share = 100 * retrieval.average_precisions[row]
     title = f"Average precision {share:.1f} % · camera {retrieval.camids[query]}"
     return Sheet(title, tiles, lead=lead)
@@ -153,6 +178,8 @@ def noise_sheet(
     if not len(members):
         return None
     shown = members[np.unique(np.linspace(0, len(members) - 1, MEMBERS).astype(int))]
-    tiles = [Tile(show(paths[i]), camera_label(cameras[camids[i]]), "", f"image {i}")
-             for i in shown.tolist()]
+    tiles = [
+        Tile(show(paths[i]), camera_label(cameras[camids[i]]), "", f"image {i}")
+        for i in shown.tolist()
+    ]
     return Sheet(f"In no cluster · {len(members)} images", tiles, len(members) - len(shown))

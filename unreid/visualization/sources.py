@@ -39,8 +39,10 @@ def load_sources(
     except FileNotFoundError as error:  # the start weights were removed
         remarks.append(f"{error}: results before training are those of random weights")
         cfg, _ = load_config(
-            str(path), ["OUTPUT_DIR", str(folder), *opts, "MODEL.BACKBONE.PRETRAIN", "False"],
-            freeze=False)
+            str(path),
+            ["OUTPUT_DIR", str(folder), *opts, "MODEL.BACKBONE.PRETRAIN", "False"],
+            freeze=False,
+        )
     try:
         with quiet():
             images, pids = load_training_images(

@@ -142,19 +142,31 @@ def check_config(cfg: CfgNode) -> None:
         check_number(f"CALR.PROXIES.{key}", calr.PROXIES[key], 0)
     check_number("CALR.PROXIES.MOMENTUM", calr.PROXIES.MOMENTUM, 0, 1)
     check_number("CALR.PROXIES.TEMPERATURE", calr.PROXIES.TEMPERATURE, 0, open_minimum=True)
-    check_batch(calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE, "CALR.INTRA.IMS_PER_BATCH",
-                "CALR.INTRA.NUM_INSTANCE")
+    check_batch(
+        calr.INTRA.IMS_PER_BATCH,
+        calr.INTRA.NUM_INSTANCE,
+        "CALR.INTRA.IMS_PER_BATCH",
+        "CALR.INTRA.NUM_INSTANCE",
+    )
     if calr.REFINE.ENABLED:
-        check_parts(cfg.SOLVER.ACCUMULATE, calr.INTRA.NUM_INSTANCE, calr.INTRA.IMS_PER_BATCH,
-                    "CALR.INTRA.IMS_PER_BATCH")
+        check_parts(
+            cfg.SOLVER.ACCUMULATE,
+            calr.INTRA.NUM_INSTANCE,
+            calr.INTRA.IMS_PER_BATCH,
+            "CALR.INTRA.IMS_PER_BATCH",
+        )
 
 
 def _check_intra_backbone(cfg: CfgNode) -> None:
     """Refuse IBN layers where the backbone has none, and a file of weights that is not there."""
     intra, backbone = cfg.CALR.INTRA, cfg.MODEL.BACKBONE
     if intra.WITH_IBN and backbone.NAME not in IBN_BACKBONES:
-        raise ValueError(f"CALR.INTRA.WITH_IBN must be False for MODEL.BACKBONE.NAME"
-                         f" {backbone.NAME}; {' and '.join(IBN_BACKBONES)} have IBN layers")
+        raise ValueError(
+            f"CALR.INTRA.WITH_IBN must be False for MODEL.BACKBONE.NAME"
+            f" {backbone.NAME}; {' and '.join(IBN_BACKBONES)} have IBN layers"
+        )
     if backbone.PRETRAIN and intra.PRETRAIN_PATH and not os.path.isfile(intra.PRETRAIN_PATH):
-        raise FileNotFoundError(f"CALR.INTRA.PRETRAIN_PATH: no file {intra.PRETRAIN_PATH}; name a"
-                                f" file of weights for {backbone.NAME} {backbone.DEPTH}, or \"\"")
+        raise FileNotFoundError(
+            f"CALR.INTRA.PRETRAIN_PATH: no file {intra.PRETRAIN_PATH}; name a"
+            f' file of weights for {backbone.NAME} {backbone.DEPTH}, or ""'
+        )

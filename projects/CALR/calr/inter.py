@@ -54,9 +54,11 @@ class CALRLabeler(ClusterLabeler):
                 several processes cannot share.
         """
         calr = cfg.CALR
-        switches = {"CALR.REFINE.ENABLED": calr.REFINE.ENABLED,
-                    "CALR.WEIGHTS.ENABLED": calr.WEIGHTS.ENABLED,
-                    "CALR.ADVERSARY.ENABLED": calr.ADVERSARY.ENABLED}
+        switches = {
+            "CALR.REFINE.ENABLED": calr.REFINE.ENABLED,
+            "CALR.WEIGHTS.ENABLED": calr.WEIGHTS.ENABLED,
+            "CALR.ADVERSARY.ENABLED": calr.ADVERSARY.ENABLED,
+        }
         on = [key for key, value in switches.items() if value]
         if on and len(images.cameras) < 2:
             raise ValueError(
@@ -69,11 +71,20 @@ class CALRLabeler(ClusterLabeler):
         if calr.LOCAL_LABELS:
             read_local_labels(calr.LOCAL_LABELS, images)
         else:
-            check_share(cfg, calr.INTRA.IMS_PER_BATCH, calr.INTRA.NUM_INSTANCE,
-                        "CALR.INTRA.IMS_PER_BATCH", "CALR.INTRA.NUM_INSTANCE")
+            check_share(
+                cfg,
+                calr.INTRA.IMS_PER_BATCH,
+                calr.INTRA.NUM_INSTANCE,
+                "CALR.INTRA.IMS_PER_BATCH",
+                "CALR.INTRA.NUM_INSTANCE",
+            )
 
     def refine(
-        self, labels: np.ndarray, bank: FeatureBank, neighbours: Neighbours, epoch: int,
+        self,
+        labels: np.ndarray,
+        bank: FeatureBank,
+        neighbours: Neighbours,
+        epoch: int,
         seconds: dict[str, float],
     ) -> PseudoLabels:
         """Remove from the global clusters what the local ones contradict [0, Sec. III-C]."""
@@ -84,11 +95,19 @@ class CALRLabeler(ClusterLabeler):
         start = time.perf_counter()
         scores = node_scores(*found, graph.MIN_SIMILARITY, self_in_mean=key.SELF_IN_MEAN)
         refined = refine(
-            labels, self.local_labels, bank.camids, scores,
-            pivot=key.PIVOT, per_camera=key.PIVOTS_PER_CAMERA,
+            labels,
+            self.local_labels,
+            bank.camids,
+            scores,
+            pivot=key.PIVOT,
+            per_camera=key.PIVOTS_PER_CAMERA,
             share=removal_share(epoch, self.cfg.SOLVER.MAX_EPOCH) if key.DECAY else 1.0,
         )
         removed = int((refined != labels).sum())
         seconds = {**seconds, "knn": neighbours.seconds, "refine": time.perf_counter() - start}
-        return PseudoLabels(compact(refined), intermediate={"before_refinement": labels},
-                            seconds=seconds, remarks={"refinement removed": str(removed)})
+        return PseudoLabels(
+            compact(refined),
+            intermediate={"before_refinement": labels},
+            seconds=seconds,
+            remarks={"refinement removed": str(removed)},
+        )

@@ -73,14 +73,19 @@ class IntraCameraLabeler(Labeler):
             score = silhouette(distance, labels)
         if score > self.best_score:
             self.best_score, self.best_labels = score, labels
-        return PseudoLabels(labels, seconds={"cluster": time.perf_counter() - start},
-                            remarks={"silhouette": f"{score:.4f}"})
+        return PseudoLabels(
+            labels,
+            seconds={"cluster": time.perf_counter() - start},
+            remarks={"silhouette": f"{score:.4f}"},
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The best labels so far, as plain values."""
         labels = self.best_labels
-        return {"score": float(self.best_score), "labels": None if labels is None
-                else labels.tolist()}
+        return {
+            "score": float(self.best_score),
+            "labels": None if labels is None else labels.tolist(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what :meth:`state_dict` gave."""
@@ -110,12 +115,16 @@ def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
     paths, camids, labels = file.paths, file.camids, file.labels
     ours = images.relative_paths
     if len(paths) != len(ours):
-        raise ValueError(f"CALR.LOCAL_LABELS {path}: labels of {len(paths)} images, but the"
-                         f" training set has {len(ours)}")
+        raise ValueError(
+            f"CALR.LOCAL_LABELS {path}: labels of {len(paths)} images, but the"
+            f" training set has {len(ours)}"
+        )
     for theirs, own in zip(paths, ours):
         if theirs != own:
-            raise ValueError(f"CALR.LOCAL_LABELS {path}: another image list; it has {theirs} where"
-                             f" the training set has {own}")
+            raise ValueError(
+                f"CALR.LOCAL_LABELS {path}: another image list; it has {theirs} where"
+                f" the training set has {own}"
+            )
     if not np.array_equal(camids, images.camids):
         raise ValueError(f"CALR.LOCAL_LABELS {path}: the cameras of its images differ")
     return labels
@@ -190,18 +199,24 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
     sizes = np.bincount(images.camids[images.unit_indices], minlength=len(images.cameras))
     for camera, size in zip(images.cameras, sizes):
         if size < MIN_IMAGES:
-            raise ValueError(f"CALR's stage 1 needs {MIN_IMAGES} images of each camera or more,"
-                             f" but {camera} has {size}; leave it out, or set"
-                             " CALR.REFINE.ENABLED False")
+            raise ValueError(
+                f"CALR's stage 1 needs {MIN_IMAGES} images of each camera or more,"
+                f" but {camera} has {size}; leave it out, or set"
+                " CALR.REFINE.ENABLED False"
+            )
     labels = np.full(len(images), -1, dtype=np.int64)
     for number, name in enumerate(images.cameras):
         own = np.flatnonzero(images.camids == number)
-        logger.info(f"Stage 1, camera {number + 1} of {len(images.cameras)}: {name},"
-                    f" {len(own)} images")
+        logger.info(
+            f"Stage 1, camera {number + 1} of {len(images.cameras)}: {name}, {len(own)} images"
+        )
         folder = os.path.join(cfg.OUTPUT_DIR, "intra", name)
         scorer = quality.subset(own) if quality is not None else None
         local = label_camera(cfg, images.subset(own), scorer, folder)
         labels[own] = local + (labels.max() + 1)
-    on_first(lambda: save_arrays(path, paths=np.array(images.relative_paths),
-                                 camids=images.camids, labels=labels))
+    on_first(
+        lambda: save_arrays(
+            path, paths=np.array(images.relative_paths), camids=images.camids, labels=labels
+        )
+    )
     logger.info(f"Stage 1 done: {labels.max() + 1} local clusters in {path}")

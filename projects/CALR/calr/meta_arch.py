@@ -84,18 +84,24 @@ class CALR(MemoryReID):
         wanted = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
         return {
             **keywords,
-            "adversary": CameraAdversary(width, cfg.UNSUP.NUM_CAMERAS, adversary.HIDDEN,
-                                         adversary.SOFTMAX_TWICE)
-            if wanted else None,
+            "adversary": CameraAdversary(
+                width, cfg.UNSUP.NUM_CAMERAS, adversary.HIDDEN, adversary.SOFTMAX_TWICE
+            )
+            if wanted
+            else None,
             "adversary_epochs": (adversary.START_EPOCH, adversary.END_EPOCH),
             "adversary_factor": adversary.FACTOR,
             "adversary_schedule": adversary.SCHEDULE,
             "weights_start": cfg.CALR.WEIGHTS.START_EPOCH if cfg.CALR.WEIGHTS.ENABLED else None,
             "num_epochs": cfg.SOLVER.MAX_EPOCH,
             "proxies": CameraProxies(
-                width, temperature=proxies.TEMPERATURE, momentum=proxies.MOMENTUM,
+                width,
+                temperature=proxies.TEMPERATURE,
+                momentum=proxies.MOMENTUM,
                 num_negatives=proxies.NUM_NEGATIVES,
-            ) if proxies.ENABLED else None,
+            )
+            if proxies.ENABLED
+            else None,
             "proxy_weights": (proxies.INTRA_WEIGHT, proxies.INTER_WEIGHT),
             "proxies_start": proxies.START_EPOCH,
         }
@@ -117,8 +123,13 @@ class CALR(MemoryReID):
             self.uses_proxies = epoch >= self.proxies_start
         start, end = self.adversary_epochs
         self.aligns = self.adversary is not None and start <= epoch and (end < 0 or epoch < end)
-        self.factor = reversal_factor(epoch, self.num_epochs, self.adversary_epochs,
-                                      self.adversary_factor, self.adversary_schedule)
+        self.factor = reversal_factor(
+            epoch,
+            self.num_epochs,
+            self.adversary_epochs,
+            self.adversary_factor,
+            self.adversary_schedule,
+        )
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
         """``loss_inter``, weighted InfoNCE [0, Eq. 9], and ``loss_camera`` [0, Eq. 11]."""

@@ -67,8 +67,9 @@ def pivots(
     check_choice("rule", rule, ("max", "last"))
     good = np.flatnonzero((labels != NOISE) & (scores > scores.mean()))
     # Ascending by group, the chosen one at the end of its group.
-    order = np.lexsort((-good, scores[good], groups[good]) if rule == "max" else
-                       (good, groups[good]))
+    order = np.lexsort(
+        (-good, scores[good], groups[good]) if rule == "max" else (good, groups[good])
+    )
     ranked = good[order]
     last = np.append(groups[ranked][1:] != groups[ranked][:-1], True)[: len(ranked)]
     return ranked[last]

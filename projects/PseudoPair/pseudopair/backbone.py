@@ -20,8 +20,11 @@ def remove_last_stride(backbone: nn.Module) -> str:
     Raises:
         ValueError: no convolution has a stride of 2.
     """
-    found = [(name, module) for name, module in backbone.named_modules()
-             if isinstance(module, nn.Conv2d) and tuple(module.stride) == (2, 2)]
+    found = [
+        (name, module)
+        for name, module in backbone.named_modules()
+        if isinstance(module, nn.Conv2d) and tuple(module.stride) == (2, 2)
+    ]
     if not found:
         raise ValueError(
             f"MODEL.BACKBONE.LAST_STRIDE 1: {type(backbone).__name__} has no convolution of"

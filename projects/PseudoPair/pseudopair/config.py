@@ -103,22 +103,31 @@ def check_config(cfg: CfgNode) -> None:
     check_choice("PSEUDOPAIR.SURROGATE.KIND", root.SURROGATE.KIND, KINDS)
     check_choice("PSEUDOPAIR.INTRA.KIND", root.INTRA.KIND, intra.KINDS)
     for node, keys, low in (
-        ("SURROGATE", ("PATCHES", "DIM"), 1), ("SURROGATE", ("NEGATIVES", "EPOCHS"), 0),
-        ("PAIR", ("K", "K_LAST"), 1), ("PAIR", ("NEGATIVES",), 0),
-        ("INTRA", ("HEADS", "REDUCTION"), 1), ("INTER", ("KERNEL", "NEGATIVES"), 1),
-        ("INTER", ("WIDTH",), 2), ("RERANK", ("TOP_K",), 1),
+        ("SURROGATE", ("PATCHES", "DIM"), 1),
+        ("SURROGATE", ("NEGATIVES", "EPOCHS"), 0),
+        ("PAIR", ("K", "K_LAST"), 1),
+        ("PAIR", ("NEGATIVES",), 0),
+        ("INTRA", ("HEADS", "REDUCTION"), 1),
+        ("INTER", ("KERNEL", "NEGATIVES"), 1),
+        ("INTER", ("WIDTH",), 2),
+        ("RERANK", ("TOP_K",), 1),
     ):
         for key in keys:
             check_integer(f"PSEUDOPAIR.{node}.{key}", root[node][key], low)
     for node, keys in (
-        ("SURROGATE", ("MOMENTUM",)), ("PAIR", ("MOMENTUM",)), ("RERANK", ("WEIGHT",)),
+        ("SURROGATE", ("MOMENTUM",)),
+        ("PAIR", ("MOMENTUM",)),
+        ("RERANK", ("WEIGHT",)),
         ("SEPARATION", ("BETA_MOMENTUM", "MAX_SIMILARITY")),
     ):
         for key in keys:
             check_number(f"PSEUDOPAIR.{node}.{key}", root[node][key], 0, 1)
     for node, keys in (
-        ("SURROGATE", ("WEIGHT", "LATER_WEIGHT")), ("SEPARATION", ("ALPHA",)),
-        ("PAIR", ("WEIGHT",)), ("INTRA", ("DIVERSITY",)), ("INTER", ("WEIGHT",)),
+        ("SURROGATE", ("WEIGHT", "LATER_WEIGHT")),
+        ("SEPARATION", ("ALPHA",)),
+        ("PAIR", ("WEIGHT",)),
+        ("INTRA", ("DIVERSITY",)),
+        ("INTER", ("WEIGHT",)),
     ):
         for key in keys:
             check_number(f"PSEUDOPAIR.{node}.{key}", root[node][key], 0)
@@ -133,27 +142,37 @@ def _check_terms(cfg: CfgNode) -> None:
     root = cfg.PSEUDOPAIR
     terms = [name for name in ("SURROGATE", "PAIR", "SEPARATION", "INTER") if root[name].ENABLED]
     if not terms:
-        raise ValueError("PSEUDOPAIR must have a loss: SURROGATE, PAIR, SEPARATION and INTER are"
-                         " all ENABLED False")
+        raise ValueError(
+            "PSEUDOPAIR must have a loss: SURROGATE, PAIR, SEPARATION and INTER are"
+            " all ENABLED False"
+        )
     if root.INTRA.ENABLED and not root.PAIR.ENABLED:
-        raise ValueError("PSEUDOPAIR.INTRA.ENABLED must be False without PSEUDOPAIR.PAIR.ENABLED:"
-                         " its heads are trained on the pairs")
+        raise ValueError(
+            "PSEUDOPAIR.INTRA.ENABLED must be False without PSEUDOPAIR.PAIR.ENABLED:"
+            " its heads are trained on the pairs"
+        )
     if root.RERANK.ENABLED and not root.INTER.ENABLED:
-        raise ValueError("PSEUDOPAIR.RERANK.ENABLED must be False without"
-                         " PSEUDOPAIR.INTER.ENABLED: nothing compares two images")
+        raise ValueError(
+            "PSEUDOPAIR.RERANK.ENABLED must be False without"
+            " PSEUDOPAIR.INTER.ENABLED: nothing compares two images"
+        )
     if root.INTER.KERNEL % 2 == 0:
         raise ValueError(f"PSEUDOPAIR.INTER.KERNEL must be odd, got {root.INTER.KERNEL}")
     sampler = cfg.DATALOADER.SAMPLER_TRAIN
     in_batch = root.INTER.ENABLED or (root.PAIR.ENABLED and not root.PAIR.MEMORY)
     if in_batch and sampler != "PairSampler":
-        raise ValueError("DATALOADER.SAMPLER_TRAIN must be PairSampler for"
-                         " PSEUDOPAIR.PAIR.MEMORY False or PSEUDOPAIR.INTER.ENABLED True"
-                         f" (pairs side by side), got {sampler!r}")
+        raise ValueError(
+            "DATALOADER.SAMPLER_TRAIN must be PairSampler for"
+            " PSEUDOPAIR.PAIR.MEMORY False or PSEUDOPAIR.INTER.ENABLED True"
+            f" (pairs side by side), got {sampler!r}"
+        )
     if root.SURROGATE.ENABLED and len(terms) > 1:
         epochs, last = root.SURROGATE.EPOCHS, cfg.SOLVER.MAX_EPOCH
         if epochs >= last:
-            raise ValueError(f"PSEUDOPAIR.SURROGATE.EPOCHS must be below SOLVER.MAX_EPOCH ({last}),"
-                             f" or no pair is ever trained on, got {epochs}")
+            raise ValueError(
+                f"PSEUDOPAIR.SURROGATE.EPOCHS must be below SOLVER.MAX_EPOCH ({last}),"
+                f" or no pair is ever trained on, got {epochs}"
+            )
 
 
 def first_pair_epoch(cfg: CfgNode) -> int:

@@ -53,8 +53,9 @@ class InterSimilarity(nn.Module):
         self.reduce = nn.Conv2d(in_channels, width, 1, bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.offsets = nn.Conv2d(2 * width, 2 * kernel**2, 3, padding=1)
-        self.deform = DeformConv2d(width, width, kernel, padding=kernel // 2, groups=width,
-                                   bias=False)
+        self.deform = DeformConv2d(
+            width, width, kernel, padding=kernel // 2, groups=width, bias=False
+        )
         self.theta = nn.Conv2d(width, inner, 1, bias=False)
         self.phi = nn.Conv2d(width, inner, 1, bias=False)
         self.value = nn.Conv2d(width, width, 1, bias=False)

@@ -36,7 +36,10 @@ class ChannelAttention(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_heads: int, out_channels: int | None = None,
+        self,
+        in_channels: int,
+        num_heads: int,
+        out_channels: int | None = None,
         reduction: int = 16,
     ) -> None:
         super().__init__()
@@ -72,8 +75,12 @@ class IntraSimilarity(nn.Module):
     """
 
     def __init__(
-        self, in_channels: int, num_heads: int, out_channels: int | None = None,
-        reduction: int = 16, kind: str = "patches",
+        self,
+        in_channels: int,
+        num_heads: int,
+        out_channels: int | None = None,
+        reduction: int = 16,
+        kind: str = "patches",
     ) -> None:
         super().__init__()
         self.kind = check_choice("kind", kind, KINDS)
@@ -86,8 +93,11 @@ class IntraSimilarity(nn.Module):
             norm.bias.requires_grad_(False)
             embed: list[nn.Module] = []
             if width != in_channels:
-                embed = [nn.Conv1d(in_channels * num_heads, width * num_heads, 1,
-                                   groups=num_heads, bias=False)]
+                embed = [
+                    nn.Conv1d(
+                        in_channels * num_heads, width * num_heads, 1, groups=num_heads, bias=False
+                    )
+                ]
             self.neck = nn.Sequential(*embed, norm)
 
     def forward(

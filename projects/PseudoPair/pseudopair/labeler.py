@@ -63,8 +63,10 @@ class PseudoPairLabeler(Labeler):
 
     def describe(self) -> str:
         """The settings that decide which pairs there are, for an error."""
-        return (f"PSEUDOPAIR.PAIR.K {self.pair.K} to {self.pair.K_LAST},"
-                f" PSEUDOPAIR.EXPECTED_POSITIVES {self.expected}")
+        return (
+            f"PSEUDOPAIR.PAIR.K {self.pair.K} to {self.pair.K_LAST},"
+            f" PSEUDOPAIR.EXPECTED_POSITIVES {self.expected}"
+        )
 
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
         """kNN -> beta -> mutual pairs [0] -> communities."""
@@ -74,19 +76,29 @@ class PseudoPairLabeler(Labeler):
         neighbours = self.search(bank.features).knn(width)
         searched = time.perf_counter()
         beta, cross = self._thresholds(bank, neighbours)
-        pairs = PseudoPairs(*mutual_pairs(neighbours, k, beta, camids=bank.camids,
-                                          beta_cross=cross))
+        pairs = PseudoPairs(
+            *mutual_pairs(neighbours, k, beta, camids=bank.camids, beta_cross=cross)
+        )
         mined = time.perf_counter()
         labels = pair_communities(pairs, len(bank), self.seed)
         paired = len(np.unique(pairs.indices))
-        remarks = {"pairs": str(len(pairs)), "images in pairs": str(paired), "k": str(k),
-                   "beta": f"{beta:.3f}"}
+        remarks = {
+            "pairs": str(len(pairs)),
+            "images in pairs": str(paired),
+            "k": str(k),
+            "beta": f"{beta:.3f}",
+        }
         if cross is not None:
             remarks["beta across cameras"] = f"{cross:.3f}"
         return PseudoLabels(
-            labels, pairs=pairs, remarks=remarks,
-            seconds={"knn": searched - start, "pairs": mined - searched,
-                     "communities": time.perf_counter() - mined},
+            labels,
+            pairs=pairs,
+            remarks=remarks,
+            seconds={
+                "knn": searched - start,
+                "pairs": mined - searched,
+                "communities": time.perf_counter() - mined,
+            },
         )
 
     def _thresholds(
@@ -103,8 +115,9 @@ class PseudoPairLabeler(Labeler):
         if within == 0:
             return expected_threshold(bank.features, neighbours, self.expected).beta, None
         found = [
-            expected_threshold(bank.features, neighbours, self.expected * share,
-                               camids=bank.camids, cross=cross).beta
+            expected_threshold(
+                bank.features, neighbours, self.expected * share, camids=bank.camids, cross=cross
+            ).beta
             for share, cross in ((within, False), (1 - within, True))
         ]
         return found[0], found[1]

@@ -69,9 +69,7 @@ class RowMemory(nn.Module):
 
     rows: Tensor
 
-    def __init__(
-        self, num_groups: int, num_features: int, *, momentum: float, saved: bool
-    ) -> None:
+    def __init__(self, num_groups: int, num_features: int, *, momentum: float, saved: bool) -> None:
         super().__init__()
         self.num_groups = check_integer("num_groups", num_groups, 1)
         self.num_features = check_integer("num_features", num_features, 1)
@@ -96,8 +94,10 @@ class RowMemory(nn.Module):
         """
         wanted = (self.num_groups, self.num_features)
         if rows.ndim != 3 or (rows.shape[0], rows.shape[2]) != wanted or not rows.shape[1]:
-            raise ValueError(f"rows must have shape ({wanted[0]}, N, {wanted[1]}) with N >= 1, got"
-                             f" {tuple(rows.shape)}")
+            raise ValueError(
+                f"rows must have shape ({wanted[0]}, N, {wanted[1]}) with N >= 1, got"
+                f" {tuple(rows.shape)}"
+            )
         if not torch.isfinite(rows).all():
             raise ValueError("rows must be finite, got NaN or infinity")
         self.rows = F.normalize(rows.detach().float().to(self.rows.device), dim=2)

@@ -124,14 +124,22 @@ class PseudoPair(MemoryReID):
         return {
             **keywords,
             "surrogate": SurrogateClasses(
-                channels, num_patches=surrogate.PATCHES, kind=surrogate.KIND,
-                num_features=surrogate.DIM, temperature=surrogate.TEMPERATURE,
-                momentum=surrogate.MOMENTUM, num_negatives=surrogate.NEGATIVES,
-            ) if surrogate.ENABLED else None,
+                channels,
+                num_patches=surrogate.PATCHES,
+                kind=surrogate.KIND,
+                num_features=surrogate.DIM,
+                temperature=surrogate.TEMPERATURE,
+                momentum=surrogate.MOMENTUM,
+                num_negatives=surrogate.NEGATIVES,
+            )
+            if surrogate.ENABLED
+            else None,
             "intra": IntraSimilarity(channels, intra.HEADS, width, intra.REDUCTION, intra.KIND)
-            if intra.ENABLED else None,
+            if intra.ENABLED
+            else None,
             "inter": InterSimilarity(channels, inter.WIDTH, inter.KERNEL)
-            if inter.ENABLED else None,
+            if inter.ENABLED
+            else None,
             "settings": root,
             "first_pair_epoch": first_pair_epoch(cfg),
             "seed": cfg.UNSUP.SEED,
@@ -152,8 +160,10 @@ class PseudoPair(MemoryReID):
         losses = {} if patches is None else self._surrogate_losses(patches, groups, indices)
         if self.on_pairs:
             losses.update(self._pair_losses(maps, groups, attention, indices))
-        return StepOutput(losses, RowUpdate(
-            indices, groups.detach(), None if patches is None else patches.detach()))
+        return StepOutput(
+            losses,
+            RowUpdate(indices, groups.detach(), None if patches is None else patches.detach()),
+        )
 
     def extract_features(
         self, batch: dict[str, Any]
@@ -193,8 +203,14 @@ class PseudoPair(MemoryReID):
         losses = {"loss_surrogate": weight * loss}
         if key.WHOLE and not (self.on_pairs and self.settings.PAIR.ENABLED):
             columns = self.memory.columns(key.NEGATIVES, self._generator)
-            whole = row_nce(groups[:, :1], indices, self.memory, columns,
-                            self.settings.PAIR.TEMPERATURE, partners)
+            whole = row_nce(
+                groups[:, :1],
+                indices,
+                self.memory,
+                columns,
+                self.settings.PAIR.TEMPERATURE,
+                partners,
+            )
             losses["loss_whole"] = weight * whole
         return losses
 
@@ -223,18 +239,31 @@ class PseudoPair(MemoryReID):
         return losses
 
     def _pair_loss(
-        self, groups: Tensor, indices: Tensor, partners: Tensor, weights: Tensor,
+        self,
+        groups: Tensor,
+        indices: Tensor,
+        partners: Tensor,
+        weights: Tensor,
         spared: Tensor | None,
     ) -> Tensor:
         """(G,) of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
         key = self.settings.PAIR
         if not key.MEMORY:
             positive, shares = relations(indices, partners, weights)
-            return batch_pair_loss(groups, positive, shares, temperature=key.TEMPERATURE,
-                                   beta=spared)
+            return batch_pair_loss(
+                groups, positive, shares, temperature=key.TEMPERATURE, beta=spared
+            )
         columns = self.memory.columns(key.NEGATIVES, self._generator)
-        return memory_pair_loss(groups, indices, partners, weights, self.memory, columns,
-                                temperature=key.TEMPERATURE, beta=spared)
+        return memory_pair_loss(
+            groups,
+            indices,
+            partners,
+            weights,
+            self.memory,
+            columns,
+            temperature=key.TEMPERATURE,
+            beta=spared,
+        )
 
     def _inter_loss(
         self, maps: Tensor, body: Tensor, indices: Tensor, partners: Tensor, weights: Tensor
@@ -267,8 +296,9 @@ class PseudoPair(MemoryReID):
             RuntimeError: collapse, or labels without pairs.
         """
         if pseudo.pairs is None:
-            raise RuntimeError("PseudoPair needs labels with pairs: UNSUP.LABELER"
-                               " PseudoPairLabeler gives them")
+            raise RuntimeError(
+                "PseudoPair needs labels with pairs: UNSUP.LABELER PseudoPairLabeler gives them"
+            )
         num, groups = len(bank), self.memory.num_groups
         rows = torch.from_numpy(bank.features.copy()).view(num, groups, -1)
         self.memory.reset(rows.transpose(0, 1))
@@ -289,8 +319,10 @@ class PseudoPair(MemoryReID):
         self.partners = table.to(self.device)
         self.on_pairs = self.has_pair_terms and epoch >= self.first_pair_epoch
         self._generator.manual_seed(self.seed * 100003 + epoch)
-        logger.info(f"Epoch {epoch}: {'pairs' if self.on_pairs else 'surrogate classes alone'},"
-                    f" mean similarity {mean:.3f}, beta {beta:.3f}")
+        logger.info(
+            f"Epoch {epoch}: {'pairs' if self.on_pairs else 'surrogate classes alone'},"
+            f" mean similarity {mean:.3f}, beta {beta:.3f}"
+        )
 
     @torch.no_grad()
     def update_memory(self, update: RowUpdate) -> None:  # type: ignore[override]

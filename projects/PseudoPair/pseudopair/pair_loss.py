@@ -105,12 +105,20 @@ def memory_pair_loss(
     correction = columns.correction(others, 1 + (partners >= 0).sum(1))
     keep = others if beta is None else others & (negatives[0].detach() <= beta)
     shares = torch.cat([weights.new_ones(len(indices), 1), weights], dim=1)
-    return torch.stack([pair_nce(p, shares, n / temperature, keep, correction)
-                        for p, n in zip(positives, negatives)])
+    return torch.stack(
+        [
+            pair_nce(p, shares, n / temperature, keep, correction)
+            for p, n in zip(positives, negatives)
+        ]
+    )
 
 
 def batch_pair_loss(
-    features: Tensor, positive: Tensor, weights: Tensor, *, temperature: float,
+    features: Tensor,
+    positive: Tensor,
+    weights: Tensor,
+    *,
+    temperature: float,
     beta: Tensor | float | None,
 ) -> Tensor:
     """The same inside a batch: the other images are the columns, and are moved too.
@@ -130,8 +138,9 @@ def batch_pair_loss(
     if beta is not None:
         keep &= similarity[0].detach() <= beta
     shares = weights * (positive & apart)
-    return torch.stack([pair_nce(s / temperature, shares, s / temperature, keep)
-                        for s in similarity])
+    return torch.stack(
+        [pair_nce(s / temperature, shares, s / temperature, keep) for s in similarity]
+    )
 
 
 def relations(indices: Tensor, partners: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

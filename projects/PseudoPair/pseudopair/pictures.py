@@ -66,9 +66,7 @@ def attention_sheet(images: np.ndarray, heats: np.ndarray) -> Image.Image:
         images: (B, h, w, 3) uint8.
         heats: (B, K, H, W) float.
     """
-    rows = [
-        [image, *(overlay(image, heat) for heat in own)] for image, own in zip(images, heats)
-    ]
+    rows = [[image, *(overlay(image, heat) for heat in own)] for image, own in zip(images, heats)]
     return sheet(rows)
 
 

@@ -169,9 +169,7 @@ class PairEvaluator(UnsupervisedEvaluator):
         query, gallery = features[:split], features[split:]
         expansion = self.cfg.TEST.AQE
         if expansion.ENABLED:
-            query, gallery = aqe(
-                query, gallery, expansion.QE_TIME, expansion.QE_K, expansion.ALPHA
-            )
+            query, gallery = aqe(query, gallery, expansion.QE_TIME, expansion.QE_K, expansion.ALPHA)
         ids = (pids[:split], pids[split:], camids[:split], camids[split:])
         return self._distances(query, gallery), ids
 

@@ -145,8 +145,10 @@ def draw(
     check_integer("--images", num_images, 2)
     model = UnsupervisedTrainer.build_model(cfg)
     if model.intra is None and model.inter is None:
-        raise ValueError("PSEUDOPAIR.INTRA.ENABLED or PSEUDOPAIR.INTER.ENABLED must be True for"
-                         " pictures, got neither")
+        raise ValueError(
+            "PSEUDOPAIR.INTRA.ENABLED or PSEUDOPAIR.INTER.ENABLED must be True for"
+            " pictures, got neither"
+        )
     AtomicCheckpointer(model).load(weights)
     images, _ = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg)
     steps = np.linspace(0, len(images) - 1, min(num_images, len(images))).round().astype(int)

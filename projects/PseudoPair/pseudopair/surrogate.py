@@ -94,8 +94,9 @@ class SurrogateClasses(nn.Module):
         self.kind = check_choice("kind", kind, KINDS)
         self.temperature = check_number("temperature", temperature, 0, open_minimum=True)
         self.num_negatives = check_integer("num_negatives", num_negatives, 0)
-        self.embed = nn.Conv1d(in_channels * num_patches, num_features * num_patches, 1,
-                               groups=num_patches, bias=False)
+        self.embed = nn.Conv1d(
+            in_channels * num_patches, num_features * num_patches, 1, groups=num_patches, bias=False
+        )
         self.norm = nn.BatchNorm1d(num_features * num_patches)
         self.memory = RowMemory(num_patches, num_features, momentum=momentum, saved=True)
 
@@ -111,8 +112,13 @@ class SurrogateClasses(nn.Module):
         embedded = self.norm(self.embed(flat)).float()
         return F.normalize(embedded.view(num, self.num_patches, -1), dim=2)
 
-    def loss(self, patches: Tensor, indices: Tensor, partners: Tensor | None = None,
-             columns: Columns | None = None) -> Tensor:
+    def loss(
+        self,
+        patches: Tensor,
+        indices: Tensor,
+        partners: Tensor | None = None,
+        columns: Columns | None = None,
+    ) -> Tensor:
         """L_sur [0] of a batch.
 
         Args:
@@ -161,12 +167,18 @@ class SurrogateClasses(nn.Module):
         self.memory.reset(rows.transpose(0, 1))
 
     def extra_repr(self) -> str:
-        return (f"kind={self.kind!r}, temperature={self.temperature},"
-                f" num_negatives={self.num_negatives}")
+        return (
+            f"kind={self.kind!r}, temperature={self.temperature},"
+            f" num_negatives={self.num_negatives}"
+        )
 
 
 def row_nce(
-    features: Tensor, indices: Tensor, memory: RowMemory, columns: Columns, temperature: float,
+    features: Tensor,
+    indices: Tensor,
+    memory: RowMemory,
+    columns: Columns,
+    temperature: float,
     partners: Tensor | None = None,
 ) -> Tensor:
     """Each image against its own row and those of other images: mean over groups and batch.

@@ -97,8 +97,9 @@ def check_config(cfg: CfgNode) -> None:
         check_integer(f"SPHERECLUSTER.{key}", sphere[key], 1)
     check_number("SPHERECLUSTER.TRIPLET.MARGIN", sphere.TRIPLET.MARGIN, 0)
     check_number("SPHERECLUSTER.SOFTMAX.SCALE", sphere.SOFTMAX.SCALE, 0, open_minimum=True)
-    check_number("SPHERECLUSTER.REPELLED.TEMPERATURE", sphere.REPELLED.TEMPERATURE, 0,
-                 open_minimum=True)
+    check_number(
+        "SPHERECLUSTER.REPELLED.TEMPERATURE", sphere.REPELLED.TEMPERATURE, 0, open_minimum=True
+    )
     check_number("SPHERECLUSTER.REPELLED.MOMENTUM", sphere.REPELLED.MOMENTUM, 0, 1)
     check_number("SPHERECLUSTER.DROPOUT", sphere.DROPOUT, 0, 1)
     if sphere.DROPOUT == 1:
@@ -110,8 +111,10 @@ def check_config(cfg: CfgNode) -> None:
 def _check_together(cfg: CfgNode) -> None:
     sphere = cfg.SPHERECLUSTER
     if not any(sphere[loss].ENABLED for loss in ("TRIPLET", "SOFTMAX", "REPELLED", "MEMORY")):
-        raise ValueError("SPHERECLUSTER.{TRIPLET,SOFTMAX,REPELLED,MEMORY}.ENABLED are all False:"
-                         " nothing would train")
+        raise ValueError(
+            "SPHERECLUSTER.{TRIPLET,SOFTMAX,REPELLED,MEMORY}.ENABLED are all False:"
+            " nothing would train"
+        )
     if cfg.MODEL.META_ARCHITECTURE == "SphereCluster" and cfg.MODEL.HEADS.NAME != "SphereHead":
         raise ValueError(
             "MODEL.HEADS.NAME must be 'SphereHead' with MODEL.META_ARCHITECTURE SphereCluster,"
@@ -122,8 +125,10 @@ def _check_together(cfg: CfgNode) -> None:
             "SPHERECLUSTER.MIN_CLUSTER_SIZE must be 1 with SPHERECLUSTER.SCHEDULE progressive,"
             f" whose first round trains on single images, got {sphere.MIN_CLUSTER_SIZE}"
         )
-    from_bank = sphere.SOFTMAX.ENABLED or sphere.MEMORY.ENABLED or (
-        sphere.REPELLED.ENABLED and sphere.REPELLED.START == "centroids"
+    from_bank = (
+        sphere.SOFTMAX.ENABLED
+        or sphere.MEMORY.ENABLED
+        or (sphere.REPELLED.ENABLED and sphere.REPELLED.START == "centroids")
     )
     if from_bank and cfg.MODEL.HEADS.NECK_FEAT == "before":
         raise ValueError(
@@ -138,13 +143,21 @@ def _check_together(cfg: CfgNode) -> None:
 def _check_raw(cfg: CfgNode) -> None:
     """Refuse what needs or makes unit rows with ``SPHERE False``."""
     if cfg.SPHERECLUSTER.MEMORY.ENABLED:
-        raise ValueError("SPHERECLUSTER.MEMORY.ENABLED must be False with SPHERECLUSTER.SPHERE"
-                         " False: its logits are cosines")
+        raise ValueError(
+            "SPHERECLUSTER.MEMORY.ENABLED must be False with SPHERECLUSTER.SPHERE"
+            " False: its logits are cosines"
+        )
     if cfg.TEST.METRIC != "euclidean":
-        raise ValueError("TEST.METRIC must be 'euclidean' with SPHERECLUSTER.SPHERE False: the"
-                         " cosine knows no length")
-    for key, value in (("UNSUP.CENTER_CAMERAS", cfg.UNSUP.CENTER_CAMERAS),
-                       ("TEST.CENTER_CAMERAS", cfg.TEST.CENTER_CAMERAS)):
+        raise ValueError(
+            "TEST.METRIC must be 'euclidean' with SPHERECLUSTER.SPHERE False: the"
+            " cosine knows no length"
+        )
+    for key, value in (
+        ("UNSUP.CENTER_CAMERAS", cfg.UNSUP.CENTER_CAMERAS),
+        ("TEST.CENTER_CAMERAS", cfg.TEST.CENTER_CAMERAS),
+    ):
         if value:
-            raise ValueError(f"{key} must be False with SPHERECLUSTER.SPHERE False: centring is"
-                             " done on the sphere")
+            raise ValueError(
+                f"{key} must be False with SPHERECLUSTER.SPHERE False: centring is"
+                " done on the sphere"
+            )

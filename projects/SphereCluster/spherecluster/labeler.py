@@ -46,8 +46,13 @@ class SphereClusterLabeler(Labeler):
         self.partition: np.ndarray | None = None
         self.passes = 0
         s = self.settings
-        self.clusterer = BottomUp(linkage=s.LINKAGE, regularizer=s.REGULARIZER, weight=s.LAMBDA,
-                                  update=s.UPDATE, pass_rule=s.PASS_RULE)
+        self.clusterer = BottomUp(
+            linkage=s.LINKAGE,
+            regularizer=s.REGULARIZER,
+            weight=s.LAMBDA,
+            update=s.UPDATE,
+            pass_rule=s.PASS_RULE,
+        )
         self.selects_model = self.settings.CHOICE != "none"
 
     @classmethod
@@ -68,9 +73,11 @@ class SphereClusterLabeler(Labeler):
     def describe(self) -> str:
         """The settings that decide how many clusters there are, for an error."""
         s = self.settings
-        return (f"SPHERECLUSTER.SCHEDULE {s.SCHEDULE} (MERGE_RATE {s.MERGE_RATE}, PASSES"
-                f" {s.PASSES}), LINKAGE {s.LINKAGE}, REGULARIZER {s.REGULARIZER} times LAMBDA"
-                f" {s.LAMBDA}, MIN_CLUSTER_SIZE {s.MIN_CLUSTER_SIZE}")
+        return (
+            f"SPHERECLUSTER.SCHEDULE {s.SCHEDULE} (MERGE_RATE {s.MERGE_RATE}, PASSES"
+            f" {s.PASSES}), LINKAGE {s.LINKAGE}, REGULARIZER {s.REGULARIZER} times LAMBDA"
+            f" {s.LAMBDA}, MIN_CLUSTER_SIZE {s.MIN_CLUSTER_SIZE}"
+        )
 
     def renews(self, epoch: int) -> bool:
         """Whether a round begins with ``epoch``."""
@@ -109,8 +116,10 @@ class SphereClusterLabeler(Labeler):
             return bank.features
         lengths = bank.lengths
         if lengths is None:
-            raise RuntimeError("SPHERECLUSTER.SPHERE False needs the lengths of the features, and"
-                               " the feature bank holds directions only")
+            raise RuntimeError(
+                "SPHERECLUSTER.SPHERE False needs the lengths of the features, and"
+                " the feature bank holds directions only"
+            )
         return bank.features * lengths[:, None]
 
     def _merge(

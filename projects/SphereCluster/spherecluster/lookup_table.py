@@ -25,5 +25,4 @@ class LookupTable(ClusterMemory):
     def clear(self, num_clusters: int) -> None:
         """C rows of zeros: a cluster repels nobody until one of its images was seen."""
         check_integer("num_clusters", num_clusters, 1)
-        self.centroids = torch.zeros(num_clusters, self.num_features,
-                                     device=self.centroids.device)
+        self.centroids = torch.zeros(num_clusters, self.num_features, device=self.centroids.device)

@@ -50,8 +50,13 @@ class SphereCluster(MemoryReID):
 
     @configurable
     def __init__(
-        self, *, margin: float | None, repelled: bool, table_start: str,
-        cluster_memory: ClusterMemory | None = None, **memory_reid: Any,
+        self,
+        *,
+        margin: float | None,
+        repelled: bool,
+        table_start: str,
+        cluster_memory: ClusterMemory | None = None,
+        **memory_reid: Any,
     ) -> None:
         super().__init__(**memory_reid)
         self.margin = margin

@@ -54,8 +54,9 @@ class Schedule:
     def from_config(cls, cfg: Any) -> Schedule:
         """The rounds that ``SPHERECLUSTER.*`` asks for."""
         sphere = cfg.SPHERECLUSTER
-        return cls(sphere.SCHEDULE, sphere.MERGE_RATE, sphere.PASSES, sphere.FIRST_EPOCHS,
-                   sphere.EPOCHS)
+        return cls(
+            sphere.SCHEDULE, sphere.MERGE_RATE, sphere.PASSES, sphere.FIRST_EPOCHS, sphere.EPOCHS
+        )
 
     def round_of(self, epoch: int) -> int:
         """r, from 0."""

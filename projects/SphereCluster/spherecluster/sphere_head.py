@@ -90,8 +90,14 @@ class SphereHead(NeckHead):
 
     @configurable
     def __init__(
-        self, *, sphere: bool, dropout: float, neck_feat: str, capacity: int | None,
-        scale: float, **neck: Any,
+        self,
+        *,
+        sphere: bool,
+        dropout: float,
+        neck_feat: str,
+        capacity: int | None,
+        scale: float,
+        **neck: Any,
     ) -> None:
         super().__init__(**neck)
         self.sphere = sphere

@@ -157,5 +157,8 @@ def test_reversal_factor__dann_grows_over_the_epochs_with_alignment(
 def test_discriminator__every_parameter_has_a_gradient() -> None:
     adversary = CameraAdversary(num_features=6, num_cameras=3)
     adversary(torch.randn(8, 6), torch.arange(8) % 3).backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0
-               for n, p in adversary.named_parameters() if not n.endswith("0.bias"))
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0
+        for n, p in adversary.named_parameters()
+        if not n.endswith("0.bias")
+    )

@@ -37,7 +37,8 @@ def crowd(spread: float = 0.08) -> tuple[FeatureBank, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "cluster", ["map_equation", "infomap", "dbscan", "bottom_up", "agglomerative"])
+    "cluster", ["map_equation", "infomap", "dbscan", "bottom_up", "agglomerative"]
+)
 def test_clusterers__find_people_that_are_far_apart(cluster: str) -> None:
     if cluster == "infomap" and importlib.util.find_spec("infomap") is None:
         pytest.skip("infomap is not installed")
@@ -51,8 +52,9 @@ def test_clusterers__find_people_that_are_far_apart(cluster: str) -> None:
 def test_merging__keeps_to_a_given_number_of_clusters() -> None:
     bank, _, _ = crowd()
     for cluster in ("agglomerative", "bottom_up"):
-        cfg = config(UNSUP__CLUSTER__NAME=cluster,
-                     **{f"UNSUP__CLUSTER__{cluster.upper()}__NUM_CLUSTERS": 3})
+        cfg = config(
+            UNSUP__CLUSTER__NAME=cluster, **{f"UNSUP__CLUSTER__{cluster.upper()}__NUM_CLUSTERS": 3}
+        )
         assert CALRLabeler(cfg, None)(bank, 0).num_clusters == 3
 
 
@@ -101,16 +103,25 @@ def test_small_clusters_become_noise() -> None:
 @pytest.mark.parametrize(
     ("cluster", "words"),
     [
-        ("dbscan", "UNSUP.CLUSTER.NAME dbscan (UNSUP.CLUSTER.DBSCAN.EPS 0.6,"
-                   " UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES 4, UNSUP.JACCARD.K1 8, UNSUP.JACCARD.K2 6),"
-                   " UNSUP.CLUSTER.MIN_SIZE 3"),
-        ("map_equation", "UNSUP.CLUSTER.NAME map_equation (UNSUP.KNN.K 8,"
-                         " UNSUP.KNN.MIN_SIMILARITY 0.5), UNSUP.CLUSTER.MIN_SIZE 3"),
-        ("agglomerative", "UNSUP.CLUSTER.NAME agglomerative ("
-                          "UNSUP.CLUSTER.AGGLOMERATIVE.NUM_CLUSTERS 0,"
-                          " UNSUP.CLUSTER.AGGLOMERATIVE.IMAGES_PER_CLUSTER 12,"
-                          " UNSUP.CLUSTER.AGGLOMERATIVE.LINKAGE average, UNSUP.JACCARD.K1 8,"
-                          " UNSUP.JACCARD.K2 6), UNSUP.CLUSTER.MIN_SIZE 3"),
+        (
+            "dbscan",
+            "UNSUP.CLUSTER.NAME dbscan (UNSUP.CLUSTER.DBSCAN.EPS 0.6,"
+            " UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES 4, UNSUP.JACCARD.K1 8, UNSUP.JACCARD.K2 6),"
+            " UNSUP.CLUSTER.MIN_SIZE 3",
+        ),
+        (
+            "map_equation",
+            "UNSUP.CLUSTER.NAME map_equation (UNSUP.KNN.K 8,"
+            " UNSUP.KNN.MIN_SIMILARITY 0.5), UNSUP.CLUSTER.MIN_SIZE 3",
+        ),
+        (
+            "agglomerative",
+            "UNSUP.CLUSTER.NAME agglomerative ("
+            "UNSUP.CLUSTER.AGGLOMERATIVE.NUM_CLUSTERS 0,"
+            " UNSUP.CLUSTER.AGGLOMERATIVE.IMAGES_PER_CLUSTER 12,"
+            " UNSUP.CLUSTER.AGGLOMERATIVE.LINKAGE average, UNSUP.JACCARD.K1 8,"
+            " UNSUP.JACCARD.K2 6), UNSUP.CLUSTER.MIN_SIZE 3",
+        ),
     ],
 )
 def test_description__names_the_settings_that_decide(cluster: str, words: str) -> None:
@@ -123,8 +134,11 @@ def test_one_camera__is_refused_with_what_to_switch_off() -> None:
         CALRLabeler.check_images(config(), images)
     message = str(error.value)
     assert "two cameras or more, got 1 (market1501_0)" in message
-    for key in ("CALR.REFINE.ENABLED False", "CALR.WEIGHTS.ENABLED False",
-                "CALR.ADVERSARY.ENABLED False"):
+    for key in (
+        "CALR.REFINE.ENABLED False",
+        "CALR.WEIGHTS.ENABLED False",
+        "CALR.ADVERSARY.ENABLED False",
+    ):
         assert key in message
     off = {f"CALR__{k}__ENABLED": False for k in ("REFINE", "WEIGHTS", "ADVERSARY")}
     CALRLabeler.check_images(config(**off), images)

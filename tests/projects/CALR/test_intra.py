@@ -95,8 +95,9 @@ def finished(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def images_of(finished: Path) -> UnlabelledImages:
     file = label_files(finished)["local_labels.npz"]
     names = tuple(f"market1501_{c}" for c in range(file["camids"].max() + 1))
-    return UnlabelledImages(tuple(f"root/{p}" for p in file["paths"]), file["camids"], names,
-                            "root")
+    return UnlabelledImages(
+        tuple(f"root/{p}" for p in file["paths"]), file["camids"], names, "root"
+    )
 
 
 def test_local_labels__are_unique_over_cameras_and_have_no_noise(finished: Path) -> None:
@@ -116,12 +117,19 @@ def test_stage_1__leaves_no_checkpoints_behind(finished: Path) -> None:
 def test_local_labels__of_an_earlier_run_skip_stage_1(
     finished: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
-    train_tiny(MARKET, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=1, UNSUP__ITERS_PER_EPOCH=1,
-               CALR__LOCAL_LABELS=finished / "local_labels.npz")
+    train_tiny(
+        MARKET,
+        synthetic_root,
+        tmp_path,
+        SOLVER__MAX_EPOCH=1,
+        UNSUP__ITERS_PER_EPOCH=1,
+        CALR__LOCAL_LABELS=finished / "local_labels.npz",
+    )
     assert not (tmp_path / "intra").exists()
     ours, theirs = label_files(tmp_path), label_files(finished)
-    np.testing.assert_array_equal(ours["labels/epoch_000.npz"]["labels"],
-                                  theirs["labels/epoch_000.npz"]["labels"])
+    np.testing.assert_array_equal(
+        ours["labels/epoch_000.npz"]["labels"], theirs["labels/epoch_000.npz"]["labels"]
+    )
 
 
 def test_best_silhouette__survives_a_stop_in_the_middle_of_a_camera(
@@ -134,8 +142,9 @@ def test_best_silhouette__survives_a_stop_in_the_middle_of_a_camera(
     assert not (tmp_path / "stopped/intra/market1501_0/local_labels.npz").exists()
     train_tiny(MARKET, synthetic_root, tmp_path / "stopped", resume=True, **settings)
     whole, stopped = label_files(tmp_path / "whole"), label_files(tmp_path / "stopped")
-    np.testing.assert_array_equal(whole["local_labels.npz"]["labels"],
-                                  stopped["local_labels.npz"]["labels"])
+    np.testing.assert_array_equal(
+        whole["local_labels.npz"]["labels"], stopped["local_labels.npz"]["labels"]
+    )
 
 
 def test_stage_2__refuses_local_labels_of_other_images(finished: Path, tmp_path: Path) -> None:
@@ -143,13 +152,20 @@ def test_stage_2__refuses_local_labels_of_other_images(finished: Path, tmp_path:
     images = images_of(finished)
     assert read_local_labels(str(path), images).dtype == np.int64
     fewer = images.subset(np.arange(len(images) - 1))
-    with pytest.raises(ValueError, match=rf"labels of {len(images)} images, but the training set"
-                                         rf" has {len(images) - 1}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"labels of {len(images)} images, but the training set"
+        rf" has {len(images) - 1}",
+    ):
         read_local_labels(str(path), fewer)
-    renamed = UnlabelledImages(("root/another.jpg", *images.paths[1:]), images.camids,
-                               images.cameras, "root")
-    with pytest.raises(ValueError, match=r"another image list; it has .* where the training set has"
-                                         " another.jpg"):
+    renamed = UnlabelledImages(
+        ("root/another.jpg", *images.paths[1:]), images.camids, images.cameras, "root"
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"another image list; it has .* where the training set has"
+        " another.jpg",
+    ):
         read_local_labels(str(path), renamed)
     moved = UnlabelledImages(images.paths, np.roll(images.camids, 1), images.cameras, "root")
     with pytest.raises(ValueError, match="the cameras of its images differ"):
@@ -169,8 +185,12 @@ def test_local_labels__of_other_images_are_refused_before_any_training(
     finished: Path, tmp_path: Path, synthetic_root: Path
 ) -> None:
     bad = tmp_path / "bad.npz"
-    np.savez(bad, paths=np.array(["a"]), camids=np.zeros(1, dtype=np.int64),
-             labels=np.zeros(1, dtype=np.int64))
+    np.savez(
+        bad,
+        paths=np.array(["a"]),
+        camids=np.zeros(1, dtype=np.int64),
+        labels=np.zeros(1, dtype=np.int64),
+    )
     cfg = config(CALR__LOCAL_LABELS=bad)
     with pytest.raises(ValueError, match="labels of 1 images"):
         CALRLabeler.check_images(cfg, images_of(finished))

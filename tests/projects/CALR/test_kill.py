@@ -65,8 +65,11 @@ def environment(root: Path) -> dict[str, str]:
 def run_tool(root: Path, output: Path, *flags: str) -> None:
     tool = str(ROOT / "tools" / "train_net.py")
     done = subprocess.run(
-        [sys.executable, tool, *command(output, *flags)], env=environment(root),
-        capture_output=True, text=True, timeout=600,
+        [sys.executable, tool, *command(output, *flags)],
+        env=environment(root),
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
@@ -95,7 +98,10 @@ def test_sigkill__then_resume__equals_an_uninterrupted_run(
     what, number = PLACES[place]
     killed = subprocess.run(
         [sys.executable, str(script), what, str(number), *command(output)],
-        env=environment(synthetic_root), capture_output=True, text=True, timeout=600,
+        env=environment(synthetic_root),
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert not (output / "model_final.pth").exists()

@@ -36,9 +36,13 @@ def tell(model: CALR, epoch: int) -> None:
 
 def batch(targets: list[int], camids: list[int]) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    return {"images": 255 * torch.rand(len(targets), 3, 64, 32, generator=generator),
-            "targets": torch.tensor(targets), "camids": torch.tensor(camids),
-            "indices": torch.arange(len(targets)), "img_paths": ["?"] * len(targets)}
+    return {
+        "images": 255 * torch.rand(len(targets), 3, 64, 32, generator=generator),
+        "targets": torch.tensor(targets),
+        "camids": torch.tensor(camids),
+        "indices": torch.arange(len(targets)),
+        "img_paths": ["?"] * len(targets),
+    }
 
 
 @pytest.mark.parametrize(
@@ -61,8 +65,9 @@ def test_alignment__off_has_no_discriminator() -> None:
 
 
 def test_dann_schedule__grows_with_the_epochs() -> None:
-    model = network(CALR__ADVERSARY__SCHEDULE="dann", CALR__ADVERSARY__FACTOR=0.5,
-                    SOLVER__MAX_EPOCH=4)
+    model = network(
+        CALR__ADVERSARY__SCHEDULE="dann", CALR__ADVERSARY__FACTOR=0.5, SOLVER__MAX_EPOCH=4
+    )
     factors = []
     for epoch in range(4):
         tell(model, epoch)
@@ -81,9 +86,13 @@ def test_softmax_twice__reaches_the_discriminator(twice: bool) -> None:
 
 @pytest.mark.parametrize(
     ("config", "twice"),
-    [*((name, True) for name in ("market", "duke", "msmt17", "veri", "market_ibn",
-                                 "market_ibn_gem")),
-     *((name, False) for name in ("market_plus", "small/calr", "small/plus", "synthetic"))],
+    [
+        *(
+            (name, True)
+            for name in ("market", "duke", "msmt17", "veri", "market_ibn", "market_ibn_gem")
+        ),
+        *((name, False) for name in ("market_plus", "small/calr", "small/plus", "synthetic")),
+    ],
 )
 def test_softmax_twice__is_on_in_the_configs_that_reproduce_the_paper(
     config: str, twice: bool
@@ -133,8 +142,12 @@ def test_gradient__of_the_alignment_is_reversed_for_features_only() -> None:
         tell(model, 0)
         torch.manual_seed(1)
         model(batch([0, 0, 1, 1], [0, 1, 0, 2])).losses["loss_camera"].backward()
-        grads.append((model.adversary.discriminator[0].weight.grad.clone(),
-                      next(model.backbone.parameters()).grad.clone()))
+        grads.append(
+            (
+                model.adversary.discriminator[0].weight.grad.clone(),
+                next(model.backbone.parameters()).grad.clone(),
+            )
+        )
     torch.testing.assert_close(grads[0][0], grads[1][0])
     assert grads[0][1].abs().sum() > 0 and grads[1][1].abs().sum() == 0
 

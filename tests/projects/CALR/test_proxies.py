@@ -29,8 +29,14 @@ def example(seed: int, **settings: Any) -> tuple[CameraProxies, np.ndarray, np.n
 
 
 def slow_losses(
-    proxies: CameraProxies, features: np.ndarray, labels: np.ndarray, camids: np.ndarray,
-    batch: np.ndarray, queries: np.ndarray, tau: float, num_negatives: int,
+    proxies: CameraProxies,
+    features: np.ndarray,
+    labels: np.ndarray,
+    camids: np.ndarray,
+    batch: np.ndarray,
+    queries: np.ndarray,
+    tau: float,
+    num_negatives: int,
 ) -> tuple[float, float]:
     """Both losses of CAP, image by image and proxy by proxy, in double."""
     groups = sorted({(int(y), int(c)) for y, c in zip(labels, camids) if y >= 0})

@@ -14,8 +14,12 @@ from calr.refine import node_scores, pivots, refine, removal_share
 
 def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.ndarray:
     """S_i = sum over kNN j with cos >= least of 1 / (d_ij + dbar), dbar the mean of all."""
-    distances = [1.0 - float(cosines[i, n]) for i in range(len(indices))
-                 for n in range(indices.shape[1]) if indices[i, n] != i]
+    distances = [
+        1.0 - float(cosines[i, n])
+        for i in range(len(indices))
+        for n in range(indices.shape[1])
+        if indices[i, n] != i
+    ]
     dbar = sum(distances) / len(distances)
     scores = []
     for i in range(len(indices)):
@@ -31,20 +35,28 @@ def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.nd
 def test_node_scores__the_released_mean_counts_self_distances(k: int) -> None:
     """Scores with and without: dbar of the release is (k - 1) / k of ours; no self in the sum."""
     rng = np.random.default_rng(k)
-    indices = np.stack([[i, *rng.permutation(np.delete(np.arange(12), i))[: k - 1]]
-                        for i in range(12)])
+    indices = np.stack(
+        [[i, *rng.permutation(np.delete(np.arange(12), i))[: k - 1]] for i in range(12)]
+    )
     cosines = np.column_stack([np.ones(12), rng.uniform(0.2, 0.9, (12, k - 1))])
     dbar = np.mean([1.0 - cosines[i, n] for i in range(12) for n in range(1, k)])
     for released, mean in ((False, dbar), (True, dbar * (k - 1) / k)):
-        wanted = [sum(1 / ((1 - cosines[i, n]) + mean) for n in range(1, k)
-                      if cosines[i, n] >= 0.4) for i in range(12)]
+        wanted = [
+            sum(1 / ((1 - cosines[i, n]) + mean) for n in range(1, k) if cosines[i, n] >= 0.4)
+            for i in range(12)
+        ]
         found = node_scores(indices, cosines, 0.4, self_in_mean=released)
         np.testing.assert_allclose(found, wanted, rtol=1e-12)
 
 
 def slow_refine(
-    labels: np.ndarray, local: np.ndarray, camids: np.ndarray, scores: np.ndarray,
-    rule: str, per_camera: bool, share: float,
+    labels: np.ndarray,
+    local: np.ndarray,
+    camids: np.ndarray,
+    scores: np.ndarray,
+    rule: str,
+    per_camera: bool,
+    share: float,
 ) -> np.ndarray:
     """Every x in G(p) of p's camera that is not in L(p) becomes -1."""
     mean = sum(scores.tolist()) / len(scores)
@@ -60,8 +72,9 @@ def slow_refine(
             pivot = good[-1]
             if rule == "max":
                 pivot = max(good, key=lambda i: (scores[i], -i))
-            removals += [x for x in group
-                         if camids[x] == camids[pivot] and local[x] != local[pivot]]
+            removals += [
+                x for x in group if camids[x] == camids[pivot] and local[x] != local[pivot]
+            ]
     removals.sort(key=lambda i: (scores[i], i))
     result = labels.copy()
     for i in removals[: round(share * len(removals))]:
@@ -81,8 +94,12 @@ def situations(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
     return labels, local, camids, scores
 
 
-@given(situations(), st.sampled_from(["max", "last"]), st.booleans(),
-       st.sampled_from([1.0, 0.75, 0.4, 0.0]))
+@given(
+    situations(),
+    st.sampled_from(["max", "last"]),
+    st.booleans(),
+    st.sampled_from([1.0, 0.75, 0.4, 0.0]),
+)
 def test_refinement__equals_a_slow_loop(
     situation: tuple[np.ndarray, ...], rule: str, per_camera: bool, share: float
 ) -> None:

@@ -15,8 +15,11 @@ from unreid.config import flat_keys, load_config
 from unreid.modeling.build import build_model
 
 RELEASE = Path("projects/CALR/configs/market_release.yml")
-SMALL_RESNET = {"MODEL__BACKBONE__NAME": "build_resnet_backbone", "MODEL__BACKBONE__DEPTH": "18x",
-                "MODEL__BACKBONE__FEAT_DIM": 512}
+SMALL_RESNET = {
+    "MODEL__BACKBONE__NAME": "build_resnet_backbone",
+    "MODEL__BACKBONE__DEPTH": "18x",
+    "MODEL__BACKBONE__FEAT_DIM": 512,
+}
 IBN = {**SMALL_RESNET, "CALR__INTRA__WITH_IBN": True}
 
 
@@ -45,8 +48,10 @@ def test_market_release__differs_from_market_where_the_program_differs_from_the_
 def test_market_release__has_ibn_resnet_50a_in_stage_1_alone() -> None:
     cfg = shipped(RELEASE)
     stage = stage_config(cfg, "folder")
-    assert (stage.MODEL.BACKBONE.NAME, stage.MODEL.BACKBONE.DEPTH) == ("build_resnet_backbone",
-                                                                      "50x")
+    assert (stage.MODEL.BACKBONE.NAME, stage.MODEL.BACKBONE.DEPTH) == (
+        "build_resnet_backbone",
+        "50x",
+    )
     assert stage.MODEL.BACKBONE.WITH_IBN and not cfg.MODEL.BACKBONE.WITH_IBN
     assert stage.MODEL.HEADS.POOL_LAYER == "GeneralizedMeanPoolingP"
     assert stage.UNSUP.MEMORY.MOMENTUM == 0.2 and stage.SOLVER.IMS_PER_BATCH == 64
@@ -54,8 +59,14 @@ def test_market_release__has_ibn_resnet_50a_in_stage_1_alone() -> None:
 
 def test_intra_with_ibn__builds_another_network_in_stage_1() -> None:
     cfg, _ = load_tiny(RELEASE, **IBN)
-    layers = [{type(m) for m in build_model(c).backbone.modules()
-               if isinstance(m, torch.nn.InstanceNorm2d)} for c in (cfg, stage_config(cfg, "x"))]
+    layers = [
+        {
+            type(m)
+            for m in build_model(c).backbone.modules()
+            if isinstance(m, torch.nn.InstanceNorm2d)
+        }
+        for c in (cfg, stage_config(cfg, "x"))
+    ]
     assert layers == [set(), {torch.nn.InstanceNorm2d}]
 
 
@@ -102,8 +113,9 @@ def test_wrong_setting__is_named(
 
 
 def test_both_stages__run_with_ibn_in_stage_1(synthetic_root: Path, tmp_path: Path) -> None:
-    results = train_tiny(RELEASE, synthetic_root, tmp_path, **IBN, SOLVER__MAX_EPOCH=1,
-                         UNSUP__ITERS_PER_EPOCH=1)
+    results = train_tiny(
+        RELEASE, synthetic_root, tmp_path, **IBN, SOLVER__MAX_EPOCH=1, UNSUP__ITERS_PER_EPOCH=1
+    )
     assert "mAP" in results["after"] and (tmp_path / "local_labels.npz").is_file()
 
 
@@ -115,8 +127,11 @@ def test_both_stages__run_with_ibn_in_stage_1(synthetic_root: Path, tmp_path: Pa
     ids=lambda path: path.stem,
 )  # fmt: skip
 def test_config__says_what_pooling_and_stage_1_follow(config: Path) -> None:
-    comment = " ".join(line.removeprefix("# ") for line in (ROOT / config).read_text().splitlines()
-                       if line.startswith("#"))
+    comment = " ".join(
+        line.removeprefix("# ")
+        for line in (ROOT / config).read_text().splitlines()
+        if line.startswith("#")
+    )
     assert "ooling" in comment and "stage" in comment
     assert ("follow the program" if config == RELEASE else "follow the paper") in comment
 

@@ -41,6 +41,9 @@ def batch(indices: list[int], seed: int = 0) -> dict[str, Any]:
     """Random pictures of these images."""
     draw = torch.Generator().manual_seed(seed)
     images = 255 * torch.rand(len(indices), 3, 64, 32, generator=draw)
-    return {"images": images, "indices": torch.tensor(indices),
-            "targets": torch.zeros(len(indices), dtype=torch.long),
-            "camids": torch.zeros(len(indices), dtype=torch.long)}
+    return {
+        "images": images,
+        "indices": torch.tensor(indices),
+        "targets": torch.zeros(len(indices), dtype=torch.long),
+        "camids": torch.zeros(len(indices), dtype=torch.long),
+    }

@@ -11,11 +11,24 @@ from tests.projects.tiny_run import load_tiny
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("EXPECTED_POSITIVES", 0.0), ("SURROGATE__PATCHES", 0), ("SURROGATE__KIND", "stripe"),
-     ("SURROGATE__TEMPERATURE", 0.0), ("SURROGATE__MOMENTUM", 1.5), ("SURROGATE__NEGATIVES", -1),
-     ("SEPARATION__ALPHA", -1.0), ("SEPARATION__MAX_SIMILARITY", 2.0), ("PAIR__K", 0),
-     ("PAIR__TEMPERATURE", 0.0), ("INTRA__HEADS", 0), ("INTRA__DIVERSITY", -0.1),
-     ("INTER__WIDTH", 1), ("INTER__KERNEL", 2), ("RERANK__TOP_K", 0), ("RERANK__WEIGHT", 1.1)],
+    [
+        ("EXPECTED_POSITIVES", 0.0),
+        ("SURROGATE__PATCHES", 0),
+        ("SURROGATE__KIND", "stripe"),
+        ("SURROGATE__TEMPERATURE", 0.0),
+        ("SURROGATE__MOMENTUM", 1.5),
+        ("SURROGATE__NEGATIVES", -1),
+        ("SEPARATION__ALPHA", -1.0),
+        ("SEPARATION__MAX_SIMILARITY", 2.0),
+        ("PAIR__K", 0),
+        ("PAIR__TEMPERATURE", 0.0),
+        ("INTRA__HEADS", 0),
+        ("INTRA__DIVERSITY", -0.1),
+        ("INTER__WIDTH", 1),
+        ("INTER__KERNEL", 2),
+        ("RERANK__TOP_K", 0),
+        ("RERANK__WEIGHT", 1.1),
+    ],
 )
 def test_value__out_of_range_is_named_by_its_key(key: str, value: object) -> None:
     name = f"PSEUDOPAIR.{key.replace('__', '.')}"
@@ -25,11 +38,21 @@ def test_value__out_of_range_is_named_by_its_key(key: str, value: object) -> Non
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"PAIR__ENABLED": False}, r"INTRA\.ENABLED must be False without PSEUDOPAIR\.PAIR"),
-     ({"INTER__ENABLED": False, "RERANK__ENABLED": True}, r"RERANK\.ENABLED must be False"),
-     ({"SURROGATE__EPOCHS": 2}, r"SURROGATE\.EPOCHS must be below SOLVER\.MAX_EPOCH \(2\)"),
-     ({"SURROGATE__ENABLED": False, "SEPARATION__ENABLED": False, "PAIR__ENABLED": False,
-       "INTRA__ENABLED": False, "INTER__ENABLED": False}, "must have a loss")],
+    [
+        ({"PAIR__ENABLED": False}, r"INTRA\.ENABLED must be False without PSEUDOPAIR\.PAIR"),
+        ({"INTER__ENABLED": False, "RERANK__ENABLED": True}, r"RERANK\.ENABLED must be False"),
+        ({"SURROGATE__EPOCHS": 2}, r"SURROGATE\.EPOCHS must be below SOLVER\.MAX_EPOCH \(2\)"),
+        (
+            {
+                "SURROGATE__ENABLED": False,
+                "SEPARATION__ENABLED": False,
+                "PAIR__ENABLED": False,
+                "INTRA__ENABLED": False,
+                "INTER__ENABLED": False,
+            },
+            "must have a loss",
+        ),
+    ],
 )
 def test_terms__that_need_one_another_are_refused_apart(
     settings: dict[str, object], words: str

@@ -22,8 +22,9 @@ def test_deformable_convolution__with_zero_offsets_is_a_plain_one() -> None:
         part.deform.weight.normal_()
     offsets = part.offsets(torch.cat([maps, maps.flip(0)], dim=1))
     assert torch.equal(offsets, torch.zeros(2, 18, 4, 3))
-    torch.testing.assert_close(part.deform(maps, offsets),
-                               F.conv2d(maps, part.deform.weight, padding=1, groups=6))
+    torch.testing.assert_close(
+        part.deform(maps, offsets), F.conv2d(maps, part.deform.weight, padding=1, groups=6)
+    )
 
 
 def test_deformable_convolution__of_a_shift_by_a_cell_is_the_shifted_map() -> None:
@@ -42,16 +43,18 @@ def test_deformable_convolution__gradients_reach_offsets_and_weights() -> None:
     offsets = 0.3 + 0.2 * torch.rand(1, 18, 3, 3, generator=draw, dtype=torch.float64)
     offsets.requires_grad_()
     weight = torch.randn(2, 2, 3, 3, generator=draw, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda m, o, w: deform_conv2d(m, o, w, padding=1),
-                                    (maps, offsets, weight))
+    assert torch.autograd.gradcheck(
+        lambda m, o, w: deform_conv2d(m, o, w, padding=1), (maps, offsets, weight)
+    )
 
 
 def test_similarity__gradcheck_through_alignment_in_double() -> None:
     part = module(width=4).double()
     with torch.no_grad():
         part.offsets.bias.fill_(3.0)
-    left, right = (torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True)
-                   for _ in range(2))
+    left, right = (
+        torch.randn(2, 4, 3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)
+    )
     assert torch.autograd.gradcheck(lambda a, b: part(a, b), (left, right))
     part(left, right).sum().backward()
     for name in ("offsets.weight", "deform.weight", "theta.weight", "phi.weight", "value.weight"):
@@ -71,11 +74,13 @@ def test_similarity__is_the_loop_over_places() -> None:
     for b in range(2):
         product, energy = torch.zeros(()), torch.zeros(())
         for y, x in places:
-            logits = torch.stack([F.cosine_similarity(query[b, :, y, x], key[b, :, v, u], dim=0)
-                                  for v, u in places])
+            logits = torch.stack(
+                [F.cosine_similarity(query[b, :, y, x], key[b, :, v, u], dim=0) for v, u in places]
+            )
             share = torch.softmax(part.sharpness * logits, dim=0)
-            aligned = warped[b, :, y, x] + sum(s * value[b, :, v, u]
-                                               for s, (v, u) in zip(share, places))
+            aligned = warped[b, :, y, x] + sum(
+                s * value[b, :, v, u] for s, (v, u) in zip(share, places)
+            )
             product = product + left[b, :, y, x] @ aligned
             energy = energy + aligned.square().sum()
         expected = product / (energy.sqrt() * left[b].norm())
@@ -140,11 +145,15 @@ def test_loss__without_pairs_is_zero_on_the_graph() -> None:
 
 
 def test_choose_pairs__takes_each_pair_once_and_its_hardest_negatives() -> None:
-    similarity = torch.tensor([[1.0, 0.2, 0.9, 0.8, 0.1],
-                               [0.2, 1.0, 0.3, 0.4, 0.5],
-                               [0.9, 0.3, 1.0, 0.7, 0.6],
-                               [0.8, 0.4, 0.7, 1.0, 0.0],
-                               [0.1, 0.5, 0.6, 0.0, 1.0]])
+    similarity = torch.tensor(
+        [
+            [1.0, 0.2, 0.9, 0.8, 0.1],
+            [0.2, 1.0, 0.3, 0.4, 0.5],
+            [0.9, 0.3, 1.0, 0.7, 0.6],
+            [0.8, 0.4, 0.7, 1.0, 0.0],
+            [0.1, 0.5, 0.6, 0.0, 1.0],
+        ]
+    )
     positive = torch.eye(5, dtype=torch.bool)
     positive[0, 1] = positive[1, 0] = True
     ignored = torch.zeros(5, 5, dtype=torch.bool)

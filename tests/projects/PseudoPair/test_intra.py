@@ -65,8 +65,9 @@ def test_local_features__of_patches_are_those_of_the_rows_that_a_head_sees() -> 
     for k, (top, end) in enumerate([(0, 4), (2, 6), (4, 8)]):
         pooled = maps[:, :, top:end].mean((2, 3))
         described = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
-        torch.testing.assert_close(found[:, k], F.normalize(weights[:, k] * described),
-                                   rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            found[:, k], F.normalize(weights[:, k] * described), rtol=1e-3, atol=1e-4
+        )
 
 
 def test_local_features__of_patches_do_not_know_the_rest_of_the_image() -> None:
@@ -79,14 +80,17 @@ def test_local_features__of_patches_do_not_know_the_rest_of_the_image() -> None:
     assert (first[:, 2] - second[:, 2]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize(("kind", "num", "height", "expected"), [
-    ("patches", 4, 8, [(0, 3), (2, 5), (3, 6), (5, 8)]),
-    ("patches", 6, 16, [(0, 4), (2, 6), (5, 9), (7, 11), (10, 14), (12, 16)]),
-    ("patches", 2, 5, [(0, 4), (1, 5)]),
-    ("patches", 3, 1, [(0, 1)] * 3),
-    ("patches", 1, 7, [(0, 7)]),
-    ("body", 2, 7, [(0, 7), (0, 7)]),
-])
+@pytest.mark.parametrize(
+    ("kind", "num", "height", "expected"),
+    [
+        ("patches", 4, 8, [(0, 3), (2, 5), (3, 6), (5, 8)]),
+        ("patches", 6, 16, [(0, 4), (2, 6), (5, 9), (7, 11), (10, 14), (12, 16)]),
+        ("patches", 2, 5, [(0, 4), (1, 5)]),
+        ("patches", 3, 1, [(0, 1)] * 3),
+        ("patches", 1, 7, [(0, 7)]),
+        ("body", 2, 7, [(0, 7), (0, 7)]),
+    ],
+)
 def test_rows__cover_the_map(kind: str, num: int, height: int, expected: list) -> None:
     assert intra(kind, num).rows(height) == expected
 
@@ -135,7 +139,12 @@ def test_diversity__training_on_it_makes_heads_differ() -> None:
 
 def test_mean_head_cosine__is_the_mean_over_pairs_of_heads() -> None:
     attention = torch.rand(2, 3, 5)
-    cosines = [float(F.cosine_similarity(a[i], a[j], dim=0))
-               for a in attention for i in range(3) for j in range(3) if i != j]
+    cosines = [
+        float(F.cosine_similarity(a[i], a[j], dim=0))
+        for a in attention
+        for i in range(3)
+        for j in range(3)
+        if i != j
+    ]
     assert float(mean_head_cosine(attention)) == pytest.approx(sum(cosines) / len(cosines))
     assert float(mean_head_cosine(attention[:, :1])) == pytest.approx(0.0, abs=1e-6)

@@ -36,15 +36,20 @@ def slow_pairs(bank: FeatureBank, k: int, expected: float) -> set[tuple[int, int
     beta = upper[wanted] if wanted < len(upper) else 0.0
     np.fill_diagonal(s, -1)
     near = np.argsort(-s, axis=1, kind="stable")[:, :k]
-    return {(i, int(j)) for i in range(num) for j in near[i]
-            if i < j and i in near[j] and s[i, j] > beta + 1e-6}
+    return {
+        (i, int(j))
+        for i in range(num)
+        for j in near[i]
+        if i < j and i in near[j] and s[i, j] > beta + 1e-6
+    }
 
 
 @pytest.mark.parametrize(("k", "expected"), [(2, 3.0), (4, 3.0), (4, 1.0)])
 def test_pairs__are_mutual_and_above_the_percentile(k: int, expected: float) -> None:
     bank = people(8, 4, 0.5)
-    found = labeler(PSEUDOPAIR__PAIR__K=k, PSEUDOPAIR__PAIR__K_LAST=k,
-                    PSEUDOPAIR__EXPECTED_POSITIVES=expected)(bank, 0)
+    found = labeler(
+        PSEUDOPAIR__PAIR__K=k, PSEUDOPAIR__PAIR__K_LAST=k, PSEUDOPAIR__EXPECTED_POSITIVES=expected
+    )(bank, 0)
     assert found.pairs is not None
     assert {tuple(p) for p in found.pairs.indices.tolist()} == slow_pairs(bank, k, expected)
 
@@ -75,8 +80,9 @@ def test_communities__of_all_paired_images_are_one() -> None:
 
 def test_labeler__of_fewer_images_than_k_pairs_what_there_is() -> None:
     bank = people(2, 2, 0.05)
-    found = labeler(PSEUDOPAIR__PAIR__K=8, PSEUDOPAIR__PAIR__K_LAST=8,
-                    PSEUDOPAIR__EXPECTED_POSITIVES=1.0)(bank, 0)
+    found = labeler(
+        PSEUDOPAIR__PAIR__K=8, PSEUDOPAIR__PAIR__K_LAST=8, PSEUDOPAIR__EXPECTED_POSITIVES=1.0
+    )(bank, 0)
     assert found.pairs is not None and found.pairs.indices.tolist() == [[0, 1], [2, 3]]
 
 
@@ -109,8 +115,12 @@ def gap(cameras: int = 2) -> FeatureBank:
 
 
 def cross_pairs(bank: FeatureBank, **settings: Any) -> int:
-    found = labeler(PSEUDOPAIR__PAIR__K=40, PSEUDOPAIR__PAIR__K_LAST=40,
-                    PSEUDOPAIR__EXPECTED_POSITIVES=7.0, **settings)(bank, 0)
+    found = labeler(
+        PSEUDOPAIR__PAIR__K=40,
+        PSEUDOPAIR__PAIR__K_LAST=40,
+        PSEUDOPAIR__EXPECTED_POSITIVES=7.0,
+        **settings,
+    )(bank, 0)
     assert found.pairs is not None
     cameras = bank.camids[found.pairs.indices]
     return int((cameras[:, 0] != cameras[:, 1]).sum())

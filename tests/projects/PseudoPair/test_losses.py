@@ -18,9 +18,7 @@ from pseudopair.pair_loss import batch_pair_loss, memory_pair_loss, partner_tabl
 from unreid.structures import PseudoPairs
 
 
-def slow_nce(
-    positives: list[float], weights: list[float], negatives: list[float]
-) -> float | None:
+def slow_nce(positives: list[float], weights: list[float], negatives: list[float]) -> float | None:
     """One anchor: -(1 / sum w) sum_p w_p log(e^p / (e^p + sum_j e^j)); None without positives."""
     total = sum(weights)
     if total == 0:
@@ -38,8 +36,10 @@ def test_pair_nce__is_the_loop_over_anchors(b: int, r: int, m: int, seed: int) -
     weights = torch.rand(b, r, generator=draw, dtype=torch.float64)
     weights[torch.rand(b, r, generator=draw) < 0.4] = 0
     keep = torch.rand(b, m, generator=draw) < 0.6
-    found = [slow_nce(p.tolist(), w.tolist(), n[k].tolist())
-             for p, w, n, k in zip(positives, weights, negatives, keep)]
+    found = [
+        slow_nce(p.tolist(), w.tolist(), n[k].tolist())
+        for p, w, n, k in zip(positives, weights, negatives, keep)
+    ]
     found = [f for f in found if f is not None]
     expected = sum(found) / len(found) if found else 0.0
     got = pair_nce(positives, weights, negatives, keep)
@@ -50,8 +50,9 @@ def test_pair_nce__of_groups_is_the_mean_of_theirs() -> None:
     positives, negatives = torch.randn(3, 4, 2), torch.randn(3, 4, 5)
     weights, keep = torch.rand(4, 2), torch.ones(4, 5, dtype=torch.bool)
     apart = [pair_nce(p, weights, n, keep) for p, n in zip(positives, negatives)]
-    torch.testing.assert_close(pair_nce(positives, weights, negatives, keep),
-                               torch.stack(apart).mean())
+    torch.testing.assert_close(
+        pair_nce(positives, weights, negatives, keep), torch.stack(apart).mean()
+    )
 
 
 @pytest.mark.parametrize(("weight", "keep"), [(0.0, True), (1.0, False), (0.0, False)])
@@ -69,8 +70,9 @@ def test_pair_nce__without_positives_or_negatives_is_zero_on_the_graph(
 
 def test_pair_nce__positives_do_not_push_one_another_away() -> None:
     positives = torch.zeros(1, 2, requires_grad=True)
-    pair_nce(positives, torch.ones(1, 2), torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
-             ).backward()
+    pair_nce(
+        positives, torch.ones(1, 2), torch.zeros(1, 3), torch.ones(1, 3, dtype=torch.bool)
+    ).backward()
     assert (positives.grad < 0).all()
 
 
@@ -86,10 +88,15 @@ def test_partner_table__holds_both_directions() -> None:
 
 def test_partner_table__weighs_by_confidence_over_its_mean() -> None:
     table = partner_table(PAIRS, 5, by_confidence=True)
-    weight = {(i, int(j)): float(w) for i in range(5)
-              for j, w in zip(table.indices[i], table.weights[i]) if j >= 0}
-    assert weight == pytest.approx({(0, 1): 0.5, (1, 0): 0.5, (0, 3): 1.5, (3, 0): 1.5,
-                                    (1, 3): 1.0, (3, 1): 1.0})
+    weight = {
+        (i, int(j)): float(w)
+        for i in range(5)
+        for j, w in zip(table.indices[i], table.weights[i])
+        if j >= 0
+    }
+    assert weight == pytest.approx(
+        {(0, 1): 0.5, (1, 0): 0.5, (0, 3): 1.5, (3, 0): 1.5, (1, 3): 1.0, (3, 1): 1.0}
+    )
 
 
 def test_partner_table__without_pairs_has_no_column() -> None:
@@ -115,22 +122,31 @@ def test_memory_pair_loss__is_the_loop_over_all_images(beta: float | None) -> No
     table = partner_table(PAIRS, num, by_confidence=True)
     indices = torch.tensor([0, 3, 2, 6])
     features = unit(4, groups, width)
-    got = memory_pair_loss(features, indices, *table.of(indices), memory, memory.columns(0),
-                           temperature=tau, beta=beta)
+    got = memory_pair_loss(
+        features, indices, *table.of(indices), memory, memory.columns(0), temperature=tau, beta=beta
+    )
     pairs = {(a, b) for a, b in PAIRS.indices.tolist()}
     for group in range(groups):
         each = []
         for place, image in enumerate(indices.tolist()):
+
             def s(j: int, of: int, place: int = place) -> float:
                 return float(features[place, of] @ memory.rows[of, j])
 
             partners = [j for j in range(num) if (image, j) in pairs or (j, image) in pairs]
             weight = dict(zip(table.indices[image].tolist(), table.weights[image].tolist()))
-            negatives = [j for j in range(num) if j != image and j not in partners
-                         and (beta is None or s(j, 0) <= beta)]
-            each.append(slow_nce([s(j, group) / tau for j in [image, *partners]],
-                                 [1.0, *(weight[j] for j in partners)],
-                                 [s(j, group) / tau for j in negatives]))
+            negatives = [
+                j
+                for j in range(num)
+                if j != image and j not in partners and (beta is None or s(j, 0) <= beta)
+            ]
+            each.append(
+                slow_nce(
+                    [s(j, group) / tau for j in [image, *partners]],
+                    [1.0, *(weight[j] for j in partners)],
+                    [s(j, group) / tau for j in negatives],
+                )
+            )
         torch.testing.assert_close(float(got[group]), sum(each) / len(each), rtol=1e-5, atol=1e-6)
 
 
@@ -140,8 +156,15 @@ def test_memory_pair_loss__without_any_pair_tells_images_apart() -> None:
     memory.reset(unit(1, 5, 4))
     indices = torch.tensor([1, 4])
     features = unit(2, 1, 4)
-    got = memory_pair_loss(features, indices, *partner_table(none, 5, by_confidence=True).of(
-        indices), memory, memory.columns(0), temperature=0.2, beta=None)
+    got = memory_pair_loss(
+        features,
+        indices,
+        *partner_table(none, 5, by_confidence=True).of(indices),
+        memory,
+        memory.columns(0),
+        temperature=0.2,
+        beta=None,
+    )
     expected = F.cross_entropy(features[:, 0] @ memory.rows[0].T / 0.2, indices)
     torch.testing.assert_close(got[0], expected)
 
@@ -153,8 +176,9 @@ def test_memory_pair_loss__of_images_all_paired_repels_nobody() -> None:
     memory.reset(unit(1, 3, 4))
     indices = torch.arange(3)
     features = unit(3, 1, 4).requires_grad_()
-    loss = memory_pair_loss(features, indices, *table.of(indices), memory, memory.columns(0),
-                            temperature=0.2, beta=None).sum()
+    loss = memory_pair_loss(
+        features, indices, *table.of(indices), memory, memory.columns(0), temperature=0.2, beta=None
+    ).sum()
     assert float(loss.detach()) == 0.0
     loss.backward()
     assert torch.isfinite(features.grad).all()
@@ -171,17 +195,22 @@ def test_batch_pair_loss__is_the_loop_over_the_batch() -> None:
             s = (features[i, group] @ features[:, group].T / tau).tolist()
             positives = [j for j in range(5) if positive[i, j] and j != i]
             negatives = [j for j in range(5) if not positive[i, j]]
-            each.append(slow_nce([s[j] for j in positives],
-                                 [float(weights[i, j]) for j in positives],
-                                 [s[j] for j in negatives]))
+            each.append(
+                slow_nce(
+                    [s[j] for j in positives],
+                    [float(weights[i, j]) for j in positives],
+                    [s[j] for j in negatives],
+                )
+            )
         each = [e for e in each if e is not None]
         torch.testing.assert_close(float(got[group]), sum(each) / len(each), rtol=1e-5, atol=1e-6)
 
 
 def test_batch_pair_loss__of_a_batch_without_pairs_is_zero_on_the_graph() -> None:
     features = unit(4, 1, 3).requires_grad_()
-    loss = batch_pair_loss(features, torch.eye(4, dtype=torch.bool), torch.eye(4),
-                           temperature=0.1, beta=None).sum()
+    loss = batch_pair_loss(
+        features, torch.eye(4, dtype=torch.bool), torch.eye(4), temperature=0.1, beta=None
+    ).sum()
     assert float(loss.detach()) == 0.0
     loss.backward()
     assert torch.equal(features.grad, torch.zeros_like(features))

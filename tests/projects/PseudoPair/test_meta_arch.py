@@ -12,8 +12,14 @@ import torch.nn.functional as F
 from tests.projects.PseudoPair.networks import bank, batch, labels, network
 from unreid.structures import FeatureBank, PseudoPairs
 
-ALL = {"loss_surrogate", "loss_separation", "loss_pair", "loss_pair_local", "loss_diversity",
-       "loss_inter"}
+ALL = {
+    "loss_surrogate",
+    "loss_separation",
+    "loss_pair",
+    "loss_pair_local",
+    "loss_diversity",
+    "loss_inter",
+}
 SIDE_BY_SIDE = [0, 1, 2, 5, 4, 4, 6, 7]
 
 
@@ -31,17 +37,27 @@ def test_schedule__is_surrogate_classes_alone_before_epoch_e0() -> None:
 
 
 def test_schedule__lowers_the_weight_of_the_surrogate_classes() -> None:
-    found = [losses(network(PSEUDOPAIR__SURROGATE__EPOCHS=1,
-                            PSEUDOPAIR__SURROGATE__LATER_WEIGHT=weight,
-                            PSEUDOPAIR__SURROGATE__NEGATIVES=0))["loss_surrogate"]
-             for weight in (0.2, 0.4)]
+    found = [
+        losses(
+            network(
+                PSEUDOPAIR__SURROGATE__EPOCHS=1,
+                PSEUDOPAIR__SURROGATE__LATER_WEIGHT=weight,
+                PSEUDOPAIR__SURROGATE__NEGATIVES=0,
+            )
+        )["loss_surrogate"]
+        for weight in (0.2, 0.4)
+    ]
     assert float(found[1]) == pytest.approx(2 * float(found[0]))
 
 
 @pytest.mark.parametrize(
     ("switch", "names"),
-    [("SURROGATE", {"loss_surrogate"}), ("SEPARATION", {"loss_separation"}),
-     ("INTRA", {"loss_pair_local", "loss_diversity"}), ("INTER", {"loss_inter"})],
+    [
+        ("SURROGATE", {"loss_surrogate"}),
+        ("SEPARATION", {"loss_separation"}),
+        ("INTRA", {"loss_pair_local", "loss_diversity"}),
+        ("INTER", {"loss_inter"}),
+    ],
 )
 def test_term__that_is_off_is_not_there_and_takes_no_other_with_it(
     switch: str, names: set[str]
@@ -61,8 +77,11 @@ def test_losses__are_finite_and_move_all_their_parts(memory: bool) -> None:
     found = losses(model)
     assert all(torch.isfinite(v) for v in found.values())
     sum(found.values()).backward()
-    still = [n for n, p in model.named_parameters()
-             if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all())]
+    still = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not torch.isfinite(p.grad).all())
+    ]
     assert still == []
 
 
@@ -70,8 +89,11 @@ def test_losses__are_finite_and_move_all_their_parts(memory: bool) -> None:
 def test_inter_loss__trains_the_backbone_only_where_it_is_to(trains: bool) -> None:
     model = network(PSEUDOPAIR__INTER__TRAINS_BACKBONE=trains)
     losses(model)["loss_inter"].backward()
-    reached = {n.split(".")[0] for n, p in model.named_parameters()
-               if p.grad is not None and p.grad.abs().sum() > 0}
+    reached = {
+        n.split(".")[0]
+        for n, p in model.named_parameters()
+        if p.grad is not None and p.grad.abs().sum() > 0
+    }
     assert reached == ({"backbone", "inter"} if trains else {"inter"})
 
 
@@ -123,8 +145,7 @@ def test_features__without_heads_are_those_of_the_body() -> None:
 def test_label_step__fills_the_surrogate_rows_from_what_was_extracted() -> None:
     model = network().eval()
     with torch.inference_mode():
-        found = [model.extract_features(batch(indices))
-                 for indices in ([0, 1, 2, 3, 4], [5, 6, 7])]
+        found = [model.extract_features(batch(indices)) for indices in ([0, 1, 2, 3, 4], [5, 6, 7])]
         for indices, (features, _) in zip(([0, 1, 2, 3, 4], [5, 6, 7]), found):
             torch.testing.assert_close(features, model(batch(indices)))
     model.on_extracted([extra for _, extra in found])
@@ -222,5 +243,3 @@ def test_pair_similarity__is_refused_without_inter() -> None:
     model = network(PSEUDOPAIR__INTER__ENABLED=False)
     with pytest.raises(RuntimeError, match=r"PSEUDOPAIR\.INTER, which is off"):
         model.pair_maps(batch([0])["images"])
-
-

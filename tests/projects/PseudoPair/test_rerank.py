@@ -53,10 +53,15 @@ def batches(size: int = 20) -> list[tuple[dict[str, Any], Tensor]]:
     features = rng.normal(size=(PEOPLE, 10))[pids] + 2.0 * rng.normal(size=(num, 10))
     images = rng.normal(size=(PEOPLE, 3, 4, 2))[pids] + 0.5 * rng.normal(size=(num, 3, 4, 2))
     unit = F.normalize(torch.from_numpy(features).float())
-    whole = {"images": torch.from_numpy(images).float(), "targets": torch.from_numpy(pids),
-             "camids": torch.from_numpy(camids)}
-    return [({k: v[i : i + size] for k, v in whole.items()}, unit[i : i + size])
-            for i in range(0, num, size)]
+    whole = {
+        "images": torch.from_numpy(images).float(),
+        "targets": torch.from_numpy(pids),
+        "camids": torch.from_numpy(camids),
+    }
+    return [
+        ({k: v[i : i + size] for k, v in whole.items()}, unit[i : i + size])
+        for i in range(0, num, size)
+    ]
 
 
 def score(
@@ -102,8 +107,13 @@ def test_flip__averages_the_maps_of_an_image_and_of_its_mirror_image(flip: bool)
     assert np.isfinite(found["mAP"])
 
 
-@given(rows=st.integers(1, 6), columns=st.integers(1, 30), k=st.integers(1, 40),
-       ties=st.booleans(), seed=st.integers(0, 99))
+@given(
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 30),
+    k=st.integers(1, 40),
+    ties=st.booleans(),
+    seed=st.integers(0, 99),
+)
 def test_nearest_columns__equal_a_stable_sort(
     rows: int, columns: int, k: int, ties: bool, seed: int
 ) -> None:
@@ -113,8 +123,9 @@ def test_nearest_columns__equal_a_stable_sort(
     assert (nearest_columns(distances, k) == wanted).all()
 
 
-@given(rows=st.integers(1, 5), k=st.integers(1, 12), weight=st.floats(0, 1),
-       seed=st.integers(0, 99))
+@given(
+    rows=st.integers(1, 5), k=st.integers(1, 12), weight=st.floats(0, 1), seed=st.integers(0, 99)
+)
 def test_mixed_order__equals_sorting_each_row_by_the_formula(
     rows: int, k: int, weight: float, seed: int
 ) -> None:
@@ -152,8 +163,9 @@ def test_scores__equal_those_of_a_slow_loop() -> None:
     top_k, weight = 15, 0.4
     given = batches()
     features = torch.cat([f for _, f in given]).numpy()
-    images, pids, camids = (torch.cat([b[k] for b, _ in given]).numpy()
-                            for k in ("images", "targets", "camids"))
+    images, pids, camids = (
+        torch.cat([b[k] for b, _ in given]).numpy() for k in ("images", "targets", "camids")
+    )
     flat = (images / 16).reshape(len(images), -1)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
     ranked = np.empty((QUERY, GALLERY), dtype=np.float32)
@@ -233,14 +245,20 @@ def test_log__states_memory_progress_cost_and_gain(
     logging.getLogger("fastreid").propagate = True
     with caplog.at_level(logging.INFO):
         score(pair_evaluator(), batches())
-    for words in ("82 x 3 x 4 x 2 in float16", "240/240 pairs. ETA=0:00:00", "ms a query",
-                  "PSEUDOPAIR.RERANK (top 20, weight 0.5"):
+    for words in (
+        "82 x 3 x 4 x 2 in float16",
+        "240/240 pairs. ETA=0:00:00",
+        "ms a query",
+        "PSEUDOPAIR.RERANK (top 20, weight 0.5",
+    ):
         assert words in caplog.text
 
 
 def test_tracklets__are_refused() -> None:
-    given = [({**inputs, "tracklets": torch.arange(len(features)) // 2 + 6 * i}, features)
-             for i, (inputs, features) in enumerate(batches(12))]
+    given = [
+        ({**inputs, "tracklets": torch.arange(len(features)) // 2 + 6 * i}, features)
+        for i, (inputs, features) in enumerate(batches(12))
+    ]
     with pytest.raises(RuntimeError, match=r"PSEUDOPAIR\.RERANK must be off for tracklets"):
         score(pair_evaluator(), given)
 
@@ -248,7 +266,8 @@ def test_tracklets__are_refused() -> None:
 def test_similarities_that_are_no_numbers__are_an_error() -> None:
     evaluator = pair_evaluator()
     evaluator._model.pair_similarity = (  # type: ignore[method-assign]
-        lambda i, j: torch.full((len(i),), float("nan")))
+        lambda i, j: torch.full((len(i),), float("nan"))
+    )
     with pytest.raises(ValueError, match="similarities must be finite"):
         score(evaluator, batches())
 
@@ -265,8 +284,9 @@ def test_settings_out_of_range__are_refused(given: dict, words: str) -> None:
 def test_config__chooses_the_evaluator() -> None:
     cfg, _ = load_tiny(BASELINE)
     for enabled, kind in ((False, UnsupervisedEvaluator), (True, PairEvaluator)):
-        with_keys = CfgNode({**cfg, "PSEUDOPAIR": {
-            "RERANK": {"ENABLED": enabled, "TOP_K": 7, "WEIGHT": 0.3}}})
+        with_keys = CfgNode(
+            {**cfg, "PSEUDOPAIR": {"RERANK": {"ENABLED": enabled, "TOP_K": 7, "WEIGHT": 0.3}}}
+        )
         assert type(build_evaluator(with_keys, QUERY, FakeModel())) is kind
 
 
@@ -275,9 +295,12 @@ def test_evaluation_of_a_model__reranks_by_its_own_aligner(synthetic_root: Path)
     config = Path("projects/PseudoPair/configs/synthetic.yml")
     found = {}
     for weight in (None, 0.0, 0.7):
-        cfg, _ = load_tiny(config, PSEUDOPAIR__RERANK__ENABLED=weight is not None,
-                           PSEUDOPAIR__RERANK__WEIGHT=weight or 0.0,
-                           PSEUDOPAIR__RERANK__TOP_K=10)
+        cfg, _ = load_tiny(
+            config,
+            PSEUDOPAIR__RERANK__ENABLED=weight is not None,
+            PSEUDOPAIR__RERANK__WEIGHT=weight or 0.0,
+            PSEUDOPAIR__RERANK__TOP_K=10,
+        )
         torch.manual_seed(0)
         model = UnsupervisedTrainer.build_model(cfg)
         found[weight] = UnsupervisedTrainer.test(cfg, model)

@@ -21,8 +21,13 @@ def paired(pairs: list[tuple[int, int]], confidence: Any = 0.5) -> PseudoPairs:
 
 def sampler(pairs: PseudoPairs | None, num: int, **changes: Any) -> PairSampler:
     pseudo = PseudoLabels(np.arange(num), pairs=pairs)
-    given = {"batch_size": 8, "num_instances": 2, "num_batches": 5,
-             "rng": np.random.default_rng(0), **changes}
+    given = {
+        "batch_size": 8,
+        "num_instances": 2,
+        "num_batches": 5,
+        "rng": np.random.default_rng(0),
+        **changes,
+    }
     return PairSampler.from_labels(pseudo, np.zeros(num, dtype=np.int64), **given)
 
 
@@ -30,8 +35,12 @@ def test_name__is_registered() -> None:
     assert SAMPLER_REGISTRY.get("PairSampler") is PairSampler
 
 
-@given(num=st.integers(1, 40), share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
-       half=st.integers(1, 12), seed=st.integers(0, 999))
+@given(
+    num=st.integers(1, 40),
+    share=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
+    half=st.integers(1, 12),
+    seed=st.integers(0, 999),
+)
 def test_batches__are_images_beside_a_partner_or_themselves(
     num: int, share: float, half: int, seed: int
 ) -> None:
@@ -54,11 +63,10 @@ def test_batches__are_images_beside_a_partner_or_themselves(
 
 
 @given(num=st.integers(1, 40), half=st.integers(1, 12), seed=st.integers(0, 99))
-def test_every_image__takes_its_turn_before_any_comes_again(
-    num: int, half: int, seed: int
-) -> None:
-    made = sampler(paired([]), num, batch_size=2 * half, num_batches=30,
-                   rng=np.random.default_rng(seed))
+def test_every_image__takes_its_turn_before_any_comes_again(num: int, half: int, seed: int) -> None:
+    made = sampler(
+        paired([]), num, batch_size=2 * half, num_batches=30, rng=np.random.default_rng(seed)
+    )
     drawn = [i for batch in made for i in batch[::2]]
     turns = [drawn[k : k + num] for k in range(0, len(drawn) - num + 1, num)]
     assert all(sorted(turn) == list(range(num)) for turn in turns)
@@ -66,8 +74,14 @@ def test_every_image__takes_its_turn_before_any_comes_again(
 
 def test_noise_images__are_drawn_too() -> None:
     pseudo = PseudoLabels(np.array([-1, 0, -1, 0]), pairs=paired([(1, 3)]))
-    made = PairSampler.from_labels(pseudo, np.zeros(4), batch_size=8, num_instances=2,
-                                   num_batches=1, rng=np.random.default_rng(0))
+    made = PairSampler.from_labels(
+        pseudo,
+        np.zeros(4),
+        batch_size=8,
+        num_instances=2,
+        num_batches=1,
+        rng=np.random.default_rng(0),
+    )
     assert sorted(next(iter(made))[::2]) == [0, 1, 2, 3]
 
 
@@ -120,5 +134,4 @@ def test_labels_without_pairs__are_refused() -> None:
 
 def test_a_pair_of_an_image_that_is_not_there__is_refused() -> None:
     with pytest.raises(ValueError, match=r"pairs must be of images 0\.\.3, got 4"):
-        PairSampler(paired([(0, 4)]), 4, batch_size=2, num_batches=1,
-                    rng=np.random.default_rng(0))
+        PairSampler(paired([(0, 4)]), 4, batch_size=2, num_batches=1, rng=np.random.default_rng(0))

@@ -22,8 +22,12 @@ def unit(num: int, width: int = 6, seed: int = 0) -> torch.Tensor:
 
 def test_separation_loss__is_the_loop_over_ordered_pairs() -> None:
     features, beta, alpha = unit(7), 0.25, 1.7
-    terms = [(min(max(float(features[i] @ features[j]), 0.0), 1.0) - beta) ** 2
-             for i in range(7) for j in range(7) if i != j]
+    terms = [
+        (min(max(float(features[i] @ features[j]), 0.0), 1.0) - beta) ** 2
+        for i in range(7)
+        for j in range(7)
+        if i != j
+    ]
     expected = -alpha / 2 * sum(terms) / len(terms)
     assert float(separation_loss(features, beta, alpha)) == pytest.approx(expected)
 

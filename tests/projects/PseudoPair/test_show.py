@@ -104,8 +104,19 @@ def test_command__draws_heads_and_alignments(
     torch.save({"model": tiny_model().state_dict()}, weights)
     output = tmp_path / "pictures"
     options = tiny_options(CONFIG, tmp_path)
-    command = ["--config-file", str(ROOT / CONFIG), "--weights", str(weights),
-               "--output", str(output), "--pairs", "4", "--images", "60", *options]
+    command = [
+        "--config-file",
+        str(ROOT / CONFIG),
+        "--weights",
+        str(weights),
+        "--output",
+        str(output),
+        "--pairs",
+        "4",
+        "--images",
+        "60",
+        *options,
+    ]
     assert tool.main(command) == 0
     printed = capsys.readouterr().out.split()
     assert [Path(p).name for p in printed] == ["pairs_heads.jpg", "pairs_alignment.jpg"]
@@ -129,7 +140,10 @@ def test_command__draws_heads_and_alignments(
     ],
 )  # fmt: skip
 def test_bad_input__is_an_error_in_words(
-    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str],
+    tool: ModuleType,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: list[str],
     words: str,
 ) -> None:
     command = ["--config-file", str(ROOT / CONFIG), "--weights", "x", "--output", str(tmp_path)]

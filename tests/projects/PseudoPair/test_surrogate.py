@@ -14,8 +14,10 @@ from pseudopair.surrogate import SurrogateClasses, crop_boxes
 
 def classes(num_images: int = 7, **keywords: object) -> SurrogateClasses:
     torch.manual_seed(0)
-    made = SurrogateClasses(8, **{"num_patches": 3, "num_features": 4, "temperature": 0.2,
-                                  "num_negatives": 0, **keywords})
+    made = SurrogateClasses(
+        8,
+        **{"num_patches": 3, "num_features": 4, "temperature": 0.2, "num_negatives": 0, **keywords},
+    )
     if num_images:
         made.memory.reset(torch.randn(made.num_patches, num_images, 4))
     return made
@@ -41,16 +43,25 @@ def test_loss__of_sampled_rows_is_that_of_all_when_all_are_drawn_once() -> None:
     made = classes()
     indices, patches = torch.tensor([4, 0, 6]), patches_of(made, 3)
     drawn = Columns(torch.randperm(7), True, 7)
-    torch.testing.assert_close(made.loss(patches, indices, columns=drawn),
-                               made.loss(patches, indices))
+    torch.testing.assert_close(
+        made.loss(patches, indices, columns=drawn), made.loss(patches, indices)
+    )
 
 
 def test_loss__of_sampled_rows_is_near_that_of_all() -> None:
     made = classes(2000, num_negatives=400)
     indices, patches = torch.arange(16), patches_of(made, 16)
     exact = float(made.loss(patches, indices, columns=made.memory.columns(0)))
-    sampled = [float(made.loss(patches, indices, columns=made.memory.columns(
-        400, torch.Generator().manual_seed(seed)))) for seed in range(10)]
+    sampled = [
+        float(
+            made.loss(
+                patches,
+                indices,
+                columns=made.memory.columns(400, torch.Generator().manual_seed(seed)),
+            )
+        )
+        for seed in range(10)
+    ]
     assert sum(sampled) / 10 == pytest.approx(exact, rel=0.02)
 
 
@@ -72,8 +83,12 @@ def test_loss__leaves_partners_out_of_the_negatives() -> None:
     expected = sum(
         -math.log(math.exp(p) / (math.exp(p) + math.exp(n))) / 3
         for k in range(3)
-        for p, n in [((patches[0, k] @ made.memory.rows[k, 0]).item() / 0.2,
-                      (patches[0, k] @ made.memory.rows[k, 2]).item() / 0.2)]
+        for p, n in [
+            (
+                (patches[0, k] @ made.memory.rows[k, 0]).item() / 0.2,
+                (patches[0, k] @ made.memory.rows[k, 2]).item() / 0.2,
+            )
+        ]
     )
     assert one == pytest.approx(expected, rel=1e-5)
 

@@ -50,10 +50,10 @@ def moved(indices: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 
 def test_memory__is_moved_by_the_batches_of_both_alike(tmp_path: Path) -> None:
     indices = torch.tensor([4, 1, 4, 0])
-    features = F.normalize(
-        torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(2)), dim=2)
+    features = F.normalize(torch.randn(4, 2, 3, generator=torch.Generator().manual_seed(2)), dim=2)
     found = run_on_ranks(
         lambda rank: moved(indices[2 * rank : 2 * rank + 2], features[2 * rank : 2 * rank + 2]),
-        tmp_path)
+        tmp_path,
+    )
     for rows in found:
         torch.testing.assert_close(rows, moved(indices, features), rtol=0, atol=0)

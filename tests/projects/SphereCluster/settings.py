@@ -59,6 +59,10 @@ def batch(targets: list[int], seed: int = 0) -> dict[str, Any]:
     """Noise pictures with these labels."""
     generator = torch.Generator().manual_seed(seed)
     count = len(targets)
-    return {"images": 255 * torch.rand(count, 3, 64, 32, generator=generator),
-            "targets": torch.tensor(targets), "camids": torch.zeros(count, dtype=torch.int64),
-            "indices": torch.arange(count), "img_paths": ["?"] * count}
+    return {
+        "images": 255 * torch.rand(count, 3, 64, 32, generator=generator),
+        "targets": torch.tensor(targets),
+        "camids": torch.zeros(count, dtype=torch.int64),
+        "indices": torch.arange(count),
+        "img_paths": ["?"] * count,
+    }

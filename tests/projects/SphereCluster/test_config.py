@@ -26,11 +26,15 @@ from unreid.config import load_config
         ({"SPHERECLUSTER__TRIPLET__ENABLED": False}, "nothing would train"),
         ({"MODEL__HEADS__NAME": "NeckHead"}, "MODEL.HEADS.NAME must be 'SphereHead'"),
         ({"SCHEDULE": "progressive", "MIN_CLUSTER_SIZE": 2}, "MIN_CLUSTER_SIZE must be 1 with"),
-        ({"SPHERECLUSTER__SOFTMAX__ENABLED": True, "MODEL__HEADS__NECK_FEAT": "before"},
-         "MODEL.HEADS.NECK_FEAT must be 'after'"),
+        (
+            {"SPHERECLUSTER__SOFTMAX__ENABLED": True, "MODEL__HEADS__NECK_FEAT": "before"},
+            "MODEL.HEADS.NECK_FEAT must be 'after'",
+        ),
         ({"SPHERE": False}, "TEST.METRIC must be 'euclidean' with SPHERECLUSTER.SPHERE False"),
-        ({"SPHERE": False, "TEST__METRIC": "euclidean", "UNSUP__CENTER_CAMERAS": True},
-         "UNSUP.CENTER_CAMERAS must be False with SPHERECLUSTER.SPHERE False"),
+        (
+            {"SPHERE": False, "TEST__METRIC": "euclidean", "UNSUP__CENTER_CAMERAS": True},
+            "UNSUP.CENTER_CAMERAS must be False with SPHERECLUSTER.SPHERE False",
+        ),
     ],
 )
 def test_wrong_value__is_refused_by_its_key(settings: dict[str, object], message: str) -> None:
@@ -39,8 +43,7 @@ def test_wrong_value__is_refused_by_its_key(settings: dict[str, object], message
 
 
 def test_predecessors__have_the_numbers_of_their_papers() -> None:
-    read = ("LINKAGE", "REGULARIZER", "LAMBDA", "UPDATE", "SCHEDULE", "MERGE_RATE",
-            "PASS_RULE")
+    read = ("LINKAGE", "REGULARIZER", "LAMBDA", "UPDATE", "SCHEDULE", "MERGE_RATE", "PASS_RULE")
     expected = {
         "buc": ["minimum", "size", 0.003, "pass", "progressive", 0.05, "union"],
         "dbc": ["average", "dispersion", 0.1, "pass", "progressive", 0.05, "skip"],
@@ -48,8 +51,9 @@ def test_predecessors__have_the_numbers_of_their_papers() -> None:
         "hct": ["average", "none", 0.02, "pass", "restart", 0.07, "union"],
     }
     for name, values in expected.items():
-        cfg, _ = load_config(f"{CONFIGS}/predecessors/{name}.yml",
-                             ["MODEL.BACKBONE.PRETRAIN", "False"])
+        cfg, _ = load_config(
+            f"{CONFIGS}/predecessors/{name}.yml", ["MODEL.BACKBONE.PRETRAIN", "False"]
+        )
         assert [cfg.SPHERECLUSTER[key] for key in read] == values
     assert config(BUC).SPHERECLUSTER.REPELLED.START == "zero"
 
@@ -59,7 +63,16 @@ def test_small_recipes__cost_the_same_training() -> None:
     for path in sorted((CONFIGS / "small").glob("[a-z]*.yml")):
         cfg, _ = load_config(str(path), ["MODEL.BACKBONE.PRETRAIN", "False"])
         warm = path.name.startswith("uda_")  # from source-trained weights of another network
-        costs[warm].add((cfg.SOLVER.MAX_EPOCH, cfg.UNSUP.ITERS_PER_EPOCH, cfg.SOLVER.IMS_PER_BATCH,
-                         tuple(cfg.INPUT.SIZE_TRAIN), cfg.MODEL.BACKBONE.DEPTH))
-    assert costs == {False: {(10, 60, 64, (128, 64), "0.35x")},
-                     True: {(10, 60, 64, (128, 64), "x0_25")}}
+        costs[warm].add(
+            (
+                cfg.SOLVER.MAX_EPOCH,
+                cfg.UNSUP.ITERS_PER_EPOCH,
+                cfg.SOLVER.IMS_PER_BATCH,
+                tuple(cfg.INPUT.SIZE_TRAIN),
+                cfg.MODEL.BACKBONE.DEPTH,
+            )
+        )
+    assert costs == {
+        False: {(10, 60, 64, (128, 64), "0.35x")},
+        True: {(10, 60, 64, (128, 64), "x0_25")},
+    }

@@ -25,16 +25,23 @@ def sizes(pseudo: PseudoLabels) -> list[int]:
     return sorted(pseudo.sizes.tolist())
 
 
-RULES = [("average", "sse", 0.02), ("minimum", "size", 0.003), ("average", "dispersion", 0.1),
-         ("energy", "none", 0.0), ("ward", "none", 0.0), ("centroid", "none", 0.0)]
+RULES = [
+    ("average", "sse", 0.02),
+    ("minimum", "size", 0.003),
+    ("average", "dispersion", 0.1),
+    ("energy", "none", 0.0),
+    ("ward", "none", 0.0),
+    ("centroid", "none", 0.0),
+]
 NAMES = ["sphere", "buc", "dbc", "ecluster", "ward", "centroid"]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_restart_exact__is_the_tree_of_one_merge_at_a_time(rule: tuple[str, str, float]) -> None:
     features = people(5, 5)
-    merging = labeler(LINKAGE=rule[0], REGULARIZER=rule[1], LAMBDA=rule[2], MERGE_RATE=0.2,
-                      PASSES=3)
+    merging = labeler(
+        LINKAGE=rule[0], REGULARIZER=rule[1], LAMBDA=rule[2], MERGE_RATE=0.2, PASSES=3
+    )
     slow = exact_labels(features.astype(np.float64), np.arange(25), 15, rule)[-1]
     np.testing.assert_array_equal(merging(bank(features), 0).labels, slow)
 
@@ -42,8 +49,14 @@ def test_restart_exact__is_the_tree_of_one_merge_at_a_time(rule: tuple[str, str,
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_restart_pass__is_all_distances_once_a_pass(rule: tuple[str, str, float]) -> None:
     features = people(5, 5)
-    merging = labeler(LINKAGE=rule[0], REGULARIZER=rule[1], LAMBDA=rule[2], MERGE_RATE=0.2,
-                      PASSES=3, UPDATE="pass")
+    merging = labeler(
+        LINKAGE=rule[0],
+        REGULARIZER=rule[1],
+        LAMBDA=rule[2],
+        MERGE_RATE=0.2,
+        PASSES=3,
+        UPDATE="pass",
+    )
     slow = pass_labels(features.astype(np.float64), np.arange(25), 5, 3, rule)
     np.testing.assert_array_equal(merging(bank(features), 0).labels, slow)
 
@@ -51,24 +64,35 @@ def test_restart_pass__is_all_distances_once_a_pass(rule: tuple[str, str, float]
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 def test_pass_rule_skip__is_that_of_dbc_over_several_passes(rule: tuple[str, str, float]) -> None:
     features = people(5, 5)
-    merging = labeler(LINKAGE=rule[0], REGULARIZER=rule[1], LAMBDA=rule[2], MERGE_RATE=0.2,
-                      PASSES=4, UPDATE="pass", PASS_RULE="skip")
+    merging = labeler(
+        LINKAGE=rule[0],
+        REGULARIZER=rule[1],
+        LAMBDA=rule[2],
+        MERGE_RATE=0.2,
+        PASSES=4,
+        UPDATE="pass",
+        PASS_RULE="skip",
+    )
     slow = skip_pass_labels(features.astype(np.float64), np.arange(25), 5, 4, rule)
     np.testing.assert_array_equal(merging(bank(features), 0).labels, slow)
 
 
 @pytest.mark.parametrize("update", ["exact", "pass"])
 def test_progressive__goes_on_from_the_clusters_before_on_other_features(update: str) -> None:
-    merging = labeler(SCHEDULE="progressive", UPDATE=update, MERGE_RATE=0.2, PASSES=9,
-                      FIRST_EPOCHS=1, EPOCHS=1)
+    merging = labeler(
+        SCHEDULE="progressive", UPDATE=update, MERGE_RATE=0.2, PASSES=9, FIRST_EPOCHS=1, EPOCHS=1
+    )
     expected, rule = np.arange(25), ("average", "sse", 0.02)
     for epoch in range(5):
         features = people(5, 5, seed=epoch)
         pseudo = merging(bank(features), epoch)
         if epoch:
             slow = features.astype(np.float64)
-            expected = (exact_labels(slow, expected, 5, rule)[-1] if update == "exact"
-                        else pass_labels(slow, expected, 5, 1, rule))
+            expected = (
+                exact_labels(slow, expected, 5, rule)[-1]
+                if update == "exact"
+                else pass_labels(slow, expected, 5, 1, rule)
+            )
         np.testing.assert_array_equal(pseudo.labels, expected)
         assert pseudo.remarks["round"] == str(epoch)
     assert pseudo.num_clusters == 5
@@ -114,8 +138,9 @@ def test_lambda__makes_clusters_more_even() -> None:
 def test_more_merges_than_there_are__leave_two_clusters_and_say_so(
     update: str, schedule: str
 ) -> None:
-    merging = labeler(SCHEDULE=schedule, UPDATE=update, MERGE_RATE=0.4, PASSES=9, FIRST_EPOCHS=1,
-                      EPOCHS=1)
+    merging = labeler(
+        SCHEDULE=schedule, UPDATE=update, MERGE_RATE=0.4, PASSES=9, FIRST_EPOCHS=1, EPOCHS=1
+    )
     for epoch in range(4):
         pseudo = merging(bank(people(3, 4)), epoch)
     assert pseudo.num_clusters == 2

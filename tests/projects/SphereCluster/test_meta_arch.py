@@ -23,10 +23,15 @@ def features(channels: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("settings", "names"),
-    [({}, {"loss_triplet"}), (SOFT, {"loss_triplet", "loss_softmax"}),
-     (REPELLED, {"loss_triplet", "loss_repelled"}),
-     ({**SOFT, **REPELLED, "SPHERECLUSTER__TRIPLET__ENABLED": False},
-      {"loss_softmax", "loss_repelled"})],
+    [
+        ({}, {"loss_triplet"}),
+        (SOFT, {"loss_triplet", "loss_softmax"}),
+        (REPELLED, {"loss_triplet", "loss_repelled"}),
+        (
+            {**SOFT, **REPELLED, "SPHERECLUSTER__TRIPLET__ENABLED": False},
+            {"loss_softmax", "loss_repelled"},
+        ),
+    ],
 )
 def test_losses__are_those_that_are_on(settings: dict[str, object], names: set[str]) -> None:
     model = network(**settings).train()
@@ -78,7 +83,7 @@ def test_new_labels__set_prefix_and_table_from_todays_features_alone() -> None:
         model.on_new_labels(PseudoLabels(labels), bank(today), 0)
         means = torch.from_numpy(centroids(today, labels))
         torch.testing.assert_close(classes.weight[: len(means)].detach(), means)
-        assert not classes.weight[len(means):].any()
+        assert not classes.weight[len(means) :].any()
         torch.testing.assert_close(model.memory.centroids, means)
     assert classes.weight is parameter
     assert model.label_parameters() == [parameter]
@@ -106,7 +111,8 @@ def test_memory_loss__is_infonce_against_the_centroids_and_moves_them_after_the_
     losses, update = model(given)
     assert set(losses) == {"loss_memory"}
     torch.testing.assert_close(
-        losses["loss_memory"], cluster_nce(update[0] @ means.t() / 0.2, given["targets"]))
+        losses["loss_memory"], cluster_nce(update[0] @ means.t() / 0.2, given["targets"])
+    )
     model.update_memory(update)
     assert (model.cluster_memory.centroids != means).any(dim=1).all()
     assert model.memory.num_clusters == 0
@@ -151,11 +157,13 @@ def test_raw_features__come_out_with_their_lengths() -> None:
 
 
 def test_shipped_configs__have_the_losses_of_their_papers() -> None:
-    for name, expected in (("market", (0.5, False, True)),
-                           ("predecessors/hct", (0.5, False, False)),
-                           ("predecessors/buc", (None, True, False)),
-                           ("predecessors/dbc", (None, True, False)),
-                           ("predecessors/ecluster", (None, True, False))):
+    for name, expected in (
+        ("market", (0.5, False, True)),
+        ("predecessors/hct", (0.5, False, False)),
+        ("predecessors/buc", (None, True, False)),
+        ("predecessors/dbc", (None, True, False)),
+        ("predecessors/ecluster", (None, True, False)),
+    ):
         model = network(CONFIGS / f"{name}.yml")
         assert (model.margin, model.repelled, model.heads.classes is not None) == expected
 
@@ -175,8 +183,11 @@ def test_people__are_pulled_together_by_each_loss() -> None:
         for _ in range(40):
             rows = torch.nn.functional.normalize(linear(given))
             scores.append(sphere_silhouette(rows.detach().numpy(), labels.numpy()))
-            loss = (hard_triplet(rows, labels) if name == "triplet"
-                    else sphere_softmax(rows, classes, labels))
+            loss = (
+                hard_triplet(rows, labels)
+                if name == "triplet"
+                else sphere_softmax(rows, classes, labels)
+            )
             steps.zero_grad()
             loss.backward()
             steps.step()

@@ -71,6 +71,8 @@ def test_moments_of_the_classes__are_of_this_round_alone(
     train_tiny(PLUS, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3)
     checkpoint = final_checkpoint(tmp_path)
     classes = checkpoint["model"]["heads.classes.weight"].shape
-    steps = {tuple(s["exp_avg"].shape) == classes: int(s["step"])
-             for s in checkpoint["optimizer"]["state"].values()}
+    steps = {
+        tuple(s["exp_avg"].shape) == classes: int(s["step"])
+        for s in checkpoint["optimizer"]["state"].values()
+    }
     assert steps == {False: 6, True: 2}

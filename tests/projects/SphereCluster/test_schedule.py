@@ -20,16 +20,19 @@ def test_hct__leaves_nine_percent_of_the_images_as_clusters() -> None:
     assert schedule.most_clusters(12936) == 12936 - 13 * 905 == 1171
 
 
-@pytest.mark.parametrize(("rate", "images", "expected"),
-                         [(0.07, 100, 7), (0.29, 100, 29), (0.05, 10, 1), (1.0, 7, 7)])
+@pytest.mark.parametrize(
+    ("rate", "images", "expected"), [(0.07, 100, 7), (0.29, 100, 29), (0.05, 10, 1), (1.0, 7, 7)]
+)
 def test_merges_per_pass__are_whole_and_at_least_one(
     rate: float, images: int, expected: int
 ) -> None:
     assert merges_per_pass(rate, images) == expected
 
 
-@pytest.mark.parametrize(("wanted", "clusters", "expected"),
-                         [(5, 10, 5), (8, 10, 8), (9, 10, 8), (3, 2, 0), (3, 1, 0), (0, 10, 0)])
+@pytest.mark.parametrize(
+    ("wanted", "clusters", "expected"),
+    [(5, 10, 5), (8, 10, 8), (9, 10, 8), (3, 2, 0), (3, 1, 0), (0, 10, 0)],
+)
 def test_possible_merges__leave_two_clusters(wanted: int, clusters: int, expected: int) -> None:
     assert possible_merges(wanted, clusters) == expected
 

@@ -77,8 +77,9 @@ def test_loss__is_the_softmax_over_the_prefix_alone() -> None:
         classes.weight.copy_(100 * unit(9, seed=1))
     classes.reset(unit(3, seed=2))
     targets = torch.tensor([0, 2, 1])
-    torch.testing.assert_close(classes(unit(3), targets),
-                               sphere_softmax(unit(3), unit(3, seed=2), targets, 14.0))
+    torch.testing.assert_close(
+        classes(unit(3), targets), sphere_softmax(unit(3), unit(3, seed=2), targets, 14.0)
+    )
     with pytest.raises(ValueError, match=r"targets must be in 0\.\.2, got 3"):
         classes(unit(1), torch.tensor([3]))
 

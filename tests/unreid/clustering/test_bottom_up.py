@@ -259,8 +259,9 @@ def test_identical_images__merge_by_id(link: str, regularizer: str, update: str)
     found = bottom_up(x, num_merges=5, linkage=link, regularizer=regularizer, update=update)
     wanted = [0] * 6 + [1, 2, 3, 4, 5, 6]
     if update == "pass":  # id 0 absorbs the others, whatever the rule
-        skipped = bottom_up(x, num_merges=5, linkage=link, regularizer=regularizer, update=update,
-                            pass_rule="skip")
+        skipped = bottom_up(
+            x, num_merges=5, linkage=link, regularizer=regularizer, update=update, pass_rule="skip"
+        )
         np.testing.assert_array_equal(skipped, wanted)
     if regularizer == "size" and update == "exact":
         wanted = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6]  # the smallest two each time

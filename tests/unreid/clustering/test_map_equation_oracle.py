@@ -125,8 +125,9 @@ def test_oracle__cliques_joined_by_an_edge_are_the_modules(
 def test_oracle__karate_club_has_its_known_modules() -> None:
     graph = undirected([(i - 1, j - 1) for i, js in KARATE.items() for j in js], 34)
     assert (graph[0] >= 0).sum() == 2 * 78
-    modules = np.array([next(m for m, who in enumerate(KARATE_MODULES) if i + 1 in who)
-                        for i in range(34)])
+    modules = np.array(
+        [next(m for m, who in enumerate(KARATE_MODULES) if i + 1 in who) for i in range(34)]
+    )
     assert slow_length(slow_flow(graph), modules) == pytest.approx(4.3118, abs=5e-5)
     found_lengths = []
     for seed in range(5):

@@ -15,16 +15,19 @@ from tests.projects.tiny_run import BASELINE, load_tiny
 from unreid import compat
 from unreid.data.augment import TestTransform, TrainTransform, resized, sample_parameters
 
-OFF = {f"INPUT__{name}__ENABLED": False
-       for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG")}
+OFF = {
+    f"INPUT__{name}__ENABLED": False
+    for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG")
+}
 SIZE = (64, 32)
 
 
 def config(*on: str, **settings: object) -> Any:
     enabled = {f"INPUT__{name}__ENABLED": True for name in on}
     certain = {f"INPUT__{name}__PROB": 1.0 for name in on if name not in ("PADDING", "AFFINE")}
-    return load_tiny(BASELINE, **{**OFF, "INPUT__BACKEND": "tensor", **enabled, **certain,
-                                  **settings})[0]
+    return load_tiny(
+        BASELINE, **{**OFF, "INPUT__BACKEND": "tensor", **enabled, **certain, **settings}
+    )[0]
 
 
 def applied(cfg: Any, pixels: np.ndarray, num: int = 1, seed: int = 0) -> np.ndarray:
@@ -80,8 +83,11 @@ def test_padding__cuts_a_window_out_of_the_padded_picture(
 ) -> None:
     cfg = config("PADDING", *["FLIP"] * flip, INPUT__PADDING__SIZE=5, INPUT__PADDING__MODE=mode)
     padded = np.pad(pixels, ((5, 5), (5, 5), (0, 0)), mode=mode)
-    windows = {padded[y : y + SIZE[0], x : x + SIZE[1]][:, :: -1 if flip else 1].tobytes(): (y, x)
-               for y in range(11) for x in range(11)}
+    windows = {
+        padded[y : y + SIZE[0], x : x + SIZE[1]][:, :: -1 if flip else 1].tobytes(): (y, x)
+        for y in range(11)
+        for x in range(11)
+    }
     places = {windows[picture.tobytes()] for picture in applied(cfg, pixels, 200)}
     assert len(places) > 80 and {y for y, _ in places} == {x for _, x in places} == set(range(11))
 
@@ -111,8 +117,17 @@ def test_auto_augment__is_a_policy_of_fast_reid(pixels: np.ndarray) -> None:
 
 def test_whole__has_the_mean_and_spread_of_fast_reid(pixels: np.ndarray) -> None:
     compat.rebind()
-    cfg = config("FLIP", "PADDING", "CJ", "AFFINE", "REA", INPUT__FLIP__PROB=0.5,
-                 INPUT__REA__PROB=0.5, INPUT__CJ__PROB=0.8, INPUT__PADDING__SIZE=4)
+    cfg = config(
+        "FLIP",
+        "PADDING",
+        "CJ",
+        "AFFINE",
+        "REA",
+        INPUT__FLIP__PROB=0.5,
+        INPUT__REA__PROB=0.5,
+        INPUT__CJ__PROB=0.8,
+        INPUT__PADDING__SIZE=4,
+    )
     num = 500
     torch.manual_seed(0)
     theirs = build_transforms(cfg, is_train=True)
@@ -138,17 +153,23 @@ def test_parameters__come_from_the_generator_alone(pixels: np.ndarray) -> None:
     assert not (first == applied(cfg, pixels, 4, seed=1)).all()
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"INPUT__BACKEND": "gpu"}, "INPUT.BACKEND must be one of 'pil', 'tensor', got 'gpu'"),
-    ({"INPUT__CROP__ENABLED": True}, "INPUT.CROP.ENABLED must be False with INPUT.BACKEND tensor"),
-    ({"INPUT__RPT__ENABLED": True}, "INPUT.RPT.ENABLED must be False"),
-    ({"INPUT__AUGMIX__ENABLED": True}, "INPUT.AUGMIX.ENABLED must be False"),
-    ({"INPUT__SIZE_TRAIN": [64]}, "INPUT.SIZE_TRAIN must be a height and a width"),
-    ({"INPUT__SIZE_TEST": [0, 5]}, "INPUT.SIZE_TEST must be a height and a width"),
-    ({"INPUT__REA__PROB": 1.5}, "INPUT.REA.PROB must be a number >= 0 and <= 1, got 1.5"),
-    ({"INPUT__PADDING__ENABLED": True, "INPUT__PADDING__MODE": "wrap"}, "INPUT.PADDING.MODE"),
-    ({"UNSUP__CACHE_IMAGES": -1}, "UNSUP.CACHE_IMAGES must be an integer >= 0, got -1"),
-])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"INPUT__BACKEND": "gpu"}, "INPUT.BACKEND must be one of 'pil', 'tensor', got 'gpu'"),
+        (
+            {"INPUT__CROP__ENABLED": True},
+            "INPUT.CROP.ENABLED must be False with INPUT.BACKEND tensor",
+        ),
+        ({"INPUT__RPT__ENABLED": True}, "INPUT.RPT.ENABLED must be False"),
+        ({"INPUT__AUGMIX__ENABLED": True}, "INPUT.AUGMIX.ENABLED must be False"),
+        ({"INPUT__SIZE_TRAIN": [64]}, "INPUT.SIZE_TRAIN must be a height and a width"),
+        ({"INPUT__SIZE_TEST": [0, 5]}, "INPUT.SIZE_TEST must be a height and a width"),
+        ({"INPUT__REA__PROB": 1.5}, "INPUT.REA.PROB must be a number >= 0 and <= 1, got 1.5"),
+        ({"INPUT__PADDING__ENABLED": True, "INPUT__PADDING__MODE": "wrap"}, "INPUT.PADDING.MODE"),
+        ({"UNSUP__CACHE_IMAGES": -1}, "UNSUP.CACHE_IMAGES must be an integer >= 0, got -1"),
+    ],
+)
 def test_setting_that_cannot_be__is_refused_by_name(
     settings: dict[str, object], message: str
 ) -> None:

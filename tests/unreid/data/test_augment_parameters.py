@@ -19,13 +19,21 @@ NUM = 4000
 SIZE = (64, 32)
 ON: dict[str, object] = {
     "INPUT__SIZE_TRAIN": list(SIZE),
-    "INPUT__FLIP__ENABLED": True, "INPUT__FLIP__PROB": 0.3,
-    "INPUT__PADDING__ENABLED": True, "INPUT__PADDING__SIZE": 5,
-    "INPUT__CJ__ENABLED": True, "INPUT__CJ__PROB": 0.8, "INPUT__CJ__BRIGHTNESS": 0.2,
-    "INPUT__CJ__CONTRAST": 0.3, "INPUT__CJ__SATURATION": 1.5, "INPUT__CJ__HUE": 0.1,
+    "INPUT__FLIP__ENABLED": True,
+    "INPUT__FLIP__PROB": 0.3,
+    "INPUT__PADDING__ENABLED": True,
+    "INPUT__PADDING__SIZE": 5,
+    "INPUT__CJ__ENABLED": True,
+    "INPUT__CJ__PROB": 0.8,
+    "INPUT__CJ__BRIGHTNESS": 0.2,
+    "INPUT__CJ__CONTRAST": 0.3,
+    "INPUT__CJ__SATURATION": 1.5,
+    "INPUT__CJ__HUE": 0.1,
     "INPUT__AFFINE__ENABLED": True,
-    "INPUT__REA__ENABLED": True, "INPUT__REA__PROB": 0.6,
-    "INPUT__AUTOAUG__ENABLED": True, "INPUT__AUTOAUG__PROB": 0.4,
+    "INPUT__REA__ENABLED": True,
+    "INPUT__REA__PROB": 0.6,
+    "INPUT__AUTOAUG__ENABLED": True,
+    "INPUT__AUTOAUG__PROB": 0.4,
 }
 
 
@@ -45,8 +53,9 @@ def alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
 def test_erasing__has_the_boxes_of_torchvision(sampled: AugmentParameters) -> None:
     torch.manual_seed(0)
     image = torch.zeros(3, *SIZE)
-    theirs = np.array([T.RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4]
-                       for _ in range(NUM)])
+    theirs = np.array(
+        [T.RandomErasing.get_params(image, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(NUM)]
+    )
     ours = sampled.boxes[sampled.boxes[:, 2] > 0]
     assert abs(len(ours) / NUM - 0.6) < 0.02
     for column in range(4):
@@ -61,8 +70,10 @@ def test_jitter__has_the_factors_orders_and_share_of_torchvision(
 ) -> None:
     torch.manual_seed(0)
     jitter = T.ColorJitter(0.2, 0.3, 1.5, 0.1)
-    theirs = [T.ColorJitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation,
-                                       jitter.hue) for _ in range(NUM)]
+    theirs = [
+        T.ColorJitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
+        for _ in range(NUM)
+    ]
     for step in range(4):
         assert alike(sampled.factors[:, step], np.array([t[1 + step] for t in theirs]))
     chosen = sampled.orders[(sampled.orders >= 0).all(axis=1)]
@@ -74,8 +85,10 @@ def test_jitter__has_the_factors_orders_and_share_of_torchvision(
 
 def test_affine__has_the_angles_and_scales_of_torchvision(sampled: AugmentParameters) -> None:
     torch.manual_seed(0)
-    theirs = [T.RandomAffine.get_params([-10, 10], None, [0.9, 1.1], [-0.1, 0.1], [32, 64])
-              for _ in range(NUM)]
+    theirs = [
+        T.RandomAffine.get_params([-10, 10], None, [0.9, 1.1], [-0.1, 0.1], [32, 64])
+        for _ in range(NUM)
+    ]
     a, b, _, d, e, _ = sampled.affine.T
     assert alike(np.rad2deg(np.arctan2(-d, e)), np.array([t[0] for t in theirs]))
     assert alike(1 / np.hypot(d, e), np.array([t[2] for t in theirs]))
@@ -101,8 +114,14 @@ def test_step_that_is_off__leaves_the_others_as_they_were(
 ) -> None:
     cfg = settings(**{f"INPUT__{off}__ENABLED": False})
     without = sample_parameters(cfg, NUM, np.random.default_rng(3))
-    of_step = {"FLIP": ["flip"], "PADDING": ["top", "left"], "CJ": ["orders"],
-               "AFFINE": ["affine"], "REA": ["boxes"], "AUTOAUG": ["policy"]}[off]
+    of_step = {
+        "FLIP": ["flip"],
+        "PADDING": ["top", "left"],
+        "CJ": ["orders"],
+        "AFFINE": ["affine"],
+        "REA": ["boxes"],
+        "AUTOAUG": ["policy"],
+    }[off]
     for name in vars(sampled):
         same = np.array_equal(getattr(sampled, name), getattr(without, name))
         assert same == (name not in of_step), name

@@ -48,8 +48,10 @@ def test_cache__has_the_pixels_of_every_image_and_says_its_size(
         np.testing.assert_array_equal(found, np.asarray(load_image(path)))
         total += found.nbytes
     assert cache.num_bytes == total
-    assert (f"UNSUP.CACHE_IMAGES 8: 72 of 72 images kept decoded, {total / MEBIBYTE:.1f} MiB"
-            in log.text)
+    assert (
+        f"UNSUP.CACHE_IMAGES 8: 72 of 72 images kept decoded, {total / MEBIBYTE:.1f} MiB"
+        in log.text
+    )
 
 
 def test_cache_that_is_too_small__keeps_the_first_and_says_how_many(
@@ -69,8 +71,11 @@ def test_cache_that_the_memory_is_too_small_for__is_refused_with_both_sizes(
     images: UnlabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_free_bytes", lambda: 2**17)
-    with pytest.raises(ValueError, match=r"UNSUP.CACHE_IMAGES must fit into the memory that is"
-                                         r" free, 0 MiB, got 8: 72 images would take \d+ MiB"):
+    with pytest.raises(
+        ValueError,
+        match=r"UNSUP.CACHE_IMAGES must fit into the memory that is"
+        r" free, 0 MiB, got 8: 72 images would take \d+ MiB",
+    ):
         DecodedImages.of_files(images.paths, 8)
 
 

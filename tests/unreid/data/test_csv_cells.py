@@ -37,7 +37,11 @@ def test_written_labels__are_read_back_with_their_names(tmp_path: Path) -> None:
     rows = [(name, "=door" if name == "+a.jpg" else "-1", -1) for name in names]
     write_csv(str(tmp_path / "labels.csv"), ("path", "camera", "identity"), rows)
     text = (tmp_path / "labels.csv").read_text()
-    assert not [line for line in text.splitlines() for cell in line.split(",")
-                if cell[0] in "=+@" or (cell[0] == "-" and cell != "-1")]
+    assert not [
+        line
+        for line in text.splitlines()
+        for cell in line.split(",")
+        if cell[0] in "=+@" or (cell[0] == "-" and cell != "-1")
+    ]
     items = read_folder(tmp_path, csv="labels.csv")
     assert {Path(i.path).name: i.camera for i in items} == {path: c for path, c, _ in rows}

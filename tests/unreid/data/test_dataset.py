@@ -19,8 +19,10 @@ from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.data.worker import seed_worker
 
 #: Transforms of fast-reid that sample from random, numpy and torch, and one that keeps a state.
-SAMPLING = {f"INPUT__{name}__ENABLED": True
-            for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG", "AUGMIX", "RPT")}
+SAMPLING = {
+    f"INPUT__{name}__ENABLED": True
+    for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG", "AUGMIX", "RPT")
+}
 
 
 @pytest.fixture
@@ -58,8 +60,9 @@ def test_dataset__gives_the_pixels_of_the_file(images: UnlabelledImages) -> None
 def test_fields__become_int64_entries_beside_the_paths(
     backend: str, images: UnlabelledImages
 ) -> None:
-    dataset = ImageDataset(images.paths, targets=np.arange(72, dtype=np.int32),
-                           camids=images.camids)
+    dataset = ImageDataset(
+        images.paths, targets=np.arange(72, dtype=np.int32), camids=images.camids
+    )
     spec = BatchSpec([3, 9], None, 0, 0, 1)
     batch: Any = BatchTransform(config(INPUT__BACKEND=backend))(dataset.__getitems__(spec))
     assert batch["img_paths"] == [images.paths[3], images.paths[9]]

@@ -118,7 +118,17 @@ def test_header_of_too_many_pixels__is_not_decoded(
         decode(str(path))
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xd8", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0",
-                                  b"\xff\xd8\xff\xc0\x00\x11\x08", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff",
+        b"\xff\xd8",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe0",
+        b"\xff\xd8\xff\xc0\x00\x11\x08",
+        b"\x89PNG\r\n\x1a\n",
+    ],
+)
 def test_plain_jpeg__of_the_beginning_of_a_file_is_none(data: bytes) -> None:
     assert plain_jpeg(data) is None

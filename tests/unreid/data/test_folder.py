@@ -47,10 +47,29 @@ def relative(root: Path, items: tuple[FolderItem, ...]) -> list[str]:
 
 
 def test_all_formats__are_found_in_any_case_and_nothing_else(tmp_path: Path) -> None:
-    wanted = ["a.jpg", "b.JPG", "c.jpeg", "d.JPEG", "e.png", "f.PnG", "g.webp", "h.WEBP", "i.bmp",
-              "sub/deep/j.BMP"]
-    fill(tmp_path, *wanted, "notes.txt", "k.gif", "jpg", "l.jpg.part", ".hidden.jpg",
-         ".thumbnails/m.jpg", "sub/._n.jpg")
+    wanted = [
+        "a.jpg",
+        "b.JPG",
+        "c.jpeg",
+        "d.JPEG",
+        "e.png",
+        "f.PnG",
+        "g.webp",
+        "h.WEBP",
+        "i.bmp",
+        "sub/deep/j.BMP",
+    ]
+    fill(
+        tmp_path,
+        *wanted,
+        "notes.txt",
+        "k.gif",
+        "jpg",
+        "l.jpg.part",
+        ".hidden.jpg",
+        ".thumbnails/m.jpg",
+        "sub/._n.jpg",
+    )
     assert list(image_files(str(tmp_path))) == sorted(wanted)
     assert relative(tmp_path, read_folder(tmp_path)) == sorted(wanted)
 
@@ -154,7 +173,9 @@ def test_pattern__gives_camera_id_and_tracklet_from_anywhere_in_the_path(tmp_pat
     fill(tmp_path, "shop/cam_2/0007-t31-004.jpg", "shop/cam_10/0007-t2-001.jpg")
     pattern = r"cam_(?P<camera>\d+)/(?P<id>\d+)-(?P<tracklet>t\d+)"
     assert [(i.camera, i.pid, i.tracklet) for i in read_folder(tmp_path, pattern=pattern)] == [
-        ("10", "0007", "t2"), ("2", "0007", "t31")]
+        ("10", "0007", "t2"),
+        ("2", "0007", "t31"),
+    ]
 
 
 def test_pattern_with_optional_groups__leaves_unknown_what_is_not_there(tmp_path: Path) -> None:
@@ -186,8 +207,11 @@ def test_subfolders__are_the_camera_or_what_levels_say(tmp_path: Path) -> None:
 
 def test_picture_outside_the_subfolders__is_named(tmp_path: Path) -> None:
     fill(tmp_path, "ann/1.jpg", "ann/door/2.jpg")
-    with pytest.raises(ValueError, match=r"/ann/1.jpg lies in 1 sub-folders, but camera 'subfolder'"
-                                         r" expects id/camera/picture"):
+    with pytest.raises(
+        ValueError,
+        match=r"/ann/1.jpg lies in 1 sub-folders, but camera 'subfolder'"
+        r" expects id/camera/picture",
+    ):
         read_folder(tmp_path, camera="subfolder", levels=("id", "camera"))
 
 
@@ -276,18 +300,27 @@ def test_files_that_are_left_out__are_counted_in_one_warning(
     assert "convert the others" in warning
 
 
-@pytest.mark.parametrize(("names", "settings", "shared"), [
-    (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"], dict(pattern="cam([0-9]+)"), True),
-    (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"],
-     dict(camera="subfolder", levels=("", "camera")), True),
-    (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"], dict(pattern="(store./cam[0-9]+)"), False),
-    (["storeA/cam1/a.jpg", "storeB/cam2/b.jpg"], dict(pattern="cam([0-9]+)"), False),
-    (["7/cam1/a.jpg", "8/cam1/b.jpg"], dict(pattern="{id}/cam{camera}"), False),
-    (["train/7_c1.jpg", "test/8_c1.jpg"], dict(pattern="c([0-9]+)"), False),
-    (["a/2021/c1.jpg", "b/2021/c1.jpg"], dict(pattern="c([0-9]+)"), False),
-])
+@pytest.mark.parametrize(
+    ("names", "settings", "shared"),
+    [
+        (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"], dict(pattern="cam([0-9]+)"), True),
+        (
+            ["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"],
+            dict(camera="subfolder", levels=("", "camera")),
+            True,
+        ),
+        (["storeA/cam1/a.jpg", "storeB/cam1/b.jpg"], dict(pattern="(store./cam[0-9]+)"), False),
+        (["storeA/cam1/a.jpg", "storeB/cam2/b.jpg"], dict(pattern="cam([0-9]+)"), False),
+        (["7/cam1/a.jpg", "8/cam1/b.jpg"], dict(pattern="{id}/cam{camera}"), False),
+        (["train/7_c1.jpg", "test/8_c1.jpg"], dict(pattern="c([0-9]+)"), False),
+        (["a/2021/c1.jpg", "b/2021/c1.jpg"], dict(pattern="c([0-9]+)"), False),
+    ],
+)
 def test_folders_that_become_one_camera__are_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, names: list[str], settings: dict,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    names: list[str],
+    settings: dict,
     shared: bool,
 ) -> None:
     fill(tmp_path, *names)

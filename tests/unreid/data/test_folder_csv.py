@@ -36,9 +36,10 @@ def test_rows__give_camera_id_and_tracklet_and_pictures_that_are_not_listed_are_
     write(root, "path,camera,id,tracklet\nsub/b.JPG,door,7,\na.jpg,till,,t1\n")
     items = read_folder(root, csv="list.csv")
     assert [(i.path, i.camera, i.pid, i.tracklet) for i in items] == [
-        (f"{root}/a.jpg", "till", None, "t1"), (f"{root}/sub/b.JPG", "door", "7", None)]
-    assert [i.path for i in read_folder(root, csv="list.csv", under="sub")] == [
-        f"{root}/sub/b.JPG"]
+        (f"{root}/a.jpg", "till", None, "t1"),
+        (f"{root}/sub/b.JPG", "door", "7", None),
+    ]
+    assert [i.path for i in read_folder(root, csv="list.csv", under="sub")] == [f"{root}/sub/b.JPG"]
 
 
 @pytest.mark.parametrize(
@@ -58,8 +59,16 @@ def test_what_programs_write__is_read(root: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["../secret.jpg", "sub/../../secret.jpg", "/etc/passwd.jpg", "..\\secret.jpg",
-     "sub\\..\\..\\secret.jpg", "C:\\secret.jpg", "\\\\host\\secret.jpg", "//host/secret.jpg"],
+    [
+        "../secret.jpg",
+        "sub/../../secret.jpg",
+        "/etc/passwd.jpg",
+        "..\\secret.jpg",
+        "sub\\..\\..\\secret.jpg",
+        "C:\\secret.jpg",
+        "\\\\host\\secret.jpg",
+        "//host/secret.jpg",
+    ],
 )
 def test_path_that_leaves_the_root__is_refused_by_line(root: Path, path: str) -> None:
     file = write(root, f"path,camera\na.jpg,1\n{path},1\n")

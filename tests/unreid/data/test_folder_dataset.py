@@ -36,12 +36,21 @@ def config(**settings: object) -> Any:
 
 def items(*rows: tuple[str, str | None, str]) -> list[FolderItem]:
     """From (camera, person, tracklet or "")."""
-    return [FolderItem(f"{i:03d}.jpg", camera, pid, tracklet or None)
-            for i, (camera, pid, tracklet) in enumerate(rows)]
+    return [
+        FolderItem(f"{i:03d}.jpg", camera, pid, tracklet or None)
+        for i, (camera, pid, tracklet) in enumerate(rows)
+    ]
 
 
-PEOPLE = st.lists(st.tuples(st.sampled_from("1234"), st.sampled_from([None, *"abcdefg"]),
-                            st.sampled_from(["", "", "t1", "t2"])), min_size=1, max_size=60)
+PEOPLE = st.lists(
+    st.tuples(
+        st.sampled_from("1234"),
+        st.sampled_from([None, *"abcdefg"]),
+        st.sampled_from(["", "", "t1", "t2"]),
+    ),
+    min_size=1,
+    max_size=60,
+)
 
 
 @given(PEOPLE, st.floats(0.01, 1.0), st.integers(0, 3))
@@ -80,12 +89,21 @@ def test_split__of_two_single_pictures_asks_for_one_of_them() -> None:
     rows = items(("1", "a", ""), ("2", "a", ""), ("1", "b", ""))
     train, query, gallery = split_by_id(rows, 0.5)
     assert [[i.path for i in part] for part in (train, query, gallery)] == [
-        ["002.jpg"], ["000.jpg"], ["001.jpg"]]
+        ["002.jpg"],
+        ["000.jpg"],
+        ["001.jpg"],
+    ]
 
 
 def test_split__asks_for_the_first_of_each_camera_that_has_two() -> None:
-    rows = items(("1", "a", ""), ("1", "a", ""), ("2", "a", ""), ("2", "a", ""), ("3", "a", ""),
-                 ("1", None, ""))
+    rows = items(
+        ("1", "a", ""),
+        ("1", "a", ""),
+        ("2", "a", ""),
+        ("2", "a", ""),
+        ("3", "a", ""),
+        ("1", None, ""),
+    )
     train, query, gallery = split_by_id(rows, 1.0)
     assert [i.path for i in query] == ["000.jpg", "002.jpg"]
     assert [i.path for i in gallery] == ["001.jpg", "003.jpg", "004.jpg"]
@@ -94,9 +112,14 @@ def test_split__asks_for_the_first_of_each_camera_that_has_two() -> None:
 
 def test_split__moves_few_people_when_one_joins_and_others_with_another_seed() -> None:
     people = [(camera, f"p{number}", "") for number in range(40) for camera in "12"]
-    tested = [{i.pid for i in split_by_id(items(*rows), 0.3, seed)[1]}
-              for rows, seed in ((people, 0), ([*people, ("1", "new", ""), ("2", "new", "")], 0),
-                                 (people, 1))]
+    tested = [
+        {i.pid for i in split_by_id(items(*rows), 0.3, seed)[1]}
+        for rows, seed in (
+            (people, 0),
+            ([*people, ("1", "new", ""), ("2", "new", "")], 0),
+            (people, 1),
+        )
+    ]
     assert len(tested[0]) == 12 and len(tested[0] - tested[1]) <= 1
     assert len(tested[0] & tested[2]) < 12
 
@@ -116,8 +139,12 @@ def test_split_that_cannot_be__says_why(
         split_by_id(items(*rows), share)
 
 
-NAMES = [f"c{camera}_p{person}_{shot}.PNG" for camera in (1, 2, 10) for person in range(6)
-         for shot in range(2)]
+NAMES = [
+    f"c{camera}_p{person}_{shot}.PNG"
+    for camera in (1, 2, 10)
+    for person in range(6)
+    for shot in range(2)
+]
 
 
 def test_root_with_ids__is_divided_and_read_by_the_loaders(tmp_path: Path) -> None:
@@ -152,8 +179,11 @@ def test_ids_of_some__are_not_scored_and_nothing_breaks(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = draw(tmp_path, "c1_p1.jpg", "c2_p1.jpg", "c1_x.jpg")
-    cfg = config(**ALONE, UNSUP__FOLDER__ROOT=root,
-                 UNSUP__FOLDER__PATTERN=r"c(?P<camera>\d)_(?:p(?P<id>\d))?")
+    cfg = config(
+        **ALONE,
+        UNSUP__FOLDER__ROOT=root,
+        UNSUP__FOLDER__PATTERN=r"c(?P<camera>\d)_(?:p(?P<id>\d))?",
+    )
     with caplog.at_level("INFO", logger="fastreid"):
         images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
     assert len(images) == 3 and pids is None
@@ -161,30 +191,53 @@ def test_ids_of_some__are_not_scored_and_nothing_breaks(
 
 
 def test_three_folders__of_a_root_or_each_for_itself(tmp_path: Path) -> None:
-    draw(tmp_path, "a/c1_p1.jpg", "a/c2_p1.jpg", "q/c1_p9.jpg", "g/c2_p9.jpg", "g/c2_p8.jpg",
-         "unused/c1_p3.jpg")
-    inside = config(**BOTH, UNSUP__FOLDER__ROOT=tmp_path, UNSUP__FOLDER__TRAIN="a",
-                    UNSUP__FOLDER__QUERY="q", UNSUP__FOLDER__GALLERY="g",
-                    UNSUP__FOLDER__PATTERN=PATTERN)
-    apart = config(**BOTH, UNSUP__FOLDER__TRAIN=tmp_path / "a", UNSUP__FOLDER__QUERY=tmp_path / "q",
-                   UNSUP__FOLDER__GALLERY=tmp_path / "g", UNSUP__FOLDER__PATTERN=PATTERN)
+    draw(
+        tmp_path,
+        "a/c1_p1.jpg",
+        "a/c2_p1.jpg",
+        "q/c1_p9.jpg",
+        "g/c2_p9.jpg",
+        "g/c2_p8.jpg",
+        "unused/c1_p3.jpg",
+    )
+    inside = config(
+        **BOTH,
+        UNSUP__FOLDER__ROOT=tmp_path,
+        UNSUP__FOLDER__TRAIN="a",
+        UNSUP__FOLDER__QUERY="q",
+        UNSUP__FOLDER__GALLERY="g",
+        UNSUP__FOLDER__PATTERN=PATTERN,
+    )
+    apart = config(
+        **BOTH,
+        UNSUP__FOLDER__TRAIN=tmp_path / "a",
+        UNSUP__FOLDER__QUERY=tmp_path / "q",
+        UNSUP__FOLDER__GALLERY=tmp_path / "g",
+        UNSUP__FOLDER__PATTERN=PATTERN,
+    )
     for cfg in (inside, apart):
         images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
         assert [Path(p).name for p in images.paths] == ["c1_p1.jpg", "c2_p1.jpg"]
         assert pids is not None and pids.tolist() == [0, 0]
         loader, num_query = build_test_loader(cfg, "Folder")
         assert num_query == 1 and len(loader.dataset) == 3
-    assert load_training_images(inside.DATASETS.NAMES, cfg=inside)[0].relative_paths[0] \
+    assert (
+        load_training_images(inside.DATASETS.NAMES, cfg=inside)[0].relative_paths[0]
         == "a/c1_p1.jpg"
+    )
 
 
 def test_gallery_without_ids__matches_nobody_and_a_query_without_one_is_named(
     tmp_path: Path,
 ) -> None:
     draw(tmp_path, "t/c1_p1.jpg", "q/c1_p2.jpg", "g/c2_p2.jpg", "g/c2_p.jpg", "g/c3_p.jpg")
-    settings = dict(BOTH, UNSUP__FOLDER__ROOT=tmp_path, UNSUP__FOLDER__TRAIN="t",
-                    UNSUP__FOLDER__GALLERY="g",
-                    UNSUP__FOLDER__PATTERN=r"c(?P<camera>\d)_p(?P<id>\d)?")
+    settings = dict(
+        BOTH,
+        UNSUP__FOLDER__ROOT=tmp_path,
+        UNSUP__FOLDER__TRAIN="t",
+        UNSUP__FOLDER__GALLERY="g",
+        UNSUP__FOLDER__PATTERN=r"c(?P<camera>\d)_p(?P<id>\d)?",
+    )
     cfg = config(**settings, UNSUP__FOLDER__QUERY="q")
     loader, _ = build_test_loader(cfg, "Folder")
     targets = next(iter(loader))["targets"].tolist()
@@ -197,8 +250,12 @@ def test_gallery_without_ids__matches_nobody_and_a_query_without_one_is_named(
 
 def test_tracklets__count_anew_in_every_camera(tmp_path: Path) -> None:
     names = [f"c{c}_p{p}_t{p}_{f}.jpg" for c in (1, 2) for p in range(4) for f in range(3)]
-    cfg = config(**BOTH, UNSUP__FOLDER__ROOT=draw(tmp_path, *names), UNSUP__FOLDER__TEST_SHARE=0.5,
-                 UNSUP__FOLDER__PATTERN=PATTERN)
+    cfg = config(
+        **BOTH,
+        UNSUP__FOLDER__ROOT=draw(tmp_path, *names),
+        UNSUP__FOLDER__TEST_SHARE=0.5,
+        UNSUP__FOLDER__PATTERN=PATTERN,
+    )
     images, _ = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
     assert images.tracklets is not None
     assert np.bincount(images.tracklets).tolist() == [3, 3, 3, 3]
@@ -235,8 +292,9 @@ def test_bad_setting__is_refused_before_the_folder_is_looked_at(
 def test_settings_of_a_folder_that_is_not_read__change_no_hash_and_are_not_checked() -> None:
     market = config()
     assert config_hash(market) == config_hash(config(UNSUP__FOLDER__ROOT="elsewhere"))
-    assert config_hash(config(**ALONE, UNSUP__FOLDER__ROOT="a")) \
-        != config_hash(config(**ALONE, UNSUP__FOLDER__ROOT="b"))
+    assert config_hash(config(**ALONE, UNSUP__FOLDER__ROOT="a")) != config_hash(
+        config(**ALONE, UNSUP__FOLDER__ROOT="b")
+    )
 
 
 def test_missing_folder__is_named_with_its_key(tmp_path: Path) -> None:
@@ -250,8 +308,12 @@ def test_folder_beside_another_set__keeps_its_cameras_apart(
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
     root = draw(tmp_path, "c1_p1.jpg", "c1_p2.jpg")
-    cfg = config(DATASETS__NAMES="('Market1501', 'Folder')", DATASETS__TESTS="()",
-                 UNSUP__FOLDER__ROOT=root, UNSUP__FOLDER__PATTERN=PATTERN)
+    cfg = config(
+        DATASETS__NAMES="('Market1501', 'Folder')",
+        DATASETS__TESTS="()",
+        UNSUP__FOLDER__ROOT=root,
+        UNSUP__FOLDER__PATTERN=PATTERN,
+    )
     images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
     assert images.cameras[0] == "folder_1" and len(images.cameras) == 4
     assert len(images) == 74 and pids is not None and len(set(pids.tolist())) == 10
@@ -270,8 +332,11 @@ def test_unreadable_picture__is_named_or_skipped(tmp_path: Path) -> None:
 
 def test_empty_folder__is_an_error_that_names_it(tmp_path: Path) -> None:
     cfg = config(**ALONE, UNSUP__FOLDER__ROOT=tmp_path)
-    with pytest.raises(ValueError, match=rf"DATASETS.NAMES Folder: no training image found in"
-                                         rf" {tmp_path}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"DATASETS.NAMES Folder: no training image found in"
+        rf" {tmp_path}",
+    ):
         load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
 
 

@@ -67,8 +67,9 @@ def test_folder_with_tracklets__gives_all_frames_one_label(folder: Path, tmp_pat
     labels = label_files(tmp_path / "run")["labels/epoch_001.npz"]
     of_tracklet: dict[tuple[int, str], set[int]] = {}
     for path, camera, label in zip(labels["paths"], labels["camids"], labels["labels"]):
-        of_tracklet.setdefault((int(camera), str(path).split(" Gang ")[1].split(" ")[0]),
-                               set()).add(int(label))
+        of_tracklet.setdefault(
+            (int(camera), str(path).split(" Gang ")[1].split(" ")[0]), set()
+        ).add(int(label))
     assert 6 < len(of_tracklet) < len(labels["labels"]) == 54
     assert all(len(found) == 1 for found in of_tracklet.values())
 
@@ -80,11 +81,17 @@ def test_csv__trains_as_the_pattern_does(folder: Path, tmp_path: Path) -> None:
         lines.append(f"{path.relative_to(folder)},{camera},{person}")
     listed = tmp_path / "bilder.csv"
     listed.write_text("\n".join(lines), encoding="utf-8")
-    shared = dict(DATASETS__NAMES="('Folder',)", DATASETS__TESTS="('Folder',)",
-                  UNSUP__FOLDER__ROOT=folder, SOLVER__MAX_EPOCH=1)
+    shared = dict(
+        DATASETS__NAMES="('Folder',)",
+        DATASETS__TESTS="('Folder',)",
+        UNSUP__FOLDER__ROOT=folder,
+        SOLVER__MAX_EPOCH=1,
+    )
     runs = [("csv", {"UNSUP__FOLDER__CSV": listed}), ("regex", {"UNSUP__FOLDER__PATTERN": PATTERN})]
-    scores = [train_tiny(BASELINE, tmp_path, tmp_path / name, **shared, **own)["after"]
-              for name, own in runs]
+    scores = [
+        train_tiny(BASELINE, tmp_path, tmp_path / name, **shared, **own)["after"]
+        for name, own in runs
+    ]
     assert scores[0] == scores[1]
     first, second = (label_files(tmp_path / name)["labels/epoch_000.npz"] for name, _ in runs)
     np.testing.assert_array_equal(first["labels"], second["labels"])

@@ -16,17 +16,24 @@ from unreid.data.path_pattern import PathPattern
 SLOW = "(a+)+(?P<camera>b)$"
 
 
-@pytest.mark.parametrize(("written", "path", "fields"), [
-    ("cam{camera}/person{id}_*.jpg", "cam12/person0007_shot04.jpg", {"camera": "12", "id": "0007"}),
-    ("cam{camera}/person{id}_*.jpg", "shop/cam12/person7_a_b.jpg", {"camera": "12", "id": "7"}),
-    ("cam{camera}/person{id}_*.jpg", "xcam12/person7_a.jpg", None),
-    ("cam{camera}", "cam12/7.jpg", {"camera": "12"}),
-    ("{id}_c{camera}s?_*", "0007_c3s1_00.jpg", {"id": "0007", "camera": "3"}),
-    ("{camera}/*.(1).jpg", "door/a.(1).jpg", {"camera": "door"}),
-    ("cam(?P<camera>[0-9]+)", "cam12/7.jpg", {"camera": "12"}),
-    ("cam([0-9]+)", "cam12/7.jpg", {"camera": "12"}),
-    ("cam[0-9]+", "cam12/7.jpg", {}),
-])
+@pytest.mark.parametrize(
+    ("written", "path", "fields"),
+    [
+        (
+            "cam{camera}/person{id}_*.jpg",
+            "cam12/person0007_shot04.jpg",
+            {"camera": "12", "id": "0007"},
+        ),
+        ("cam{camera}/person{id}_*.jpg", "shop/cam12/person7_a_b.jpg", {"camera": "12", "id": "7"}),
+        ("cam{camera}/person{id}_*.jpg", "xcam12/person7_a.jpg", None),
+        ("cam{camera}", "cam12/7.jpg", {"camera": "12"}),
+        ("{id}_c{camera}s?_*", "0007_c3s1_00.jpg", {"id": "0007", "camera": "3"}),
+        ("{camera}/*.(1).jpg", "door/a.(1).jpg", {"camera": "door"}),
+        ("cam(?P<camera>[0-9]+)", "cam12/7.jpg", {"camera": "12"}),
+        ("cam([0-9]+)", "cam12/7.jpg", {"camera": "12"}),
+        ("cam[0-9]+", "cam12/7.jpg", {}),
+    ],
+)
 def test_three_forms__of_a_pattern(written: str, path: str, fields: dict | None) -> None:
     assert PathPattern.compile(written).search([path]) == [fields]
 
@@ -35,11 +42,14 @@ def test_one_unnamed_group__is_the_field_that_is_asked_for() -> None:
     assert PathPattern.compile("p([0-9]+)", "id").search(["p7", "x"]) == [{"id": "7"}, None]
 
 
-@pytest.mark.parametrize(("written", "words"), [
-    ("(", "must be a regular expression, or a plain pattern"),
-    ("(?P<kamera>.)", "a named group of the pattern must be one of"),
-    ("{camera}/{camera}", "must name {camera} once"),
-])
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("(", "must be a regular expression, or a plain pattern"),
+        ("(?P<kamera>.)", "a named group of the pattern must be one of"),
+        ("{camera}/{camera}", "must name {camera} once"),
+    ],
+)
 def test_what_is_no_pattern__is_refused(written: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         PathPattern.compile(written)

@@ -20,14 +20,25 @@ both = pytest.mark.parametrize("kind", SAMPLERS)
 def sampler(kind: type, labels: Any, camids: Any = None, **changes: Any) -> Any:
     labels = np.asarray(labels)
     camids = np.zeros(len(labels), dtype=np.int64) if camids is None else np.asarray(camids)
-    given = {"batch_size": 8, "num_instances": 2, "num_batches": 5,
-             "rng": np.random.default_rng(0), **changes}
+    given = {
+        "batch_size": 8,
+        "num_instances": 2,
+        "num_batches": 5,
+        "rng": np.random.default_rng(0),
+        **changes,
+    }
     return kind(labels, camids, **given)
 
 
-@given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(SAMPLERS), num=st.integers(1, 60),
-       clusters=st.integers(1, 15), cameras=st.integers(1, 4), p=st.integers(1, 6),
-       k=st.integers(1, 5))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    kind=st.sampled_from(SAMPLERS),
+    num=st.integers(1, 60),
+    clusters=st.integers(1, 15),
+    cameras=st.integers(1, 4),
+    p=st.integers(1, 6),
+    k=st.integers(1, 5),
+)
 def test_batches__are_p_clusters_of_k_images_without_noise(
     seed: int, kind: type, num: int, clusters: int, cameras: int, p: int, k: int
 ) -> None:
@@ -50,8 +61,9 @@ def test_batches__are_p_clusters_of_k_images_without_noise(
 def test_camera_aware__takes_the_others_from_other_cameras_where_there_are_any() -> None:
     labels = np.zeros(12, dtype=np.int64)
     camids = np.array([0] * 6 + [1] * 3 + [2] * 3)
-    for batch in sampler(CameraAwareSampler, labels, camids, batch_size=4, num_instances=4,
-                         num_batches=50):
+    for batch in sampler(
+        CameraAwareSampler, labels, camids, batch_size=4, num_instances=4, num_batches=50
+    ):
         anchor, *others = batch
         assert all(camids[i] != camids[anchor] for i in others)
         assert len(set(others)) == 3, "no image twice while there are others"
@@ -59,8 +71,7 @@ def test_camera_aware__takes_the_others_from_other_cameras_where_there_are_any()
 
 def test_camera_aware__in_a_cluster_of_one_camera_takes_other_images() -> None:
     labels = np.array([0, 0, 0])
-    for batch in sampler(CameraAwareSampler, labels, batch_size=3, num_instances=3,
-                         num_batches=30):
+    for batch in sampler(CameraAwareSampler, labels, batch_size=3, num_instances=3, num_batches=30):
         assert sorted(batch) == [0, 1, 2]
 
 
@@ -105,8 +116,9 @@ def test_all_noise__is_an_error_that_says_so(kind: type) -> None:
 
 def test_shuffled__draws_every_labelled_image_once_before_any_twice() -> None:
     labels = np.array([0, -1, 1, 1, 2, -1, 3, 3, 3])
-    drawn = [i for batch in sampler(ShuffleSampler, labels, batch_size=2, num_batches=7)
-             for i in batch]
+    drawn = [
+        i for batch in sampler(ShuffleSampler, labels, batch_size=2, num_batches=7) for i in batch
+    ]
     kept = {0, 2, 3, 4, 6, 7, 8}
     assert set(drawn[:7]) == set(drawn[7:]) == kept
     assert all(type(i) is int for i in drawn)
@@ -132,8 +144,9 @@ def test_shuffled__is_the_same_for_the_same_seed_and_refuses_noise_alone() -> No
 def test_from_labels__is_the_constructor_on_the_labels(kind: Any) -> None:
     labels = np.array([0, 0, 1, 1, 2, -1])
     settings = {"batch_size": 4, "num_instances": 2, "num_batches": 3}
-    one = kind.from_labels(PseudoLabels(labels), np.zeros(6, int), **settings,
-                           rng=np.random.default_rng(0))
+    one = kind.from_labels(
+        PseudoLabels(labels), np.zeros(6, int), **settings, rng=np.random.default_rng(0)
+    )
     other = kind(labels, np.zeros(6, int), **settings, rng=np.random.default_rng(0))
     assert list(one) == list(other) and len(one) == 3
 

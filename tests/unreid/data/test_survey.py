@@ -26,8 +26,14 @@ from unreid.data.survey import (
 def make(tmp_path: Path, rng: np.random.Generator) -> Any:
     """Draws a picture of noise and lists it."""
 
-    def draw(name: str, camera: str = "1", pid: str | None = None, part: str = "train",
-             tracklet: str | None = None, size: tuple[int, int] = (32, 64)) -> Picture:
+    def draw(
+        name: str,
+        camera: str = "1",
+        pid: str | None = None,
+        part: str = "train",
+        tracklet: str | None = None,
+        size: tuple[int, int] = (32, 64),
+    ) -> Picture:
         coarse = rng.integers(0, 256, (16, 8, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize(size).save(tmp_path / name)
         return Picture(part, FolderItem(str(tmp_path / name), camera, pid, tracklet))
@@ -106,8 +112,11 @@ def test_picture_saved_again__is_a_note(make: Any) -> None:
 
 def test_cameras_with_few_images__are_named(make: Any) -> None:
     pictures = [make(f"{i}.png", "12"[i > 2]) for i in range(4)]
-    only(check(pictures, min_images=3), "warning", "1 cameras have fewer than 3 training images: 2"
-         " (1)")
+    only(
+        check(pictures, min_images=3),
+        "warning",
+        "1 cameras have fewer than 3 training images: 2 (1)",
+    )
     assert check(pictures, min_images=1) == []
 
 
@@ -121,25 +130,48 @@ def test_small_pictures__are_named_with_their_size(make: Any) -> None:
 
 
 def test_people_in_training_and_test__and_queries_without_match__are_named(make: Any) -> None:
-    found = check([make("a.png", "1", "7"), make("b.png", "2", "8"),
-                   make("q.png", "1", "7", "query"), make("g.png", "1", "7", "gallery")])
+    found = check(
+        [
+            make("a.png", "1", "7"),
+            make("b.png", "2", "8"),
+            make("q.png", "1", "7", "query"),
+            make("g.png", "1", "7", "gallery"),
+        ]
+    )
     only(found, "warning", "1 names of people are in training and in the test: 7")
     only(found, "note", "1 queries have no match in another camera")
 
 
 def test_tracklet_of_two_people__is_named(make: Any) -> None:
-    found = check([make("a.png", "1", "7", tracklet="t1"), make("b.png", "1", "8", tracklet="t1"),
-                   make("c.png", "2", "8", tracklet="t1")])
+    found = check(
+        [
+            make("a.png", "1", "7", tracklet="t1"),
+            make("b.png", "1", "8", tracklet="t1"),
+            make("c.png", "2", "8", tracklet="t1"),
+        ]
+    )
     only(found, "warning", "1 tracklets hold pictures of several people: t1 of camera 1")
 
 
 def test_table__counts_by_part_and_camera(make: Any) -> None:
-    pictures = [make("a.png", "1", "7", tracklet="t"), make("b.png", "1", "7", size=(20, 64)),
-                make("c.png", "1", "8"), make("q.png", "2", "9", "query")]
+    pictures = [
+        make("a.png", "1", "7", tracklet="t"),
+        make("b.png", "1", "7", size=(20, 64)),
+        make("c.png", "1", "8"),
+        make("q.png", "2", "9", "query"),
+    ]
     Path(pictures[2].item.path).write_bytes(b"?")
     first, second, everything = table(pictures, read_pictures([p.item.path for p in pictures]))
-    assert first == {"part": "train", "camera": "1", "images": 3, "people": 2, "tracklets": 1,
-                     "width": "20 to 32, median 26", "height": "64", "unreadable": 1}
+    assert first == {
+        "part": "train",
+        "camera": "1",
+        "images": 3,
+        "people": 2,
+        "tracklets": 1,
+        "width": "20 to 32, median 26",
+        "height": "64",
+        "unreadable": 1,
+    }
     assert (second["part"], second["images"], second["tracklets"]) == ("query", 1, "-")
     assert (everything["camera"], everything["images"], everything["people"]) == ("all", 4, 3)
 

@@ -43,8 +43,10 @@ def test_images__are_sorted_with_cameras_from_zero(root: Path) -> None:
     for path, camera in zip(images.paths, images.camids):
         assert f"_c{camera + 1}s" in path
     assert all(p.startswith(f"{TRAIN}/") for p in images.relative_paths)
-    assert [len({p for p, i in zip(pids, images.paths) if f"/{n:04d}_" in i}) for n in (1, 8)] \
-        == [1, 1]
+    assert [len({p for p, i in zip(pids, images.paths) if f"/{n:04d}_" in i}) for n in (1, 8)] == [
+        1,
+        1,
+    ]
 
 
 def test_images__have_no_field_for_ids(root: Path) -> None:
@@ -88,8 +90,10 @@ def test_two_sets__keep_their_cameras_and_people_apart(other_set: str, copy: Pat
     assert len(images) == 144 and len(images.cameras) == 6
     assert len(np.unique(pids)) == 16
     for camera, name in enumerate(images.cameras):
-        folders = {"second" in images.paths[i].replace(str(copy), "")
-                   for i in np.flatnonzero(images.camids == camera)}
+        folders = {
+            "second" in images.paths[i].replace(str(copy), "")
+            for i in np.flatnonzero(images.camids == camera)
+        }
         assert folders == {name.startswith("second")}
 
 
@@ -104,16 +108,22 @@ def test_missing_folder__says_where_it_looked(tmp_path: Path) -> None:
 
 
 def test_unknown_set__suggests_the_nearest(root: Path) -> None:
-    with pytest.raises(KeyError, match=r"DATASETS.NAMES: no data set 'Market1510'; did you mean"
-                                       r" 'Market1501'\?; known: .*DukeMTMC"):
+    with pytest.raises(
+        KeyError,
+        match=r"DATASETS.NAMES: no data set 'Market1510'; did you mean"
+        r" 'Market1501'\?; known: .*DukeMTMC",
+    ):
         load_training_images(["Market1510"])
 
 
 def test_no_training_image__names_the_folder(copy: Path) -> None:
     for file in (copy / TRAIN).iterdir():
         file.unlink()
-    with pytest.raises(ValueError, match=r"DATASETS.NAMES Market1501: no training image found in"
-                                         rf" .*{TRAIN}"):
+    with pytest.raises(
+        ValueError,
+        match=r"DATASETS.NAMES Market1501: no training image found in"
+        rf" .*{TRAIN}",
+    ):
         load_training_images(["Market1501"])
 
 

@@ -95,8 +95,9 @@ def test_epoch__does_not_depend_on_the_epochs_before(
 
 
 def test_extraction__of_both_backends_is_the_same_within_a_level(images: UnlabelledImages) -> None:
-    pil, tensor = (pixels(build_extraction_loader(config(INPUT__BACKEND=b), images))
-                   for b in ("pil", "tensor"))
+    pil, tensor = (
+        pixels(build_extraction_loader(config(INPUT__BACKEND=b), images)) for b in ("pil", "tensor")
+    )
     assert pil.dtype == torch.float32 and tensor.dtype == torch.uint8
     assert float((pil - tensor).abs().max()) <= 1
 
@@ -193,8 +194,9 @@ def test_seeds__are_those_of_a_fresh_worker_of_torch() -> None:
             return 2
 
     generator = torch.Generator().manual_seed(0)
-    loader = torch.utils.data.DataLoader(Drawing(), num_workers=2, generator=generator,
-                                         multiprocessing_context="fork")
+    loader = torch.utils.data.DataLoader(
+        Drawing(), num_workers=2, generator=generator, multiprocessing_context="fork"
+    )
     iterator = iter(loader)
     base = iterator._base_seed
     theirs = [tuple(float(v) for v in item) for item in iterator]
@@ -220,8 +222,12 @@ def test_exit__ends_workers_that_a_global_name_still_holds(
         "next(held)\n"
         "print('end', flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
-                               env={**os.environ, "FASTREID_DATASETS": str(synthetic_root)})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "FASTREID_DATASETS": str(synthetic_root)},
+    )
     assert process.stdout is not None and process.stdout.readline() == b"end\n"
     started = time.monotonic()
     assert process.wait(timeout=GRACE - 5) == 0

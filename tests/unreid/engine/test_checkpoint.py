@@ -46,14 +46,18 @@ def test_round_trip__restores_model_and_companions(tmp_path: Path) -> None:
         str(tmp_path / "model_last.pth")
     )
     assert state == {"epoch": 4}
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(),
-                                                 other.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values())
+    )
     assert len(again.state) == len(optimizer.state) > 0
     assert (tmp_path / "last_checkpoint").read_text() == "model_last.pth"
 
 
-@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"),
-                                     KeyboardInterrupt()], ids=["full disk", "crash"])
+@pytest.mark.parametrize(
+    "failure",
+    [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()],
+    ids=["full disk", "crash"],
+)
 def test_failure_while_saving__leaves_the_earlier_checkpoint_whole(
     failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,9 +128,12 @@ def test_malicious_pickle__is_refused_and_not_run(
     torch.save({"model": Boom()}, tmp_path / "evil.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps(Boom()))
     for name in ("evil.pth", "plain.pth"):
-        with pytest.raises(ValueError, match=rf"checkpoint .*{name} is refused: it holds more"
-                                             r" than tensors and plain values, and asks to run"
-                                             r" posix.system"):
+        with pytest.raises(
+            ValueError,
+            match=rf"checkpoint .*{name} is refused: it holds more"
+            r" than tensors and plain values, and asks to run"
+            r" posix.system",
+        ):
             AtomicCheckpointer(Model()).load(str(tmp_path / name))
     assert not (tmp_path / "pwned").exists()
 
@@ -159,16 +166,22 @@ def test_last_checkpoint_that_is_gone__is_named(tmp_path: Path) -> None:
 
 def test_another_width__says_that_it_is_another_model(tmp_path: Path) -> None:
     path = saved(tmp_path, Model(width=5))
-    with pytest.raises(ValueError, match=r"model_last.pth is of another model \(see MODEL.BACKBONE"
-                                         r"[\s\S]*backbone.0.weight"):
+    with pytest.raises(
+        ValueError,
+        match=r"model_last.pth is of another model \(see MODEL.BACKBONE"
+        r"[\s\S]*backbone.0.weight",
+    ):
         AtomicCheckpointer(Model()).load(str(path))
 
 
 def test_another_backbone__says_how_much_is_missing(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"other.pth is of another model: 6 of 7 backbone entries"
-                                         r" are missing in it, the first 'backbone.0.weight'; it"
-                                         r" holds 'conv.weight'"):
+    with pytest.raises(
+        ValueError,
+        match=r"other.pth is of another model: 6 of 7 backbone entries"
+        r" are missing in it, the first 'backbone.0.weight'; it"
+        r" holds 'conv.weight'",
+    ):
         AtomicCheckpointer(Model()).load(str(tmp_path / "other.pth"))
 
 
@@ -212,8 +225,16 @@ def finished(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_checkpoint_of_a_run__holds_all_that_a_resume_needs(finished: Path) -> None:
     state = final_checkpoint(finished)  # weights_only
-    assert set(state) >= {"model", "optimizer", "lr_sched", "labels", "rng",
-                          "epoch", "num_images", "project"}
+    assert set(state) >= {
+        "model",
+        "optimizer",
+        "lr_sched",
+        "labels",
+        "rng",
+        "epoch",
+        "num_images",
+        "project",
+    }
     assert state["epoch"] == 1 and state["num_images"] == 72 == len(state["labels"])
     assert state["project"] == "CALR"
     centroids = state["model"]["memory.centroids"]
@@ -232,8 +253,7 @@ def test_resume__with_another_network_or_list_is_refused(
     finished: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match=r"model_final.pth is of another model"):
-        train_tiny(BASELINE, synthetic_root, finished, resume=True,
-                   MODEL__BACKBONE__DEPTH="0.25x")
+        train_tiny(BASELINE, synthetic_root, finished, resume=True, MODEL__BACKBONE__DEPTH="0.25x")
     monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: pytest.fail("too late"))
     real = UnsupervisedTrainer.resume_or_load
 
@@ -251,9 +271,13 @@ def test_evaluation__of_a_checkpoint_of_another_model_is_refused(
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
     weights = finished / "model_final.pth"
-    wrong, _ = load_tiny(BASELINE, MODEL__WEIGHTS=weights, MODEL__BACKBONE__NAME=
-                         "build_osnet_backbone", MODEL__BACKBONE__DEPTH="x0_25",
-                         MODEL__BACKBONE__FEAT_DIM=512)
+    wrong, _ = load_tiny(
+        BASELINE,
+        MODEL__WEIGHTS=weights,
+        MODEL__BACKBONE__NAME="build_osnet_backbone",
+        MODEL__BACKBONE__DEPTH="x0_25",
+        MODEL__BACKBONE__FEAT_DIM=512,
+    )
     with pytest.raises(ValueError, match=r"model_final.pth is of another model"):
         evaluate_only(wrong)
     right, _ = load_tiny(BASELINE, MODEL__WEIGHTS=weights)
@@ -297,8 +321,10 @@ def test_resume__on_as_many_other_images_is_refused(
         train_tiny(BASELINE, synthetic_root, finished, resume=True)
 
 
-@pytest.mark.parametrize("tag", ["../elsewhere/model_last.pth", "/etc/passwd", "", "log.txt",
-                                 "a\nb.pth", "x" * 1000 + ".pth"])
+@pytest.mark.parametrize(
+    "tag",
+    ["../elsewhere/model_last.pth", "/etc/passwd", "", "log.txt", "a\nb.pth", "x" * 1000 + ".pth"],
+)
 def test_last_checkpoint__names_a_file_of_its_own_folder_or_nothing(
     tag: str, tmp_path: Path
 ) -> None:

@@ -66,11 +66,14 @@ def test_period__decides_what_is_on_disk_until_the_run_ends_early(tmp_path: Path
     assert state["model"]["weight"].unique().tolist() == [2]
     assert str(error.value) == (
         f"{tmp_path / 'model_last.pth'} holds the state after epoch 2; --resume goes on from there"
-        " (epoch 3 from its first iteration: 4 are done again)")
+        " (epoch 3 from its first iteration: 4 are done again)"
+    )
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated(),
-                                   FloatingPointError("loss_a not finite in iteration 3")])
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), Terminated(), FloatingPointError("loss_a not finite in iteration 3")],
+)
 def test_end_in_the_first_epoch__says_that_nothing_is_saved(
     error: BaseException, tmp_path: Path
 ) -> None:
@@ -133,11 +136,13 @@ def test_full_disk__says_which_file_failed_and_which_epoch_stands(
 
 
 def test_log_that_cannot_be_written__names_its_folder_and_other_files_keep_their_error(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     trainer = Trainer(tmp_path, period=1)
-    with pytest.raises(OSError, match=rf"could not write the log of {tmp_path} \(No space left"), \
-            trainer.hook.kept():
+    with (
+        pytest.raises(OSError, match=rf"could not write the log of {tmp_path} \(No space left"),
+        trainer.hook.kept(),
+    ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(FileNotFoundError, match="a picture"), trainer.hook.kept():
         raise FileNotFoundError(errno.ENOENT, "a picture")
@@ -163,7 +168,7 @@ def test_interruption_of_the_last_save__ends_in_the_final_checkpoint_alone(
 
 
 def test_kill_between_the_final_checkpoint_and_the_tidying__is_tidied_by_the_resume(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "model_last.pth").write_text("")
     trainer = Trainer(tmp_path, period=1, max_epoch=3)
@@ -181,17 +186,24 @@ def test_copy__shares_nothing_with_what_is_trained() -> None:
     assert copy["b"] == (torch.zeros(1), "x") and copy["c"] is None
 
 
-@pytest.mark.parametrize(("name", "value"), [("weight", float("inf")), ("weight", float("nan")),
-                                             ("running_mean", float("nan"))])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("weight", float("inf")), ("weight", float("nan")), ("running_mean", float("nan"))],
+)
 def test_model_that_is_not_finite__is_not_kept(name: str, value: float, tmp_path: Path) -> None:
     trainer = Trainer(tmp_path, period=1)
     trainer.model.add_module("norm", nn.BatchNorm1d(2))
     trainer.run(1)
     with torch.no_grad():
         getattr(trainer.model.norm, name)[0] = value  # type: ignore[index, union-attr]
-    with pytest.raises(FloatingPointError, match=rf"^norm.{name} (not finite|NaN) after epoch 1.*"
-                                                 r"holds the state after epoch 0"), \
-            trainer.hook.kept():
+    with (
+        pytest.raises(
+            FloatingPointError,
+            match=rf"^norm.{name} (not finite|NaN) after epoch 1.*"
+            r"holds the state after epoch 0",
+        ),
+        trainer.hook.kept(),
+    ):
         trainer.run(1)
     assert last(tmp_path)["epoch"] == 0
 
@@ -217,9 +229,12 @@ def test_interrupted_run__has_saved_an_epoch_that_was_not_due_and_resumes_to_the
         step(self)
 
     monkeypatch.setattr(UnsupervisedStep, "run_step", interrupted)
-    with pytest.raises(Terminated, match=r"model_last.pth holds the state after epoch 1; --resume"
-                                         r" goes on from there \(epoch 2 from its first"
-                                         r" iteration: 1 are done again\)"):
+    with pytest.raises(
+        Terminated,
+        match=r"model_last.pth holds the state after epoch 1; --resume"
+        r" goes on from there \(epoch 2 from its first"
+        r" iteration: 1 are done again\)",
+    ):
         train_tiny(BASELINE, synthetic_root, stopped, **settings)
     assert last(stopped)["epoch"] == 1
     train_tiny(BASELINE, synthetic_root, stopped, resume=True, **settings)
@@ -241,10 +256,14 @@ def test_run_that_diverges__names_the_loss_and_keeps_the_last_good_epoch(
         step(self)
 
     monkeypatch.setattr(UnsupervisedStep, "run_step", diverging)
-    with pytest.raises(FloatingPointError, match=r"loss_inter not finite in iteration 3 \(.*"
-                                                 r"model_last.pth holds the state after epoch 0"):
-        train_tiny(BASELINE, synthetic_root, tmp_path, DATASETS__TESTS="()",
-                   SOLVER__CHECKPOINT_PERIOD=5)
+    with pytest.raises(
+        FloatingPointError,
+        match=r"loss_inter not finite in iteration 3 \(.*"
+        r"model_last.pth holds the state after epoch 0",
+    ):
+        train_tiny(
+            BASELINE, synthetic_root, tmp_path, DATASETS__TESTS="()", SOLVER__CHECKPOINT_PERIOD=5
+        )
     state = last(tmp_path)
     assert state["epoch"] == 0
     assert all(bool(torch.isfinite(v).all()) for v in state["model"].values())

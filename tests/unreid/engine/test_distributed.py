@@ -46,8 +46,12 @@ def test_result_of_rank_0__is_everybodys(tmp_path: Path) -> None:
         rows = rows_of_ranks(11, 2, 2)
         mine = torch.arange(11)[torch.from_numpy(rows[rank])].float()[:, None]
         whole = distributed.join_rows(mine, rows)
-        return (led.tolist(), distributed.gather_all(rank), distributed.gather_first(rank),
-                whole[:, 0].tolist())
+        return (
+            led.tolist(),
+            distributed.gather_all(rank),
+            distributed.gather_first(rank),
+            whole[:, 0].tolist(),
+        )
 
     first, second = run_on_ranks(work, tmp_path)
     assert first == ([0, 1, 2], [0, 1], [0, 1], list(map(float, range(11))))
@@ -91,8 +95,14 @@ def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Pat
         agreement.seed_alike(1, 2)
         alike = torch.rand(1).item()
         agreement.seed_apart(1, 2)
-        return own.tolist(), averaged.tolist(), names, model[0].bias.tolist(), alike, torch.rand(
-            1).item()
+        return (
+            own.tolist(),
+            averaged.tolist(),
+            names,
+            model[0].bias.tolist(),
+            alike,
+            torch.rand(1).item(),
+        )
 
     first, second = run_on_ranks(work, tmp_path)
     np.testing.assert_allclose(first[1], np.mean([first[0], second[0]], axis=0), rtol=1e-6)
@@ -153,8 +163,15 @@ def test_connection_that_is_lost__is_recognised_and_raised_where_no_launcher_end
 
 @pytest.mark.parametrize(
     ("batch", "instances", "accumulate", "fits"),
-    [(8, 2, 1, True), (8, 4, 1, True), (8, 8, 1, False), (8, 2, 2, True), (8, 4, 2, False),
-     (2, 1, 1, False), (4, 1, 1, True)],
+    [
+        (8, 2, 1, True),
+        (8, 4, 1, True),
+        (8, 8, 1, False),
+        (8, 2, 2, True),
+        (8, 4, 2, False),
+        (2, 1, 1, False),
+        (4, 1, 1, True),
+    ],
 )
 def test_batch__must_be_whole_clusters_for_each_process(
     batch: int, instances: int, accumulate: int, fits: bool, monkeypatch: pytest.MonkeyPatch
@@ -166,8 +183,11 @@ def test_batch__must_be_whole_clusters_for_each_process(
     if fits:
         agreement.check_share(cfg, batch, instances, *names)
         return
-    with pytest.raises(ValueError, match=r"CALR.INTRA.IMS_PER_BATCH is the batch of all processes"
-                                         rf" together: .* with 2 processes.* got {batch}"):
+    with pytest.raises(
+        ValueError,
+        match=r"CALR.INTRA.IMS_PER_BATCH is the batch of all processes"
+        rf" together: .* with 2 processes.* got {batch}",
+    ):
         agreement.check_share(cfg, batch, instances, *names)
 
 
@@ -180,8 +200,11 @@ def test_images_of_the_ranks__are_whole_batches_in_turn(num: int, batch: int, ra
 
 
 def test_gpus__must_suffice_and_are_not_chosen_by_number() -> None:
-    with pytest.raises(ValueError, match=r"MODEL.DEVICE must be 'cuda' with several processes.*"
-                                         r"got 'cuda:1'"):
+    with pytest.raises(
+        ValueError,
+        match=r"MODEL.DEVICE must be 'cuda' with several processes.*"
+        r"got 'cuda:1'",
+    ):
         distributed._take_gpu("cuda:1", 0, 2)
     with pytest.raises(ValueError, match=r"99 processes need as many GPUs on this machine"):
         distributed._take_gpu("cuda", 0, 99)

@@ -61,8 +61,11 @@ def test_folder_without_a_run__is_left_alone(tmp_path: Path) -> None:
 
 def test_leftovers_of_killed_writes__go_and_nothing_else(tmp_path: Path) -> None:
     kept = ["model_last.pth", "notes.tmp", "data/a.7.tmp", "labels/epoch_000.npz"]
-    gone = ["labels/epoch_001.npz.41.tmp", "model_last.pth.41.tmp",
-            "intra/market1501_0/labels/epoch_000.npz.41.tmp"]
+    gone = [
+        "labels/epoch_001.npz.41.tmp",
+        "model_last.pth.41.tmp",
+        "intra/market1501_0/labels/epoch_000.npz.41.tmp",
+    ]
     for name in (*kept, *gone):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")

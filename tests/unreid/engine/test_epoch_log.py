@@ -68,10 +68,14 @@ def test_label_counts__are_those_of_the_label_files(finished: Path) -> None:
         labels, kept = file["labels"], file["labels"][file["labels"] >= 0]
         sizes = np.bincount(kept)
         assert row["labels"] == {
-            "images": len(labels), "clusters": len(sizes), "noise": len(labels) - len(kept),
-            "largest": sizes.max(), "mean_size": pytest.approx(sizes.mean()),
+            "images": len(labels),
+            "clusters": len(sizes),
+            "noise": len(labels) - len(kept),
+            "largest": sizes.max(),
+            "mean_size": pytest.approx(sizes.mean()),
             "cameras_per_cluster": pytest.approx(
-                cameras_per_cluster(labels, file["camids"]).mean()),
+                cameras_per_cluster(labels, file["camids"]).mean()
+            ),
         }
 
 
@@ -122,7 +126,11 @@ def test_metrics_json__keeps_labels_and_scores_of_every_epoch(finished: Path) ->
 @pytest.mark.parametrize("period", [1, 2], ids=["a checkpoint per epoch", "every other epoch"])
 @pytest.mark.parametrize("step", [4, 5, 6], ids=["epoch 1", "start of epoch 2", "end of epoch 2"])
 def test_kill_and_resume__leave_the_lines_of_an_undisturbed_run(
-    finished: Path, synthetic_root: Path, tmp_path: Path, step: int, period: int,
+    finished: Path,
+    synthetic_root: Path,
+    tmp_path: Path,
+    step: int,
+    period: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from unreid.engine.checkpoint_hook import CheckpointHook
@@ -201,8 +209,9 @@ def test_stage_one__has_a_file_per_camera_with_its_quality_and_silhouette(
 
 
 def test_run_without_truth__has_no_quality(synthetic_root: Path, tmp_path: Path) -> None:
-    train_tiny(BASELINE, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=1,
-               UNSUP__LOG_LABEL_QUALITY=False)
+    train_tiny(
+        BASELINE, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=1, UNSUP__LOG_LABEL_QUALITY=False
+    )
     (row,) = rows(tmp_path)
     assert row["quality"] == {} and row["labels"]["clusters"] >= 2
 

@@ -12,8 +12,15 @@ from unreid.engine.epoch_log import EvaluationHook
 
 @pytest.mark.parametrize(
     ("period", "expected"),
-    [(0, [5]), (1, [0, 1, 2, 3, 4, 5]), (2, [1, 3, 5]), (4, [3, 5]), (5, [4, 5]), (6, [5]),
-     (9, [5])],
+    [
+        (0, [5]),
+        (1, [0, 1, 2, 3, 4, 5]),
+        (2, [1, 3, 5]),
+        (4, [3, 5]),
+        (5, [4, 5]),
+        (6, [5]),
+        (9, [5]),
+    ],
 )
 def test_eval_period__evaluates_after_that_many_epochs_and_after_the_last(
     period: int, expected: list[int]

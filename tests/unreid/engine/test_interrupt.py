@@ -20,8 +20,9 @@ from unreid.engine.interrupt import (
     signals_raise,
 )
 
-BOTH = pytest.mark.parametrize(("number", "raised"), [(signal.SIGTERM, Terminated),
-                                                      (signal.SIGINT, KeyboardInterrupt)])
+BOTH = pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGTERM, Terminated), (signal.SIGINT, KeyboardInterrupt)]
+)
 
 
 def send(number: int = signal.SIGTERM) -> None:
@@ -124,8 +125,10 @@ def test_other_threads__are_left_alone() -> None:
     assert seen == [before]
 
 
-@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"),
-                                                      (signal.SIGINT, 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
+)
 def test_tool__ends_with_the_code_of_the_signal_and_says_what_stands(
     number: int, code: int, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -140,7 +143,7 @@ def test_tool__ends_with_the_code_of_the_signal_and_says_what_stands(
 
 
 def test_error_on_the_way_out__is_said_and_the_code_stays_that_of_the_signal(
-    capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def work() -> None:
         try:

@@ -71,7 +71,8 @@ def test_labeler__sees_centred_features_and_the_memory_never_does(
     centred: bool, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank, labelled = bank_and_labelled(
-        synthetic_root, tmp_path, monkeypatch, UNSUP__CENTER_CAMERAS=centred)
+        synthetic_root, tmp_path, monkeypatch, UNSUP__CENTER_CAMERAS=centred
+    )
     if centred:
         expected = center_cameras(bank.features, bank.camids, 2.0)
         np.testing.assert_array_equal(labelled.features, expected)
@@ -84,8 +85,13 @@ def test_labeler__sees_cameras_evened_out_and_neighbours_drawn_together(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank, labelled = bank_and_labelled(
-        synthetic_root, tmp_path, monkeypatch, UNSUP__CENTER_CAMERAS=True,
-        UNSUP__WHITEN_CAMERAS=0.3, UNSUP__SMOOTH_NEIGHBOURS=3)
+        synthetic_root,
+        tmp_path,
+        monkeypatch,
+        UNSUP__CENTER_CAMERAS=True,
+        UNSUP__WHITEN_CAMERAS=0.3,
+        UNSUP__SMOOTH_NEIGHBOURS=3,
+    )
     evened = whiten_cameras(bank.features, bank.camids, power=0.3, mean_shrinkage=2.0)
     expected = smooth_mutual(evened, 3, neighbours=knn(evened, 4))
     np.testing.assert_array_equal(labelled.features, expected)
@@ -133,8 +139,14 @@ def test_log__has_one_line_a_refresh_and_the_quality_before_and_after(
         train_tiny(MARKET, synthetic_root, tmp_path, **SHORT)
     lines = [r.getMessage() for r in caplog.records if r.name == "fastreid.unreid.labels"]
     last = max(i for i, line in enumerate(lines) if line.startswith("Labels of epoch 0: "))
-    for words in (" clusters, noise ", "largest ", "mean size ", "cameras per cluster ",
-                  "refinement removed ", "seconds: extract "):
+    for words in (
+        " clusters, noise ",
+        "largest ",
+        "mean size ",
+        "cameras per cluster ",
+        "refinement removed ",
+        "seconds: extract ",
+    ):
         assert words in lines[last]
     assert lines[last + 1].startswith("  quality, before_refinement: precision ")
     assert lines[last + 2].startswith("  quality, final: precision ")

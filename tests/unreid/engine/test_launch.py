@@ -49,7 +49,11 @@ def started(folder: Path, how: str, *options: str) -> subprocess.Popen[str]:
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, *options, str(script), how, str(folder)],
-        cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 #: Stands for a training: rank 0 computes while the others wait for it, and saves what it has.
@@ -97,8 +101,12 @@ def training(folder: Path, how: str, *, size: int = 3) -> subprocess.Popen[str]:
     script.write_text(TRAINING.format(root=str(ROOT)))
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCHER, "--num-gpus", str(size), str(script), how, str(folder)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
 
 
 def until_it_computes(folder: Path, process: subprocess.Popen[str], size: int = 3) -> None:
@@ -127,23 +135,28 @@ def test_rank_that_is_killed__ends_all_within_seconds_and_is_named(
     assert code == 1
     assert time.monotonic() - killed < 45, "the others would have computed for 600 s"
     assert [line for line in said.splitlines() if line.startswith("error: ")] == [
-        f"error: rank {victim} of 3 was killed by SIGKILL (out of memory?)"], said
+        f"error: rank {victim} of 3 was killed by SIGKILL (out of memory?)"
+    ], said
     assert (tmp_path / "saved 0").exists() == (victim != 0)
 
 
-@pytest.mark.parametrize(("how", "code", "message"), [
-    ("rank 1 fails", 2, "rank 1 of 3: ValueError: this picture is odd"),
-    ("rank 0 fails", 2, "rank 0 of 3: RuntimeError: no cluster"),
-    ("all fail", 2, "rank 0 of 3: ValueError: K must be >= 2"),
-    ("rank 1 has a bug", 1, "rank 1 of 3: AssertionError: a bug"),
-])
+@pytest.mark.parametrize(
+    ("how", "code", "message"),
+    [
+        ("rank 1 fails", 2, "rank 1 of 3: ValueError: this picture is odd"),
+        ("rank 0 fails", 2, "rank 0 of 3: RuntimeError: no cluster"),
+        ("all fail", 2, "rank 0 of 3: ValueError: K must be >= 2"),
+        ("rank 1 has a bug", 1, "rank 1 of 3: AssertionError: a bug"),
+    ],
+)
 def test_error_of_a_rank__is_shown_once_and_ends_all_with_its_code(
     how: str, code: int, message: str, tmp_path: Path
 ) -> None:
     found, said = ended(training(tmp_path, how))
     assert found == code, said
     assert [line for line in said.splitlines() if line.startswith("error: ")] == [
-        f"error: {message}"], said
+        f"error: {message}"
+    ], said
     bug = code == 1
     assert ("Traceback" in said) == bug, "of what is no bad input alone"
     assert said.count(message.split(": ")[-1]) == 1 + 2 * bug
@@ -157,8 +170,9 @@ def test_sigterm_to_one_rank__interrupts_rank_0_so_that_it_saves(tmp_path: Path)
     assert (tmp_path / "saved 0").exists()
 
 
-@pytest.mark.parametrize(("number", "word"), [(signal.SIGTERM, "terminated"),
-                                              (signal.SIGINT, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")]
+)
 def test_signal_to_the_launcher__lets_rank_0_save_and_say_so_alone(
     number: signal.Signals, word: str, tmp_path: Path
 ) -> None:

@@ -25,14 +25,29 @@ if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
 
 
 # Seen with 2.14; older releases may not have it.
-@pytest.mark.xfail(strict=tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14),
-                   raises=AssertionError,
-                   reason="torchrun gives the processes of a restart the store of those before")
+@pytest.mark.xfail(
+    strict=tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14),
+    raises=AssertionError,
+    reason="torchrun gives the processes of a restart the store of those before",
+)
 def test_process_group__of_restarted_processes_needs_no_store_of_its_own(tmp_path: Path) -> None:
     """When this passes, ``unused_store`` has become needless for the torch that is installed."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "--max-restarts", "1", str(script)], capture_output=True, text=True, timeout=200)
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "--max-restarts",
+            "1",
+            str(script),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0

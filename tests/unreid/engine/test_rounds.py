@@ -68,8 +68,9 @@ def test_resume_inside_a_round__goes_on_with_its_labels(
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_batches_of_a_kept_epoch__are_others(synthetic_root: Path, tmp_path: Path,
-                                             monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_a_kept_epoch__are_others(
+    synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: False)
     seen: list[list[list[int]]] = []
     build = PseudoLabelHook._train_loader
@@ -137,7 +138,10 @@ def scored(scores: list[float], monkeypatch: pytest.MonkeyPatch) -> list[np.ndar
     ("scores", "chosen"), [([0.1, 0.3, 0.2], 1), ([0.3, 0.3, 0.3], 0), ([0.1, 0.2, 0.3], 2)]
 )
 def test_selected_round__is_the_best_scored_and_the_first_of_equals(
-    scores: list[float], chosen: int, synthetic_root: Path, tmp_path: Path,
+    scores: list[float],
+    chosen: int,
+    synthetic_root: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = scored(scores, monkeypatch)

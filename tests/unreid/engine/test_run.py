@@ -79,12 +79,16 @@ def test_before__is_scored_on_the_very_weights_that_training_starts_from(
     states: list[dict[str, torch.Tensor]] = []
 
     def keep(model: torch.nn.Module) -> None:
-        states.append({k: v.clone() for k, v in model.state_dict().items()
-                       if not k.startswith("memory.")})
+        states.append(
+            {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("memory.")}
+        )
 
     test, train = UnsupervisedTrainer.test, UnsupervisedTrainer.train
-    monkeypatch.setattr(UnsupervisedTrainer, "test",
-                        classmethod(lambda cls, cfg, model: keep(model) or test(cfg, model)))
+    monkeypatch.setattr(
+        UnsupervisedTrainer,
+        "test",
+        classmethod(lambda cls, cfg, model: keep(model) or test(cfg, model)),
+    )
     monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: keep(self.model) or train(self))
     train_tiny(MARKET, synthetic_root, tmp_path, UNSUP__EVAL_BEFORE=True, **SHORT)
     before, start = states[0], states[-2]
@@ -114,21 +118,34 @@ def test_kill_between_the_final_checkpoint_and_its_scores__is_made_good_by_the_r
     (copy / "results.json").write_text(json.dumps({**whole, "after": None, "labels": None}))
     train_tiny(BASELINE, synthetic_root, copy, resume=True, UNSUP__EVAL_BEFORE=True)
     assert {k: read(copy)[k] for k in ("before", "after", "labels")} == {
-        k: whole[k] for k in ("before", "after", "labels")}
+        k: whole[k] for k in ("before", "after", "labels")
+    }
 
 
 def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
     def fill(text: str) -> dict[str, str]:
-        for name in ("results.json", "config.yaml", "model_final.pth", "last_checkpoint",
-                     "labels/epoch_000.npz", "intra/market1501_0/local_labels.npz",
-                     "local_labels.npz", "log.txt", "metrics.json", "epochs.jsonl",
-                     "events.out.tfevents.1"):
+        for name in (
+            "results.json",
+            "config.yaml",
+            "model_final.pth",
+            "last_checkpoint",
+            "labels/epoch_000.npz",
+            "intra/market1501_0/local_labels.npz",
+            "local_labels.npz",
+            "log.txt",
+            "metrics.json",
+            "epochs.jsonl",
+            "events.out.tfevents.1",
+        ):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text + name)
-        return {p.relative_to(tmp_path).as_posix(): p.read_text()
-                for p in tmp_path.rglob("*") if p.is_file() and "previous" not in p.parts}
+        return {
+            p.relative_to(tmp_path).as_posix(): p.read_text()
+            for p in tmp_path.rglob("*")
+            if p.is_file() and "previous" not in p.parts
+        }
 
     (tmp_path / "notes.txt").write_text("mine")
     assert set_aside_earlier_run(str(tmp_path)) is None
@@ -137,8 +154,11 @@ def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
         target = set_aside_earlier_run(str(tmp_path))
         assert target == str(tmp_path / "previous" / number)
         mine = content.pop("notes.txt")
-        moved = {p.relative_to(target).as_posix(): p.read_text()
-                 for p in Path(target).rglob("*") if p.is_file()}
+        moved = {
+            p.relative_to(target).as_posix(): p.read_text()
+            for p in Path(target).rglob("*")
+            if p.is_file()
+        }
         assert moved == content
         assert (tmp_path / "notes.txt").read_text() == mine
         assert sorted(os.listdir(tmp_path)) == ["notes.txt", "previous"]
@@ -183,9 +203,12 @@ def holds_ids(thing: Any, truth: set[bytes], skip: type | None = None) -> list[s
             continue
         seen.add(id(value))
         if isinstance(value, (np.ndarray, torch.Tensor)):
-            if np.asarray(value.detach() if torch.is_tensor(value) else value).astype(
-                np.int64, casting="unsafe"
-            ).tobytes() in truth:
+            if (
+                np.asarray(value.detach() if torch.is_tensor(value) else value)
+                .astype(np.int64, casting="unsafe")
+                .tobytes()
+                in truth
+            ):
                 found.append(path)
         elif isinstance(value, types.FunctionType):
             cells = value.__closure__ or ()
@@ -283,8 +306,9 @@ def copy(synthetic_root: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(UnsupervisedStep, "run_step",
-                        lambda self: pytest.fail("the error comes too late"))
+    monkeypatch.setattr(
+        UnsupervisedStep, "run_step", lambda self: pytest.fail("the error comes too late")
+    )
 
 
 def keep_cameras(root: Path, kept: str) -> None:
@@ -297,8 +321,11 @@ def test_one_camera__is_refused_before_training(
     copy: Path, tmp_path: Path, no_training: None
 ) -> None:
     keep_cameras(copy, "1")
-    with pytest.raises(ValueError, match=r"CALR needs images of two cameras or more, got 1"
-                                         r" \(market1501_0\).*baseline.yml"):
+    with pytest.raises(
+        ValueError,
+        match=r"CALR needs images of two cameras or more, got 1"
+        r" \(market1501_0\).*baseline.yml",
+    ):
         train_tiny(MARKET, copy, tmp_path / "run")
 
 
@@ -313,8 +340,11 @@ def test_camera_with_too_few_images__is_named_before_training(
     third = [f for f in sorted((copy / TRAIN).iterdir()) if "_c3s" in f.name]
     for file in third[2:]:
         file.unlink()
-    with pytest.raises(ValueError, match=r"needs 4 images of each camera or more, but market1501_2"
-                                         r" has 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs 4 images of each camera or more, but market1501_2"
+        r" has 2",
+    ):
         train_tiny(MARKET, copy, tmp_path / "run")
 
 
@@ -336,12 +366,19 @@ DBSCAN = {"UNSUP__CLUSTER__NAME": "dbscan"}
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({**DBSCAN, "UNSUP__CLUSTER__DBSCAN__EPS": 1e-6},
-         r"no cluster in epoch 0: 72 of 72 images are noise \(100.0 %\), by UNSUP.CLUSTER.NAME"
-         r" dbscan \(UNSUP.CLUSTER.DBSCAN.EPS 1e-06, UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES 4, "),
-        ({**DBSCAN, "UNSUP__CLUSTER__DBSCAN__EPS": 1.0,
-          "UNSUP__CLUSTER__DBSCAN__MIN_SAMPLES": 1},
-         r"one cluster only in epoch 0: 0 of 72 images are noise \(0.0 %\)"),
+        (
+            {**DBSCAN, "UNSUP__CLUSTER__DBSCAN__EPS": 1e-6},
+            r"no cluster in epoch 0: 72 of 72 images are noise \(100.0 %\), by UNSUP.CLUSTER.NAME"
+            r" dbscan \(UNSUP.CLUSTER.DBSCAN.EPS 1e-06, UNSUP.CLUSTER.DBSCAN.MIN_SAMPLES 4, ",
+        ),
+        (
+            {
+                **DBSCAN,
+                "UNSUP__CLUSTER__DBSCAN__EPS": 1.0,
+                "UNSUP__CLUSTER__DBSCAN__MIN_SAMPLES": 1,
+            },
+            r"one cluster only in epoch 0: 0 of 72 images are noise \(0.0 %\)",
+        ),
     ],
     ids=["all noise", "one cluster"],
 )
@@ -370,8 +407,15 @@ def test_several_sets__train_together_and_are_scored_by_name(
     second_set: str, copy: Path, tmp_path: Path
 ) -> None:
     names = f"('Market1501', '{second_set}')"
-    results = train_tiny(MARKET, copy, tmp_path / "run", DATASETS__NAMES=names,
-                         DATASETS__TESTS=names, UNSUP__EVAL_BEFORE=True, **SHORT)
+    results = train_tiny(
+        MARKET,
+        copy,
+        tmp_path / "run",
+        DATASETS__NAMES=names,
+        DATASETS__TESTS=names,
+        UNSUP__EVAL_BEFORE=True,
+        **SHORT,
+    )
     for key in ("before", "after"):
         assert set(results[key]) == {"Market1501", second_set}
         assert results[key]["Market1501"] == results[key][second_set]

@@ -26,7 +26,10 @@ def draws() -> tuple[float, float, float]:
 @pytest.mark.parametrize("stage", [False, True])
 @pytest.mark.parametrize("scored_before", [False, True])
 def test_seed__is_reset_before_each_stage_of_training(
-    stage: bool, scored_before: bool, synthetic_root: Path, tmp_path: Path,
+    stage: bool,
+    scored_before: bool,
+    synthetic_root: Path,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))

@@ -58,8 +58,10 @@ class Model(ReIDModel):
     def forward(self, batch: dict[str, Any]) -> StepOutput:
         features = F.normalize(self.backbone(batch["images"]).mean((2, 3)))
         loss = cluster_nce(self.memory(features, batch["targets"]), batch["targets"])
-        losses = {"loss_memory": loss, "loss_other": 0.1 * features.square().sum(1).mean()
-                  + 0.1 * features[:, 0].mean()}
+        losses = {
+            "loss_memory": loss,
+            "loss_other": 0.1 * features.square().sum(1).mean() + 0.1 * features[:, 0].mean(),
+        }
         return StepOutput(self.spoil(losses), (features.detach(), batch["targets"]))
 
     def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
@@ -70,16 +72,20 @@ class Model(ReIDModel):
 def batch(size: int = 16) -> dict[str, Any]:
     """``size`` images, four of each cluster."""
     generator = torch.Generator().manual_seed(3)
-    return {"images": torch.rand(size, 3, SIDE, SIDE, generator=generator),
-            "targets": torch.arange(size) // 4 % CLUSTERS,
-            "indices": torch.arange(size), "img_paths": [str(i) for i in range(size)]}
+    return {
+        "images": torch.rand(size, 3, SIDE, SIDE, generator=generator),
+        "targets": torch.arange(size) // 4 % CLUSTERS,
+        "indices": torch.arange(size),
+        "img_paths": [str(i) for i in range(size)],
+    }
 
 
 def step_of(model: nn.Module, **settings: Any) -> UnsupervisedStep:
     loader = SwappableLoader()
     loader.swap([batch()] * 40)  # type: ignore[arg-type]
-    made = UnsupervisedStep(model, loader, torch.optim.SGD(model.parameters(), 0.1), None,
-                            **settings)
+    made = UnsupervisedStep(
+        model, loader, torch.optim.SGD(model.parameters(), 0.1), None, **settings
+    )
     made.iter = 7
     return made
 
@@ -92,8 +98,11 @@ def storage() -> Iterator[EventStorage]:
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in model.state_dict().items() if "running" not in k
-            and "num_batches" not in k}
+    return {
+        k: v.clone()
+        for k, v in model.state_dict().items()
+        if "running" not in k and "num_batches" not in k
+    }
 
 
 # --- in parts ---
@@ -139,7 +148,9 @@ def test_memory__moves_after_the_optimiser_and_by_every_part_once() -> None:
     step, end = made.optimizer.step, model.update_memory
     made.optimizer.step = lambda: (order.append("optimiser"), step())  # type: ignore[assignment]
     model.update_memory = lambda update: (  # type: ignore[assignment]
-        order.append("memory"), end(update))
+        order.append("memory"),
+        end(update),
+    )
     made.run_step()
     assert order == ["optimiser", *["memory"] * 4]
     assert [t for part in model.seen for t in part] == batch()["targets"].tolist()
@@ -176,18 +187,27 @@ def test_batch__is_cut_into_consecutive_parts_or_refused() -> None:
     assert [p["targets"].tolist() for p in parts] == [[c] * 4 for c in range(4)]
     assert [path for p in parts for path in p["img_paths"]] == batch()["img_paths"]
     assert split_batch(parts[0], 1)[0] is parts[0]
-    with pytest.raises(ValueError, match=r"a batch of 16 images cannot be cut into"
-                                         r" SOLVER.ACCUMULATE 3 equal parts"):
+    with pytest.raises(
+        ValueError,
+        match=r"a batch of 16 images cannot be cut into"
+        r" SOLVER.ACCUMULATE 3 equal parts",
+    ):
         split_batch(batch(), 3)
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"SOLVER__ACCUMULATE": 0}, "SOLVER.ACCUMULATE must be an integer >= 1, got 0"),
-    ({"SOLVER__ACCUMULATE": 3}, r"SOLVER.IMS_PER_BATCH must be a multiple of 6, SOLVER.ACCUMULATE"
-                                r" \(3\) parts of whole clusters .* got 8"),
-    ({"SOLVER__AMP__DTYPE": "float64"}, "SOLVER.AMP.DTYPE must be one of"),
-    ({"MODEL__COMPILE_BACKEND": "gcc"}, "MODEL.COMPILE_BACKEND must be one of"),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"SOLVER__ACCUMULATE": 0}, "SOLVER.ACCUMULATE must be an integer >= 1, got 0"),
+        (
+            {"SOLVER__ACCUMULATE": 3},
+            r"SOLVER.IMS_PER_BATCH must be a multiple of 6, SOLVER.ACCUMULATE"
+            r" \(3\) parts of whole clusters .* got 8",
+        ),
+        ({"SOLVER__AMP__DTYPE": "float64"}, "SOLVER.AMP.DTYPE must be one of"),
+        ({"MODEL__COMPILE_BACKEND": "gcc"}, "MODEL.COMPILE_BACKEND must be one of"),
+    ],
+)
 def test_settings__are_checked_before_any_work(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         load_tiny(BASELINE, **settings)
@@ -210,8 +230,11 @@ def test_loss_that_is_not_finite__is_named_and_changes_nothing(
     model.spoil = spoiled("loss_other", value)
     before = state(model)
     made = step_of(model, accumulate=accumulate, amp_dtype=amp)
-    with pytest.raises(FloatingPointError, match=r"^loss_other not finite in iteration 7 \("
-                                                 r"loss_memory \d.*loss_other (nan|inf)\)"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"^loss_other not finite in iteration 7 \("
+        r"loss_memory \d.*loss_other (nan|inf)\)",
+    ):
         made.run_step()
     assert all(torch.equal(v, before[k]) for k, v in state(model).items())
 
@@ -236,8 +259,11 @@ def test_gradient_that_is_not_finite__is_named_and_changes_nothing() -> None:
     model = Model()
     model.spoil = infinite_gradient
     before = state(model)
-    with pytest.raises(FloatingPointError, match=r"the gradient of backbone.0.weight \(and of \d"
-                                                 r" others\) not finite in iteration 7"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"the gradient of backbone.0.weight \(and of \d"
+        r" others\) not finite in iteration 7",
+    ):
         step_of(model).run_step()
     assert all(torch.equal(v, before[k]) for k, v in state(model).items())
     assert model.seen == []
@@ -281,15 +307,24 @@ def test_amp__has_the_dtype_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -
         _amp_dtype(cfg)
 
 
-@pytest.mark.parametrize(("project", "dtype"), [
-    ("CALR", "bfloat16"), ("SphereCluster", "bfloat16"), ("PseudoPair", "bfloat16"),
-    ("SphereCluster", "float16")])
+@pytest.mark.parametrize(
+    ("project", "dtype"),
+    [
+        ("CALR", "bfloat16"),
+        ("SphereCluster", "bfloat16"),
+        ("PseudoPair", "bfloat16"),
+        ("SphereCluster", "float16"),
+    ],
+)
 def test_mixed_precision__trains_every_method_and_keeps_float32_weights(
     project: str, dtype: str, synthetic_root: Path, tmp_path: Path
 ) -> None:
     settings = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": dtype, **SHORT}
-    settings |= {"CALR": {"CALR__REFINE__ENABLED": False}, "SphereCluster": {},
-                 "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0}}[project]
+    settings |= {
+        "CALR": {"CALR__REFINE__ENABLED": False},
+        "SphereCluster": {},
+        "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0},
+    }[project]
     config = Path(f"projects/{project}/configs/market.yml")
     train_tiny(config, synthetic_root, tmp_path, **settings, DATASETS__TESTS="()")
     state = final_checkpoint(tmp_path)
@@ -299,8 +334,12 @@ def test_mixed_precision__trains_every_method_and_keeps_float32_weights(
 
 
 def test_half_precision_and_parts__resume_to_the_bit(synthetic_root: Path, tmp_path: Path) -> None:
-    settings = {"SOLVER__AMP__ENABLED": True, "SOLVER__AMP__DTYPE": "float16",
-                "SOLVER__ACCUMULATE": 2, "DATASETS__TESTS": "()"}
+    settings = {
+        "SOLVER__AMP__ENABLED": True,
+        "SOLVER__AMP__DTYPE": "float16",
+        "SOLVER__ACCUMULATE": 2,
+        "DATASETS__TESTS": "()",
+    }
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train_tiny(BASELINE, synthetic_root, whole, **settings)
     with pytest.raises(Interrupted), interrupted_at_step(4):
@@ -339,8 +378,11 @@ def test_compiled_groups__must_be_of_one_size() -> None:
         if good:
             check_groups(cfg, 1)
         else:
-            with pytest.raises(ValueError, match=r"MODEL.GHOST_BN must cut 8 images into equal"
-                                                 r" groups with MODEL.COMPILE True, got 3"):
+            with pytest.raises(
+                ValueError,
+                match=r"MODEL.GHOST_BN must cut 8 images into equal"
+                r" groups with MODEL.COMPILE True, got 3",
+            ):
                 check_groups(cfg, 1)
 
 
@@ -348,8 +390,13 @@ def test_settings__reach_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[tuple[nn.Module, str, str]] = []
     monkeypatch.setattr(module, "compile_backbone", lambda *arguments: compiled.append(arguments))
     model = Model()
-    cfg, _ = load_tiny(BASELINE, MODEL__COMPILE=True, SOLVER__ACCUMULATE=2,
-                       SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE="float16")
+    cfg, _ = load_tiny(
+        BASELINE,
+        MODEL__COMPILE=True,
+        SOLVER__ACCUMULATE=2,
+        SOLVER__AMP__ENABLED=True,
+        SOLVER__AMP__DTYPE="float16",
+    )
     made = UnsupervisedStep.from_config(cfg, model, SwappableLoader(), None, None)
     assert compiled == [(model, "inductor", "cpu")]
     assert made.accumulate == 2 and made.amp_dtype == torch.float16
@@ -360,10 +407,13 @@ def test_compiler_that_does_not_work__is_named(monkeypatch: pytest.MonkeyPatch) 
     def broken(function: Any, backend: str) -> Any:
         def run(x: Tensor) -> Tensor:
             raise FileNotFoundError("no C++ compiler")
+
         return run
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(RuntimeError, match=r"MODEL.COMPILE: torch.compile with backend 'inductor'"
-                                           r" does not work here.*no C\+\+ compiler"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"MODEL.COMPILE: torch.compile with backend 'inductor'"
+        r" does not work here.*no C\+\+ compiler",
+    ):
         compile_backbone(Model(), "inductor", "cpu")
-

@@ -54,8 +54,10 @@ def frames_of(images: UnlabelledImages) -> dict[int, set[str]]:
     """The (person, camera) of every tracklet, read from the file names."""
     assert images.tracklets is not None
     names = ["_".join(Path(p).name.split("s")[0].split("_")[:2]) for p in images.paths]
-    return {t: {n for n, own in zip(names, images.tracklets) if own == t}
-            for t in range(int(images.tracklets.max()) + 1)}
+    return {
+        t: {n for n, own in zip(names, images.tracklets) if own == t}
+        for t in range(int(images.tracklets.max()) + 1)
+    }
 
 
 def test_tracklets__are_numbered_by_first_appearance_and_keep_to_one_camera(
@@ -141,8 +143,11 @@ def test_pairs_of_tracklets__are_refused_with_what_to_do(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = PseudoPairs(np.array([[0, 1]]), np.ones(1, np.float32))
-    monkeypatch.setattr(CALRLabeler, "__call__", lambda self, bank, epoch: PseudoLabels(
-        np.arange(len(bank)) // 2, pairs=pairs))
+    monkeypatch.setattr(
+        CALRLabeler,
+        "__call__",
+        lambda self, bank, epoch: PseudoLabels(np.arange(len(bank)) // 2, pairs=pairs),
+    )
     with pytest.raises(RuntimeError, match=r"DrawnVideo has tracklets.*without tracklets"):
         train_tiny(BASELINE, synthetic_root, tmp_path, **VIDEO)
 
@@ -180,7 +185,9 @@ def test_scores__are_those_of_mean_features_per_tracklet(
         features = torch.randn(len(batch["targets"]), 5, generator=generator)
         evaluator.process(batch, features)
         for feature, pid, cam, tracklet in zip(
-            features, batch["targets"].tolist(), batch["camids"].tolist(),
+            features,
+            batch["targets"].tolist(),
+            batch["camids"].tolist(),
             batch["tracklets"].tolist(),
         ):
             rows.setdefault(tracklet, []).append(F.normalize(feature, dim=0))
@@ -195,7 +202,8 @@ def test_scores__are_those_of_mean_features_per_tracklet(
     query = np.flatnonzero(is_query)
     gallery = np.flatnonzero(~is_query)
     cmc, precisions, _ = evaluate_features(
-        means[query], means[gallery], pids[query], pids[gallery], cams[query], cams[gallery])
+        means[query], means[gallery], pids[query], pids[gallery], cams[query], cams[gallery]
+    )
     assert found["mAP"] == pytest.approx(100 * float(np.mean(precisions)))
     assert found["Rank-1"] == pytest.approx(100 * float(cmc[0]))
     assert len(query) < num_query or len(gallery) < position - num_query

@@ -26,8 +26,13 @@ ROOT = Path(__file__).resolve().parents[3]
 def folder(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("two")
     program = [sys.executable, "-m", "tests.unreid.engine.two_processes"]
-    done = subprocess.run([*program, str(synthetic_root), str(output)], cwd=ROOT, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    done = subprocess.run(
+        [*program, str(synthetic_root), str(output)],
+        cwd=ROOT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return output
 
@@ -72,8 +77,13 @@ def test_batches_of_the_ranks__move_one_memory(folder: Path) -> None:
 
 def test_files__are_written_once_by_rank_0(folder: Path) -> None:
     assert {p.name for p in (folder / "whole").iterdir() if p.suffix != ".0"} == {
-        "labels", "model_final.pth", "last_checkpoint", "results.json", "metrics.json",
-        "epochs.jsonl"}
+        "labels",
+        "model_final.pth",
+        "last_checkpoint",
+        "results.json",
+        "metrics.json",
+        "epochs.jsonl",
+    }
     assert len(list((folder / "whole").glob("events.out*"))) == 1
     assert {"intra", "local_labels.npz"} <= {p.name for p in (folder / "stages").iterdir()}
     assert not list(folder.rglob("*.tmp"))
@@ -91,7 +101,8 @@ def test_killed_rank__ends_the_other_within_seconds_and_both_resume_to_the_same_
     assert code == 1, said
     assert seconds < 60
     assert [line for line in said.splitlines() if line.startswith("error: ")] == [
-        "error: rank 1 of 2 was killed by SIGKILL (out of memory?)"], said
+        "error: rank 1 of 2 was killed by SIGKILL (out of memory?)"
+    ], said
     assert_same_labels(folder / "whole", folder / "killed")
     assert_same_weights(folder / "whole", folder / "killed")
 

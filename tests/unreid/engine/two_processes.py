@@ -32,22 +32,35 @@ SPHERE = Path("projects/SphereCluster/configs/synthetic.yml")
 #: Batches of extraction small enough that both processes have some.
 SMALL = {"TEST__IMS_PER_BATCH": 16}
 #: What makes a step comparable: no chance in the pictures, no Adam that magnifies rounding.
-PLAIN = {"INPUT__FLIP__ENABLED": False, "INPUT__PADDING__ENABLED": False,
-         "INPUT__REA__ENABLED": False, "INPUT__CJ__ENABLED": False, "SOLVER__OPT": "SGD",
-         "SOLVER__BASE_LR": 0.001, "SOLVER__WARMUP_ITERS": 0, "SOLVER__MAX_EPOCH": 1,
-         "UNSUP__ITERS_PER_EPOCH": 2}
+PLAIN = {
+    "INPUT__FLIP__ENABLED": False,
+    "INPUT__PADDING__ENABLED": False,
+    "INPUT__REA__ENABLED": False,
+    "INPUT__CJ__ENABLED": False,
+    "SOLVER__OPT": "SGD",
+    "SOLVER__BASE_LR": 0.001,
+    "SOLVER__WARMUP_ITERS": 0,
+    "SOLVER__MAX_EPOCH": 1,
+    "UNSUP__ITERS_PER_EPOCH": 2,
+}
 
 
 def state_of(trainer: UnsupervisedTrainer) -> dict[str, str]:
     """A fingerprint of every weight and buffer, also of those that no checkpoint holds."""
     model = unwrap(trainer.model)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    return {k: hashlib.sha256(v.detach().numpy().tobytes()).hexdigest()
-            for k, v in tensors.items()}
+    return {k: hashlib.sha256(v.detach().numpy().tobytes()).hexdigest() for k, v in tensors.items()}
 
 
-def trained(config: Path, root: Path, output: Path, *, resume: bool = False,
-            before_step: Callable[[int], None] = lambda number: None, **settings: object) -> Any:
+def trained(
+    config: Path,
+    root: Path,
+    output: Path,
+    *,
+    resume: bool = False,
+    before_step: Callable[[int], None] = lambda number: None,
+    **settings: object,
+) -> Any:
     """(results, fingerprints after each step, fingerprints at the end) of a run in this process."""
     trainers: list[UnsupervisedTrainer] = []
     memories: list[str] = []
@@ -61,11 +74,14 @@ def trained(config: Path, root: Path, output: Path, *, resume: bool = False,
         before_step(len(memories) + 1)
         step(self)
         memory = unwrap(self.model).memory.state_dict()
-        memories.append(hashlib.sha256(b"".join(v.numpy().tobytes() for v in memory.values()))
-                        .hexdigest())
+        memories.append(
+            hashlib.sha256(b"".join(v.numpy().tobytes() for v in memory.values())).hexdigest()
+        )
 
-    with mock.patch.object(UnsupervisedTrainer, "train", keep), \
-            mock.patch.object(UnsupervisedStep, "run_step", watched):
+    with (
+        mock.patch.object(UnsupervisedTrainer, "train", keep),
+        mock.patch.object(UnsupervisedStep, "run_step", watched),
+    ):
         results = train_tiny(config, root, output, resume=resume, **settings)
     return results, memories, state_of(trainers[-1])
 
@@ -74,15 +90,25 @@ def main(root: Path, folder: Path) -> None:
     torch.set_num_threads(1)
 
     def run(name: str, size: int, config: Path, **settings: Any) -> None:
-        found = run_on_ranks(lambda rank: trained(config, root, folder / name, **settings),
-                             folder / "ranks" / name, size=size)
+        found = run_on_ranks(
+            lambda rank: trained(config, root, folder / name, **settings),
+            folder / "ranks" / name,
+            size=size,
+        )
         (folder / f"{name}.pkl").write_bytes(pickle.dumps(found))
 
     run("one step", 1, BASELINE, **SMALL, **PLAIN, MODEL__GHOST_BN=4)
     run("two step", 2, BASELINE, **SMALL, **PLAIN)
     run("whole", 2, BASELINE, **SMALL, DATALOADER__NUM_WORKERS=1)
-    run("stages", 2, MARKET, **SMALL, SOLVER__MAX_EPOCH=2, UNSUP__ITERS_PER_EPOCH=1,
-        CALR__ADVERSARY__START_EPOCH=1)
+    run(
+        "stages",
+        2,
+        MARKET,
+        **SMALL,
+        SOLVER__MAX_EPOCH=2,
+        UNSUP__ITERS_PER_EPOCH=1,
+        CALR__ADVERSARY__START_EPOCH=1,
+    )
     run("rounds", 2, SPHERE, **SMALL)
 
     killed = launched(root, folder / "killed")
@@ -106,9 +132,23 @@ def launched(root: Path, output: Path, *options: str) -> tuple[int, str, float]:
     """A training of two processes of which rank 1 is killed in the fourth step, by the launcher:
     exit code, what stood on the terminal, seconds from the kill to the end."""
     done = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, "--num-gpus", "2", *options, __file__, str(root),
-         str(output)], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-        capture_output=True, timeout=300)
+        [
+            sys.executable,
+            "-c",
+            LAUNCHER,
+            "--num-gpus",
+            "2",
+            *options,
+            __file__,
+            str(root),
+            str(output),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
     seconds = time.time() - float(output.with_suffix(".time").read_text())
     return done.returncode, done.stdout + done.stderr, seconds
 
@@ -122,8 +162,15 @@ def one_rank(root: Path, output: Path) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with distributed.joined("cpu"):
-        trained(BASELINE, root, output, before_step=before_step, resume=launch.restarted(),
-                **SMALL, DATALOADER__NUM_WORKERS=1)
+        trained(
+            BASELINE,
+            root,
+            output,
+            before_step=before_step,
+            resume=launch.restarted(),
+            **SMALL,
+            DATALOADER__NUM_WORKERS=1,
+        )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,11 @@ def predictions(scale: bool = True) -> list[dict[str, torch.Tensor]]:
     rng = np.random.default_rng(5)
     num = QUERY + GALLERY
     pids, camids = rng.integers(0, PEOPLE, num), rng.integers(0, CAMERAS, num)
-    features = (rng.normal(size=(PEOPLE, 16))[pids] + 1.5 * rng.normal(size=(CAMERAS, 16))[camids]
-                + rng.normal(size=(num, 16)))
+    features = (
+        rng.normal(size=(PEOPLE, 16))[pids]
+        + 1.5 * rng.normal(size=(CAMERAS, 16))[camids]
+        + rng.normal(size=(num, 16))
+    )
     tensor = torch.from_numpy(features).float()
     tensor = tensor * torch.rand(num, 1).add(0.5) if scale else F.normalize(tensor)
     return [{"feats": tensor, "pids": torch.from_numpy(pids), "camids": torch.from_numpy(camids)}]
@@ -89,8 +92,11 @@ def test_reranked_scores__equal_those_of_fastreid(
     metric: str, share: float, jaccard_on_a_cpu: None
 ) -> None:
     given = predictions(scale=False)
-    settings = {"TEST__RERANK__ENABLED": True, "TEST__METRIC": metric,
-                "TEST__RERANK__LAMBDA": share}
+    settings = {
+        "TEST__RERANK__ENABLED": True,
+        "TEST__METRIC": metric,
+        "TEST__RERANK__LAMBDA": share,
+    }
     ours, theirs = (score(k, given, **settings) for k in (UnsupervisedEvaluator, Stock))
     plain = score(UnsupervisedEvaluator, given, TEST__METRIC=metric)
     assert abs(ours["mAP"] - plain["mAP"]) > 1, "re-ranking was done"
@@ -125,10 +131,15 @@ def test_reranked_scores__equal_those_of_fastreid_on_features_that_are_no_unit_r
 def test_scores__do_not_depend_on_the_batches() -> None:
     whole = predictions()[0]
     parts = [{k: v[i : i + 7] for k, v in whole.items()} for i in range(0, QUERY + GALLERY, 7)]
-    every = {"TEST__AQE__ENABLED": True, "TEST__RERANK__ENABLED": True,
-             "TEST__CENTER_CAMERAS": True, "TEST__ROC__ENABLED": True}
-    assert score(UnsupervisedEvaluator, [whole], **every) \
-        == score(UnsupervisedEvaluator, parts, **every)
+    every = {
+        "TEST__AQE__ENABLED": True,
+        "TEST__RERANK__ENABLED": True,
+        "TEST__CENTER_CAMERAS": True,
+        "TEST__ROC__ENABLED": True,
+    }
+    assert score(UnsupervisedEvaluator, [whole], **every) == score(
+        UnsupervisedEvaluator, parts, **every
+    )
 
 
 def test_centring__uses_the_gallerys_means_and_is_named_in_the_log(
@@ -152,8 +163,9 @@ def test_centring__of_cameras_with_any_numbers_and_a_query_camera_unseen_in_the_
     given = predictions()[0]
     renamed = {**given, "camids": given["camids"] * 10 - 7}
     settings = {"TEST__CENTER_CAMERAS": True}
-    assert score(UnsupervisedEvaluator, [renamed], **settings) \
-        == score(UnsupervisedEvaluator, [given], **settings)
+    assert score(UnsupervisedEvaluator, [renamed], **settings) == score(
+        UnsupervisedEvaluator, [given], **settings
+    )
     unseen = given["camids"].clone()
     unseen[:QUERY] = 99
     assert score(UnsupervisedEvaluator, [{**given, "camids": unseen}], **settings)["mAP"] > 0

@@ -70,8 +70,10 @@ def test_euclidean_jaccard_equals_fast_reids_on_rows_of_any_length(
 
 def test_euclidean_jaccard_of_unit_rows_is_that_of_cosines(rng: np.random.Generator) -> None:
     features = oracle.unit(rng, 110, 16)
-    by_cosine, by_distance = (jaccard_query_gallery(features[:25], features[25:], 20, 6, metric)
-                              for metric in ("cosine", "euclidean"))
+    by_cosine, by_distance = (
+        jaccard_query_gallery(features[:25], features[25:], 20, 6, metric)
+        for metric in ("cosine", "euclidean")
+    )
     np.testing.assert_allclose(by_distance, by_cosine, atol=1e-5)
 
 

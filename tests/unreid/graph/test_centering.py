@@ -15,8 +15,12 @@ def unit(rng: np.random.Generator, num: int, width: int = 5) -> np.ndarray:
     return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 4),
-       st.sampled_from([0.0, 1.0, 16.0]))
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 30),
+    st.integers(1, 4),
+    st.sampled_from([0.0, 1.0, 16.0]),
+)
 def test_centring__equals_a_loop(seed: int, num: int, cameras: int, shrinkage: float) -> None:
     rng = np.random.default_rng(seed)
     features, camids = unit(rng, num), rng.integers(0, cameras, num)
@@ -37,8 +41,9 @@ def test_shrinkage__pulls_a_small_camera_to_the_mean_of_all(rng: np.random.Gener
     features = unit(rng, 21)
     camids = np.array([0] * 20 + [1])
     overall = features.mean(0)
-    distances = [np.linalg.norm(camera_means(features, camids, 2, s)[1] - overall)
-                 for s in (0, 1, 16, 1000)]
+    distances = [
+        np.linalg.norm(camera_means(features, camids, 2, s)[1] - overall) for s in (0, 1, 16, 1000)
+    ]
     assert distances == sorted(distances, reverse=True)
     np.testing.assert_allclose(camera_means(features, camids, 2, 0)[1], features[20], atol=1e-6)
 
@@ -59,8 +64,9 @@ def test_query__of_a_camera_unseen_in_the_gallery_is_centred_by_the_mean_of_all(
     means = camera_means(gallery, np.arange(8) % 2, 3)
     centred = subtract_means(query, np.array([2, 2]), means)
     left = query - gallery.mean(0)
-    np.testing.assert_allclose(centred, left / np.linalg.norm(left, axis=1, keepdims=True),
-                               atol=1e-5)
+    np.testing.assert_allclose(
+        centred, left / np.linalg.norm(left, axis=1, keepdims=True), atol=1e-5
+    )
 
 
 def test_identical_images__stay_as_they_were() -> None:

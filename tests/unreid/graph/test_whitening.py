@@ -31,7 +31,7 @@ def slowly(
         mixed = (sum(np.outer(y, y) for y in own) + kappa * common) / (len(own) + kappa)
         target = (1 - floor) * mixed + floor * np.trace(mixed) / width * np.eye(width)
         values, vectors = np.linalg.eigh(target)
-        moved = sum(v ** -power * (e @ x) * e for v, e in zip(values, vectors.T))
+        moved = sum(v**-power * (e @ x) * e for v, e in zip(values, vectors.T))
         length = np.sqrt((x**2).sum())
         rows.append(moved / np.sqrt((moved**2).sum()) if length > 1e-6 else features[i])
     return rows

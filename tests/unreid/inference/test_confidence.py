@@ -40,8 +40,13 @@ def oracle(features: np.ndarray, labels: np.ndarray) -> list[float]:
     return result
 
 
-@given(st.integers(1, 40), st.integers(2, 9), st.integers(1, 6), st.integers(1, 50),
-       st.integers(0, 10**6))
+@given(
+    st.integers(1, 40),
+    st.integers(2, 9),
+    st.integers(1, 6),
+    st.integers(1, 50),
+    st.integers(0, 10**6),
+)
 def test_confidence__is_the_formula(
     num: int, width: int, clusters: int, block: int, seed: int
 ) -> None:
@@ -78,7 +83,7 @@ def test_all_noise__is_zero(rng: np.random.Generator) -> None:
 
 
 def test_one_cluster_and_single_image__have_nothing_to_compare_with(
-    rng: np.random.Generator
+    rng: np.random.Generator,
 ) -> None:
     assert confidence(unit(rng, 5, 4), np.zeros(5, np.int64)).tolist() == [0.5] * 5
     assert confidence(unit(rng, 1, 4), np.zeros(1, np.int64)).tolist() == [0.5]

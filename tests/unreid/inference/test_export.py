@@ -19,8 +19,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated.*")
 
 
 def check(
-    predictor: Predictor, parity: export.Parity, about: dict[str, str],
-    run: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator,
+    predictor: Predictor,
+    parity: export.Parity,
+    about: dict[str, str],
+    run: Callable[[np.ndarray], np.ndarray],
+    rng: np.random.Generator,
 ) -> None:
     """Check the metadata of the export, and its features of 1, 5 and 13 images."""
     assert set(parity.differences) == {1, 5} and max(parity.differences.values()) <= 1e-4
@@ -47,8 +50,13 @@ def test_onnx__gives_pytorchs_features_for_batches_of_any_size(
     path = tmp_path / "out" / "model.onnx"
     parity = export.export(predictor, str(path), "onnx")
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    check(predictor, parity, session.get_modelmeta().custom_metadata_map,
-          lambda images: session.run(None, {"images": images})[0], rng)
+    check(
+        predictor,
+        parity,
+        session.get_modelmeta().custom_metadata_map,
+        lambda images: session.run(None, {"images": images})[0],
+        rng,
+    )
     assert list(path.parent.iterdir()) == [path], "no file of weights beside it"
 
 
@@ -62,8 +70,13 @@ def test_torchscript__gives_pytorchs_features_for_batches_of_any_size(
     parity = export.export(predictor, path, "torchscript")
     extra = {"unreid.json": ""}
     module = torch.jit.load(path, _extra_files=extra)
-    check(predictor, parity, json.loads(extra["unreid.json"]),
-          lambda images: module(torch.from_numpy(images)).numpy(), rng)
+    check(
+        predictor,
+        parity,
+        json.loads(extra["unreid.json"]),
+        lambda images: module(torch.from_numpy(images)).numpy(),
+        rng,
+    )
 
 
 class Brightness(torch.nn.Module):
@@ -87,8 +100,9 @@ def test_difference_beyond_the_tolerance__writes_nothing(
     small: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = export._read_torchscript
-    monkeypatch.setattr(export, "_read_torchscript",
-                        lambda file: lambda images: read(file)(images) + 2e-4)
+    monkeypatch.setattr(
+        export, "_read_torchscript", lambda file: lambda images: read(file)(images) + 2e-4
+    )
     (tmp_path / "model.pt").write_bytes(b"older")
     with pytest.raises(RuntimeError, match=r"differs from PyTorch by 0\.0002 \(maximum 0\.0001"):
         export.export(small, str(tmp_path / "model.pt"), "torchscript")
@@ -99,8 +113,9 @@ def test_batch_that_became_a_constant__is_found(
     small: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = export._read_torchscript
-    monkeypatch.setattr(export, "_read_torchscript",
-                        lambda file: lambda images: read(file)(images)[:1])
+    monkeypatch.setattr(
+        export, "_read_torchscript", lambda file: lambda images: read(file)(images)[:1]
+    )
     with pytest.raises(RuntimeError, match=r"shape \(1, 4\) for 5 images, PyTorch \(5, 4\)"):
         export.export(small, str(tmp_path / "model.pt"), "torchscript")
     assert not (tmp_path / "model.pt").exists()
@@ -110,8 +125,11 @@ def test_onnx_without_its_packages__names_the_extra(
     small: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec",
-                        lambda name, *a: None if name == "onnxruntime" else find(name, *a))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *a: None if name == "onnxruntime" else find(name, *a),
+    )
     with pytest.raises(ImportError, match=r'needs onnxruntime: pip install "unreid\[export\]"'):
         export.export(small, str(tmp_path / "model.onnx"))
 

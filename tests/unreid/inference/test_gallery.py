@@ -28,8 +28,9 @@ def crops(tmp_path: Path) -> Path:
     return tmp_path / "crops"
 
 
-def embed(crops: Path, predictor: Predictor, gallery: Gallery | None = None,
-          **options: bool) -> tuple[Gallery, Changes]:
+def embed(
+    crops: Path, predictor: Predictor, gallery: Gallery | None = None, **options: bool
+) -> tuple[Gallery, Changes]:
     gallery = gallery or Gallery.empty(str(crops), predictor)
     return gallery.update(read_folder(crops), str(crops), predictor, **options)
 
@@ -168,9 +169,7 @@ def test_another_model__is_refused_and_both_are_named(
         kept.check_model(flipped, "index x")
 
 
-def test_index__is_one_that_faiss_reads(
-    crops: Path, predictor: Predictor, tmp_path: Path
-) -> None:
+def test_index__is_one_that_faiss_reads(crops: Path, predictor: Predictor, tmp_path: Path) -> None:
     kept, _ = embed(crops, predictor)
     through_disk(kept, tmp_path)
     with np.load(tmp_path / "kept.index", allow_pickle=False) as file:
@@ -211,22 +210,31 @@ def _changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) ->
         table, raw = json.loads(file["table"].tobytes()), bytearray(file["faiss"].tobytes())
     change(table, raw)
     with open(path, "wb") as target:
-        np.savez(target, table=np.frombuffer(json.dumps(table).encode(), np.uint8),
-                 faiss=np.frombuffer(bytes(raw), np.uint8))
+        np.savez(
+            target,
+            table=np.frombuffer(json.dumps(table).encode(), np.uint8),
+            faiss=np.frombuffer(bytes(raw), np.uint8),
+        )
 
 
-@pytest.mark.parametrize(("change", "why"), [
-    (lambda t, r: t["entries"][0].update(path="../../etc/x.jpg"), "leaves the gallery"),
-    (lambda t, r: t["entries"][0].update(path="/etc/x.jpg"), "leaves the gallery"),
-    (lambda t, r: t["entries"][0].update(path=7), "an entry has unexpected types"),
-    (lambda t, r: t["entries"].pop(), "3 features of 2 images"),
-    (lambda t, r: t.update(root=["a"]), "root, fingerprint and model must be strings"),
-    (lambda t, r: r.__setitem__(slice(8, 16), (2**40).to_bytes(8, "little")), "1099511627776 x"),
-    (lambda t, r: r.__setitem__(slice(37, 45), (2**40).to_bytes(8, "little")), "features in"),
-    (lambda t, r: r.__setitem__(slice(0, 4), b"IwPQ"), "not an IndexFlatIP"),
-    (lambda t, r: r.__setitem__(slice(45, 49), b"\x00\x00\xc0\x7f"), "finite"),
-    (lambda t, r: r.clear(), "not a faiss index"),
-])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda t, r: t["entries"][0].update(path="../../etc/x.jpg"), "leaves the gallery"),
+        (lambda t, r: t["entries"][0].update(path="/etc/x.jpg"), "leaves the gallery"),
+        (lambda t, r: t["entries"][0].update(path=7), "an entry has unexpected types"),
+        (lambda t, r: t["entries"].pop(), "3 features of 2 images"),
+        (lambda t, r: t.update(root=["a"]), "root, fingerprint and model must be strings"),
+        (
+            lambda t, r: r.__setitem__(slice(8, 16), (2**40).to_bytes(8, "little")),
+            "1099511627776 x",
+        ),
+        (lambda t, r: r.__setitem__(slice(37, 45), (2**40).to_bytes(8, "little")), "features in"),
+        (lambda t, r: r.__setitem__(slice(0, 4), b"IwPQ"), "not an IndexFlatIP"),
+        (lambda t, r: r.__setitem__(slice(45, 49), b"\x00\x00\xc0\x7f"), "finite"),
+        (lambda t, r: r.clear(), "not a faiss index"),
+    ],
+)
 def test_index_that_lies__is_refused_before_faiss_believes_it(
     change: Any, why: str, crops: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
@@ -237,9 +245,7 @@ def test_index_that_lies__is_refused_before_faiss_believes_it(
         Gallery.load(str(path))
 
 
-def test_pipe_in_a_gallery__is_named_and_not_waited_for(
-    crops: Path, predictor: Predictor
-) -> None:
+def test_pipe_in_a_gallery__is_named_and_not_waited_for(crops: Path, predictor: Predictor) -> None:
     os.mkfifo(crops / "pipe.jpg")
     with pytest.raises(
         UnreadableImageError, match=r"pipe\.jpg cannot be read \(not a regular file\)"

@@ -31,8 +31,11 @@ def test_grid__grows_by_rows_and_is_never_narrower_than_its_title(tmp_path: Path
 
 def test_picture_of_any_shape_and_a_name_in_any_script__are_drawn(tmp_path: Path) -> None:
     Image.new("L", (300, 2)).save(tmp_path / "wide.png")
-    sheet = draw_grid("камера 摄像头 \N{GRINNING FACE}", [
-        Cell(str(tmp_path / "wide.png"), ("cam " + "длинное имя " * 9, ""))], columns=3)
+    sheet = draw_grid(
+        "камера 摄像头 \N{GRINNING FACE}",
+        [Cell(str(tmp_path / "wide.png"), ("cam " + "длинное имя " * 9, ""))],
+        columns=3,
+    )
     assert sheet.size[0] == 420
 
 

@@ -23,8 +23,9 @@ from unreid.labels.clusterers import CLUSTERER_REGISTRY, MAX_DENSE_IMAGES, param
 from unreid.labels.neighbours import Search
 from unreid.labels.transforms import CenterCameras
 
-METHODS = [name for name in CLUSTERER_REGISTRY
-           if name != "infomap" or importlib.util.find_spec("infomap")]
+METHODS = [
+    name for name in CLUSTERER_REGISTRY if name != "infomap" or importlib.util.find_spec("infomap")
+]
 
 
 def cluster(features: np.ndarray, method: str, **settings: Any) -> np.ndarray:
@@ -191,9 +192,14 @@ def test_sheets__show_each_cluster_once_and_replace_older_ones(
     (sheets / "mine.txt").write_text("stays")
     assert labelled.draw_sheets(str(sheets), str(tmp_path / "crops"), most=11, columns=5) == 2
     assert sorted(p.name for p in sheets.iterdir()) == [
-        "cluster_0000.jpg", "cluster_0001.jpg", "mine.txt"]
-    with Image.open(sheets / "cluster_0000.jpg") as large, \
-            Image.open(sheets / "cluster_0001.jpg") as small:
+        "cluster_0000.jpg",
+        "cluster_0001.jpg",
+        "mine.txt",
+    ]
+    with (
+        Image.open(sheets / "cluster_0000.jpg") as large,
+        Image.open(sheets / "cluster_0001.jpg") as small,
+    ):
         large.load()
         assert large.height > 2 * small.height, "eleven of five in a row, beside two"
     with pytest.raises(ValueError, match="--sheet-images must be an integer >= 1, got 0"):

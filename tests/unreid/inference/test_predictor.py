@@ -36,8 +36,9 @@ def test_features__are_those_of_the_runs_extraction(
 
 
 def test_raw_features_of_any_length__come_out_as_unit_rows(tmp_path: Path) -> None:
-    folder = make_run(tmp_path / "run", SPHERE, SPHERECLUSTER__SPHERE=False,
-                      TEST__METRIC="euclidean")
+    folder = make_run(
+        tmp_path / "run", SPHERE, SPHERECLUSTER__SPHERE=False, TEST__METRIC="euclidean"
+    )
     predictor = Predictor.from_run(folder)
     picture = draw(np.random.default_rng(0))
     with torch.no_grad():
@@ -51,8 +52,14 @@ def test_batch_of_mixed_sizes_and_kinds__is_each_on_its_own(
 ) -> None:
     small, large, wide = (draw(rng, size) for size in [(7, 9), (200, 400), (90, 30)])
     small.save(tmp_path / "small.png")
-    mixed = [tmp_path / "small.png", str(tmp_path / "small.png"), small, np.asarray(small), large,
-             wide]
+    mixed = [
+        tmp_path / "small.png",
+        str(tmp_path / "small.png"),
+        small,
+        np.asarray(small),
+        large,
+        wide,
+    ]
     features = predictor(mixed)
     assert features.shape == (6, predictor.num_features) and features.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
@@ -153,8 +160,7 @@ def test_truncated_file__is_named_or_left_out(predictor: Predictor, tmp_path: Pa
     found = predictor.embed_files(names, skip_bad=True)
     assert found.kept.tolist() == [0, 1, 3, 4] and list(found.bad) == [names[2], names[5]]
     assert all(found.bad.values())
-    np.testing.assert_allclose(found.features, predictor([names[i] for i in found.kept]),
-                               atol=1e-5)
+    np.testing.assert_allclose(found.features, predictor([names[i] for i in found.kept]), atol=1e-5)
 
 
 def test_every_file_bad__is_no_row(predictor: Predictor, tmp_path: Path) -> None:
@@ -199,8 +205,9 @@ def test_missing_start_weights__do_not_matter(tmp_path: Path) -> None:
     config = folder / "config.yaml"
     text = config.read_text()
     assert "PRETRAIN: false" in text.replace("False", "false")
-    text = text.replace("PRETRAIN: false", "PRETRAIN: true").replace("PRETRAIN: False",
-                                                                     "PRETRAIN: True")
+    text = text.replace("PRETRAIN: false", "PRETRAIN: true").replace(
+        "PRETRAIN: False", "PRETRAIN: True"
+    )
     config.write_text(text.replace("PRETRAIN_PATH: ''", "PRETRAIN_PATH: gone.pth"))
     assert Predictor.from_run(folder)([]).shape[0] == 0
 

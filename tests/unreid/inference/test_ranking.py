@@ -21,10 +21,13 @@ def unit(rng: np.random.Generator, num: int, width: int = 8) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def gallery_of(features: np.ndarray, cameras: list[str], pids: list[str | None],
-               root: str = "/gallery") -> Gallery:
-    entries = tuple(Entry(f"{i:03d}.jpg", camera, pid, i, 0, str(i))
-                    for i, (camera, pid) in enumerate(zip(cameras, pids)))
+def gallery_of(
+    features: np.ndarray, cameras: list[str], pids: list[str | None], root: str = "/gallery"
+) -> Gallery:
+    entries = tuple(
+        Entry(f"{i:03d}.jpg", camera, pid, i, 0, str(i))
+        for i, (camera, pid) in enumerate(zip(cameras, pids))
+    )
     return Gallery(root, entries, features, "f", "model")
 
 
@@ -34,8 +37,9 @@ def test_answers__are_a_plain_sort_without_the_excluded(
 ) -> None:
     rng = np.random.default_rng(seed)
     query, gallery = unit(rng, num_queries), unit(rng, num)
-    excluded = [np.flatnonzero(rng.random(num) < rng.choice([0, 0.3, 1.0]))
-                for _ in range(num_queries)]
+    excluded = [
+        np.flatnonzero(rng.random(num) < rng.choice([0, 0.3, 1.0])) for _ in range(num_queries)
+    ]
     found = nearest_images(query, gallery, top, excluded)
     for row, out, (indices, similarities) in zip(query, excluded, found):
         cosines = gallery.astype(np.float64) @ row.astype(np.float64)
@@ -83,11 +87,16 @@ def test_same_person_in_the_same_camera__does_not_count_where_there_are_several(
 def test_query_in_the_gallery__does_not_find_itself(tmp_path: Path) -> None:
     paths = fill(tmp_path, ["0.png", "1.png"])
     (tmp_path / "link.png").symlink_to(paths[0])
-    entries = tuple(Entry(name, "0", None, (tmp_path / name).stat().st_size, 0, name)
-                    for name in ("0.png", "1.png", "link.png"))
+    entries = tuple(
+        Entry(name, "0", None, (tmp_path / name).stat().st_size, 0, name)
+        for name in ("0.png", "1.png", "link.png")
+    )
     gallery = Gallery(str(tmp_path), entries, np.eye(3, dtype=np.float32), "f", "m")
-    out = left_out([FolderItem(str(paths[0]), "0"), FolderItem(str(paths[1]), "0")], gallery,
-                   other_cameras=False)
+    out = left_out(
+        [FolderItem(str(paths[0]), "0"), FolderItem(str(paths[1]), "0")],
+        gallery,
+        other_cameras=False,
+    )
     assert [rows.tolist() for rows in out] == [[0, 2], [1]]
 
 
@@ -111,7 +120,7 @@ def test_other_cameras_without_cameras__is_refused(rng: np.random.Generator) -> 
 
 
 def test_centring__is_the_gallerys_own_and_its_mean_for_an_unknown_camera(
-    rng: np.random.Generator
+    rng: np.random.Generator,
 ) -> None:
     gallery, cameras = unit(rng, 9), list("aabbbccca")
     query, centred = center(gallery[:2], ["a", "z"], gallery, cameras, 16.0)
@@ -122,9 +131,7 @@ def test_centring__is_the_gallerys_own_and_its_mean_for_an_unknown_camera(
     np.testing.assert_allclose(query[1], off / np.linalg.norm(off), atol=1e-6)
 
 
-def test_scores__need_every_id_and_an_answer_in_another_camera(
-    rng: np.random.Generator
-) -> None:
+def test_scores__need_every_id_and_an_answer_in_another_camera(rng: np.random.Generator) -> None:
     features = unit(rng, 4)
     items = [FolderItem("a", "1", "7"), FolderItem("b", "1", "8")]
     gallery = gallery_of(features, ["2", "2", "1", "2"], ["7", "8", "7", "9"])

@@ -52,8 +52,16 @@ def test_kernel__equals_its_reference_up_to_the_last_rounding(
 @pytest.mark.parametrize("turns", [-0.5, -0.1, 0.0, 0.07, 0.5])
 def test_hue__turns_the_circle_of_colours(route, turns: float, rng: np.random.Generator) -> None:
     colours = rng.integers(0, 256, (1, 60, 3), dtype=np.uint8)
-    colours[0, :8] = [[0, 0, 0], [255, 255, 255], [255, 0, 0], [0, 255, 0], [0, 0, 255],
-                      [255, 255, 0], [9, 9, 9], [0, 255, 255]]
+    colours[0, :8] = [
+        [0, 0, 0],
+        [255, 255, 255],
+        [255, 0, 0],
+        [0, 255, 0],
+        [0, 0, 255],
+        [255, 255, 0],
+        [9, 9, 9],
+        [0, 255, 255],
+    ]
     found = route.color_jitter(colours, *alone(3, turns, 1))[0]
     for before, after in zip(colours[0], found):
         h, s, v = colorsys.rgb_to_hsv(*(before / 255))
@@ -97,9 +105,7 @@ def test_order__of_the_steps_is_kept(route) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_jitter__is_that_of_pillow_but_for_its_cutting_off(
-    route, rng: np.random.Generator
-) -> None:
+def test_jitter__is_that_of_pillow_but_for_its_cutting_off(route, rng: np.random.Generator) -> None:
     small = Image.fromarray(rng.integers(0, 255, (6, 4, 3), dtype=np.uint8))
     image = small.resize((32, 64), Image.Resampling.BICUBIC)
     steps = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation, F.adjust_hue)
@@ -110,7 +116,10 @@ def test_jitter__is_that_of_pillow_but_for_its_cutting_off(
         theirs = image
         for step in order:
             theirs = steps[step](theirs, float(factors[step]))
-        ours = route.color_jitter(np.asarray(image).reshape(1, -1, 3),
-                                  order[None].astype(np.int64), factors[None].astype(np.float32))
+        ours = route.color_jitter(
+            np.asarray(image).reshape(1, -1, 3),
+            order[None].astype(np.int64),
+            factors[None].astype(np.float32),
+        )
         differences.append(np.abs(ours.reshape(64, 32, 3) - np.asarray(theirs).astype(int)))
     assert np.mean(differences) < 2.5 and np.percentile(differences, 99) <= 8

@@ -94,9 +94,7 @@ def test_jitter__is_within_one_grey_level_in_every_variant(which: str) -> None:
 
 
 @pytest.mark.parametrize("name", kernel_names())
-def test_best_variant_that_was_built__is_used(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_best_variant_that_was_built__is_used(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UNREID_KERNELS", raising=False)
     built = [which for which in supported_variants() if load(which, name) is not None]
     if not built:

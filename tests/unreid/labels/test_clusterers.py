@@ -32,17 +32,35 @@ def features_of(rng: np.random.Generator) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "settings", "by_hand"),
     [
-        ("dbscan", {"eps": 0.55, "min_samples": 3, "k1": 9, "k2": 3},
-         lambda x: dbscan(jaccard_distance(x, 9, 3, max_distance=0.55), 0.55, 3)),
-        ("map_equation", {"k": 6, "min_similarity": 0.3, "seed": 2},
-         lambda x: map_equation(*knn(x, 6), min_similarity=0.3, seed=2)),
-        ("bottom_up", {"num_clusters": 7, "linkage": "minimum", "regularizer": "size",
-                       "weight": 0.1, "update": "pass"},
-         lambda x: bottom_up(x, num_merges=41, linkage="minimum", regularizer="size", weight=0.1,
-                             update="pass")),
+        (
+            "dbscan",
+            {"eps": 0.55, "min_samples": 3, "k1": 9, "k2": 3},
+            lambda x: dbscan(jaccard_distance(x, 9, 3, max_distance=0.55), 0.55, 3),
+        ),
+        (
+            "map_equation",
+            {"k": 6, "min_similarity": 0.3, "seed": 2},
+            lambda x: map_equation(*knn(x, 6), min_similarity=0.3, seed=2),
+        ),
+        (
+            "bottom_up",
+            {
+                "num_clusters": 7,
+                "linkage": "minimum",
+                "regularizer": "size",
+                "weight": 0.1,
+                "update": "pass",
+            },
+            lambda x: bottom_up(
+                x, num_merges=41, linkage="minimum", regularizer="size", weight=0.1, update="pass"
+            ),
+        ),
         ("bottom_up", {"images_per_cluster": 6}, lambda x: bottom_up(x, num_merges=40)),
-        ("agglomerative", {"num_clusters": 5, "linkage": "complete", "k1": 9, "k2": 3},
-         lambda x: agglomerative(jaccard_distance(x, 9, 3), 5, "complete")),
+        (
+            "agglomerative",
+            {"num_clusters": 5, "linkage": "complete", "k1": 9, "k2": 3},
+            lambda x: agglomerative(jaccard_distance(x, 9, 3), 5, "complete"),
+        ),
     ],
 )
 def test_clusterer__gives_the_labels_of_its_function(
@@ -81,15 +99,22 @@ def test_each_clusterer__says_what_it_is_and_its_names_mean_the_same_everywhere(
 
 
 def test_unknown_parameter__lists_those_that_exist() -> None:
-    with pytest.raises(ValueError, match=r"dbscan has no setting 'epss'; did you mean 'eps'"
-                       r".*it has eps, min_samples, k1, k2"):
+    with pytest.raises(
+        ValueError,
+        match=r"dbscan has no setting 'epss'; did you mean 'eps'"
+        r".*it has eps, min_samples, k1, k2",
+    ):
         build_clusterer("dbscan", epss=1)
 
 
 def test_labeler__clusters_and_drops_what_is_small(rng: np.random.Generator) -> None:
     features = features_of(rng)
-    cfg, _ = load_tiny(BASELINE, UNSUP__CLUSTER__NAME="bottom_up", UNSUP__CLUSTER__MIN_SIZE=9,
-                       UNSUP__CLUSTER__BOTTOM_UP__NUM_CLUSTERS=6)
+    cfg, _ = load_tiny(
+        BASELINE,
+        UNSUP__CLUSTER__NAME="bottom_up",
+        UNSUP__CLUSTER__MIN_SIZE=9,
+        UNSUP__CLUSTER__BOTTOM_UP__NUM_CLUSTERS=6,
+    )
     labeler = LABELER_REGISTRY.get("ClusterLabeler").from_config(cfg, None)
     assert type(labeler) is ClusterLabeler
     pseudo = labeler(FeatureBank(features, np.zeros(48, np.int64)), 0)

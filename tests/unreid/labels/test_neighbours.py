@@ -52,8 +52,10 @@ def test_jaccard__is_that_of_the_features_and_shares_the_search(
     features = unit_rows(rng)
     neighbours = Search()(features)
     neighbours.knn(15)
-    ours, theirs = neighbours.jaccard(10, 3, 0.8), jaccard_distance(features, 10, 3,
-                                                                    max_distance=0.8)
+    ours, theirs = (
+        neighbours.jaccard(10, 3, 0.8),
+        jaccard_distance(features, 10, 3, max_distance=0.8),
+    )
     for name in ("indptr", "indices", "data"):
         np.testing.assert_array_equal(vars(ours)[name], vars(theirs)[name])
     assert searches == [15]

@@ -35,8 +35,9 @@ def kinds(**settings: object) -> list[type]:
 def test_config__decides_which_there_are_and_in_which_order() -> None:
     assert kinds() == []
     assert kinds(UNSUP__CENTER_CAMERAS=True) == [CenterCameras]
-    assert kinds(UNSUP__CENTER_CAMERAS=True, UNSUP__WHITEN_CAMERAS=0.3,
-                 UNSUP__SMOOTH_NEIGHBOURS=3) == [WhitenCameras, SmoothNeighbours]
+    assert kinds(
+        UNSUP__CENTER_CAMERAS=True, UNSUP__WHITEN_CAMERAS=0.3, UNSUP__SMOOTH_NEIGHBOURS=3
+    ) == [WhitenCameras, SmoothNeighbours]
     cfg, _ = load_tiny(BASELINE, UNSUP__CENTER_CAMERAS=True, UNSUP__WHITEN_CAMERAS=0.3)
     assert transforms_from_config(cfg, Search(), center=False) == ()
     plain, _ = load_tiny(BASELINE, UNSUP__CENTER_SHRINKAGE=2.0)
@@ -45,11 +46,11 @@ def test_config__decides_which_there_are_and_in_which_order() -> None:
 
 def test_each__is_its_function(bank: FeatureBank) -> None:
     centred = CenterCameras(2.0)(bank)
-    np.testing.assert_array_equal(centred.features,
-                                  center_cameras(bank.features, bank.camids, 2.0))
+    np.testing.assert_array_equal(centred.features, center_cameras(bank.features, bank.camids, 2.0))
     whitened = WhitenCameras(0.3, 2.0)(bank)
-    np.testing.assert_array_equal(whitened.features, whiten_cameras(
-        bank.features, bank.camids, power=0.3, mean_shrinkage=2.0))
+    np.testing.assert_array_equal(
+        whitened.features, whiten_cameras(bank.features, bank.camids, power=0.3, mean_shrinkage=2.0)
+    )
     both = apply_transforms(bank, [WhitenCameras(0.3, 2.0), SmoothNeighbours(4, Search())])
     np.testing.assert_array_equal(both.features, smooth_mutual(whitened.features, 4))
     np.testing.assert_array_equal(both.camids, bank.camids)

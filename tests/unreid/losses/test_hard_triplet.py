@@ -17,8 +17,9 @@ def slow(features: torch.Tensor, targets: torch.Tensor, margin: float) -> float:
     rows, labels = features.double().tolist(), targets.tolist()
     costs = []
     for a, label in enumerate(labels):
-        positives = [math.dist(rows[a], rows[i]) for i, y in enumerate(labels)
-                     if y == label and i != a]
+        positives = [
+            math.dist(rows[a], rows[i]) for i, y in enumerate(labels) if y == label and i != a
+        ]
         negatives = [math.dist(rows[a], rows[i]) for i, y in enumerate(labels) if y != label]
         if positives and negatives:
             costs.append(max(0.0, margin + max(positives) - min(negatives)))
@@ -41,7 +42,8 @@ def test_loss__equals_the_formula(
         features = torch.nn.functional.normalize(features)
     targets = torch.randint(0, labels, (batch,), generator=generator)
     assert hard_triplet(features, targets, margin).item() == pytest.approx(
-        slow(features, targets, margin), abs=2e-5)
+        slow(features, targets, margin), abs=2e-5
+    )
 
 
 def test_gradient__is_that_of_finite_differences() -> None:
@@ -61,8 +63,11 @@ def test_gradient__is_that_of_finite_differences() -> None:
             assert features.grad[row, column].item() == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("targets", [[0, 0, 0, 0], [0, 1, 2, 3], [], [0]],
-                         ids=["one cluster", "single images", "no sample", "one sample"])
+@pytest.mark.parametrize(
+    "targets",
+    [[0, 0, 0, 0], [0, 1, 2, 3], [], [0]],
+    ids=["one cluster", "single images", "no sample", "one sample"],
+)
 def test_batch_without_triplets__costs_zero_on_the_graph(targets: list[int]) -> None:
     features = torch.randn(len(targets), 3).requires_grad_()
     loss = hard_triplet(features, torch.tensor(targets, dtype=torch.int64))

@@ -22,15 +22,20 @@ def slow(features: torch.Tensor, weights: torch.Tensor, targets: list[int], scal
     return total / len(targets)
 
 
-@given(seed=st.integers(0, 2**31), batch=st.integers(1, 10), classes=st.integers(1, 12),
-       scale=st.sampled_from([1.0, 14.0, 30.0]))
+@given(
+    seed=st.integers(0, 2**31),
+    batch=st.integers(1, 10),
+    classes=st.integers(1, 12),
+    scale=st.sampled_from([1.0, 14.0, 30.0]),
+)
 def test_loss__equals_the_formula(seed: int, batch: int, classes: int, scale: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     features = torch.nn.functional.normalize(torch.randn(batch, 6, generator=generator))
     weights = torch.randn(classes, 6, generator=generator)
     targets = torch.randint(0, classes, (batch,), generator=generator)
     assert sphere_softmax(features, weights, targets, scale).item() == pytest.approx(
-        slow(features, weights, targets.tolist(), scale), rel=1e-4, abs=1e-5)
+        slow(features, weights, targets.tolist(), scale), rel=1e-4, abs=1e-5
+    )
 
 
 def test_loss__does_not_see_how_long_a_class_is() -> None:
@@ -39,8 +44,9 @@ def test_loss__does_not_see_how_long_a_class_is() -> None:
     weights = torch.randn(5, 6, generator=generator)
     targets = torch.tensor([0, 1, 2, 3])
     stretched = weights * torch.tensor([[0.01], [1.0], [7.0], [100.0], [3.0]])
-    torch.testing.assert_close(sphere_softmax(features, weights, targets),
-                               sphere_softmax(features, stretched, targets))
+    torch.testing.assert_close(
+        sphere_softmax(features, weights, targets), sphere_softmax(features, stretched, targets)
+    )
 
 
 def test_gradient__reaches_features_and_weights_and_leaves_lengths_alone() -> None:

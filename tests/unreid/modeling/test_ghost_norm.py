@@ -99,8 +99,12 @@ def test_ghost_norm__gradients_are_those_of_the_groups() -> None:
 
 def test_use_ghost_norm__replaces_no_parameter_and_no_key() -> None:
     model = nn.Sequential(
-        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()),
-        nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.BatchNorm2d(4, track_running_stats=False),
+        nn.Conv2d(3, 4, 1),
+        nn.BatchNorm2d(4),
+        nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()),
+        nn.InstanceNorm2d(4),
+        nn.GroupNorm(2, 4),
+        nn.BatchNorm2d(4, track_running_stats=False),
         nn.SyncBatchNorm(4),
     )
     parameters = {n: id(p) for n, p in model.named_parameters()}

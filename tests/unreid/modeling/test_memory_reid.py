@@ -23,9 +23,13 @@ def network(**settings: object) -> Any:
 
 def batch(num: int = 4) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
-    return {"images": 255 * torch.rand(num, 3, 64, 32, generator=generator),
-            "targets": torch.arange(num) % 2, "camids": torch.zeros(num, dtype=torch.long),
-            "indices": torch.arange(num), "img_paths": ["?"] * num}
+    return {
+        "images": 255 * torch.rand(num, 3, 64, 32, generator=generator),
+        "targets": torch.arange(num) % 2,
+        "camids": torch.zeros(num, dtype=torch.long),
+        "indices": torch.arange(num),
+        "img_paths": ["?"] * num,
+    }
 
 
 def tell(model: Any) -> np.ndarray:

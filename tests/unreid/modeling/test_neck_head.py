@@ -10,8 +10,13 @@ from unreid.modeling.neck_head import NeckHead
 
 
 def head(**changes: object) -> NeckHead:
-    given = {"feat_dim": 6, "embedding_dim": 0, "pool_type": "GlobalAvgPool",
-             "with_bnneck": True, "norm_type": "BN"}
+    given = {
+        "feat_dim": 6,
+        "embedding_dim": 0,
+        "pool_type": "GlobalAvgPool",
+        "with_bnneck": True,
+        "norm_type": "BN",
+    }
     return NeckHead(**{**given, **changes})
 
 

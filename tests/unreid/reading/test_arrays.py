@@ -14,8 +14,11 @@ import pytest
 
 from unreid.reading.arrays import read_arrays, read_labels
 
-GOOD = {"paths": np.array(["a.jpg", "b.jpg", "c.jpg"]), "camids": np.array([0, 1, 1]),
-        "labels": np.array([-1, 0, 0])}
+GOOD = {
+    "paths": np.array(["a.jpg", "b.jpg", "c.jpg"]),
+    "camids": np.array([0, 1, 1]),
+    "labels": np.array([-1, 0, 0]),
+}
 
 
 class Boom:
@@ -33,9 +36,12 @@ def packed_zeros(path: Path, count: int) -> Path:
     """Return ``count`` int64 zeros as numpy would pack them, written a part at a time."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": "<i8", "fortran_order": False, "shape": (count,)})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, \
-            archive.open("labels.npy", "w", force_zip64=True) as member:
+        header, {"descr": "<i8", "fortran_order": False, "shape": (count,)}
+    )
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("labels.npy", "w", force_zip64=True) as member,
+    ):
         member.write(header.getvalue())
         for _ in range(8 * count // 2**24):
             member.write(bytes(2**24))
@@ -53,8 +59,11 @@ def test_pickle__is_refused_by_name_and_not_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, labels=np.array([Boom(), 1, 2], dtype=object))
-    with pytest.raises(ValueError, match=r"a\.npz is no file of arrays, or damaged \(labels holds"
-                                         r" objects, a pickle"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.npz is no file of arrays, or damaged \(labels holds"
+        r" objects, a pickle",
+    ):
         read_arrays(path, "labels")
     assert not (tmp_path / "pwned").exists()
 
@@ -73,7 +82,8 @@ def test_bomb__is_refused_by_its_header_before_memory_is_taken(tmp_path: Path) -
 def test_header_that_promises_more_than_there_is__is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        header, {"descr": "<i8", "fortran_order": False, "shape": (1000,)})
+        header, {"descr": "<i8", "fortran_order": False, "shape": (1000,)}
+    )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("labels.npy", header.getvalue() + bytes(8))
     with pytest.raises(ValueError, match=r"a\.npz is no file of arrays, or damaged"):
@@ -101,17 +111,20 @@ def test_labels__come_checked(tmp_path: Path) -> None:
     assert found.labels.tolist() == [-1, 0, 0] and found.camids.tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize(("changed", "why"), [
-    ({"labels": np.array([0, 1])}, r"labels must be \(3,\) integers, got int64 \(2,\)"),
-    ({"labels": np.array([0.5, 1, 2])}, r"labels must be \(3,\) integers, got float64"),
-    ({"labels": np.zeros((3, 3), int)}, r"labels must be \(3,\) integers"),
-    ({"labels": np.array([-2, 0, 0])}, r"labels must be in -1\.\.2, got -2\.\.0"),
-    ({"labels": np.array([0, 2**62, 0])}, r"labels must be in -1\.\.2"),
-    ({"camids": np.array([0, 2**31, 0])}, r"camids must be in 0\.\.2"),
-    ({"camids": np.array([-1, 0, 0])}, r"camids must be in 0\.\.2"),
-    ({"paths": np.arange(3)}, r"paths must be \(N,\) texts, got int64"),
-    ({"paths": np.array([], dtype="U1")}, r"paths must be \(N,\) texts"),
-])
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"labels": np.array([0, 1])}, r"labels must be \(3,\) integers, got int64 \(2,\)"),
+        ({"labels": np.array([0.5, 1, 2])}, r"labels must be \(3,\) integers, got float64"),
+        ({"labels": np.zeros((3, 3), int)}, r"labels must be \(3,\) integers"),
+        ({"labels": np.array([-2, 0, 0])}, r"labels must be in -1\.\.2, got -2\.\.0"),
+        ({"labels": np.array([0, 2**62, 0])}, r"labels must be in -1\.\.2"),
+        ({"camids": np.array([0, 2**31, 0])}, r"camids must be in 0\.\.2"),
+        ({"camids": np.array([-1, 0, 0])}, r"camids must be in 0\.\.2"),
+        ({"paths": np.arange(3)}, r"paths must be \(N,\) texts, got int64"),
+        ({"paths": np.array([], dtype="U1")}, r"paths must be \(N,\) texts"),
+    ],
+)
 def test_labels__that_do_not_fit_are_refused(
     changed: dict[str, Any], why: str, tmp_path: Path
 ) -> None:

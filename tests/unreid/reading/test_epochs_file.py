@@ -15,11 +15,19 @@ from unreid.reading.epochs_file import EpochRecord, read_epochs
 names = st.text(max_size=8)
 numbers = st.dictionaries(names, st.floats(-1e14, 1e14) | st.integers(-(10**9), 10**9), max_size=3)
 records = st.builds(
-    EpochRecord, epoch=st.integers(0, 10**6), iterations=st.integers(0, 10**6), started=names,
-    finished=names, relabelled=st.booleans(), losses=numbers,
-    learning_rate=st.none() | st.floats(0, 10), labels=numbers,
+    EpochRecord,
+    epoch=st.integers(0, 10**6),
+    iterations=st.integers(0, 10**6),
+    started=names,
+    finished=names,
+    relabelled=st.booleans(),
+    losses=numbers,
+    learning_rate=st.none() | st.floats(0, 10),
+    labels=numbers,
     quality=st.dictionaries(names, numbers, max_size=2),
-    remarks=st.dictionaries(names, names, max_size=2), seconds=numbers, label_seconds=numbers,
+    remarks=st.dictionaries(names, names, max_size=2),
+    seconds=numbers,
+    label_seconds=numbers,
     scores=st.dictionaries(names, numbers, max_size=2),
 )
 
@@ -51,29 +59,52 @@ def test_torn_last_line__is_skipped_without_a_remark(tmp_path: Path) -> None:
 def test_damaged_line__is_a_remark_with_its_number_and_the_others_stay(tmp_path: Path) -> None:
     path = tmp_path / "epochs.jsonl"
     good = EpochRecord(3, iterations=5).to_line()
-    bad = ["[1, 2]\n", "{\n", '{"epoch": -1}\n', '{"epoch": true}\n', '{"epoch": 1.5}\n',
-           "[" * 100_000 + "\n", f'{{"epoch": {10**400}}}\n', "\x00\xff\n"]
+    bad = [
+        "[1, 2]\n",
+        "{\n",
+        '{"epoch": -1}\n',
+        '{"epoch": true}\n',
+        '{"epoch": 1.5}\n',
+        "[" * 100_000 + "\n",
+        f'{{"epoch": {10**400}}}\n',
+        "\x00\xff\n",
+    ]
     path.write_text(good.replace("3", "2", 1) + "".join(bad) + "\n" + good, encoding="latin-1")
     found, remarks = read_epochs(path)
     assert [r.epoch for r in found] == [2, 3]
     assert [r.split(": ")[1].split()[:2] for r in remarks] == [
-        ["line", str(i)] for i in range(2, 2 + len(bad))]
+        ["line", str(i)] for i in range(2, 2 + len(bad))
+    ]
 
 
 def test_epoch_that_stands_twice__counts_by_the_later_line(tmp_path: Path) -> None:
     path = tmp_path / "epochs.jsonl"
-    path.write_text("".join(r.to_line() for r in (
-        EpochRecord(1, iterations=1), EpochRecord(0), EpochRecord(1, iterations=2))))
+    path.write_text(
+        "".join(
+            r.to_line()
+            for r in (EpochRecord(1, iterations=1), EpochRecord(0), EpochRecord(1, iterations=2))
+        )
+    )
     found, _ = read_epochs(path)
     assert [(r.epoch, r.iterations) for r in found] == [(0, 0), (1, 2)]
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("losses", [1]), ("losses", {"a": "high"}), ("labels", {"clusters": 10**400}),
-     ("labels", {"clusters": True}), ("quality", {"final": 3}), ("seconds", {"train": math.inf}),
-     ("scores", {"set": {"mAP": [1]}}), ("remarks", {"a": 1}), ("started", 5),
-     ("learning_rate", "1e-3"), ("iterations", "2"), ("iterations", -2)],
+    [
+        ("losses", [1]),
+        ("losses", {"a": "high"}),
+        ("labels", {"clusters": 10**400}),
+        ("labels", {"clusters": True}),
+        ("quality", {"final": 3}),
+        ("seconds", {"train": math.inf}),
+        ("scores", {"set": {"mAP": [1]}}),
+        ("remarks", {"a": 1}),
+        ("started", 5),
+        ("learning_rate", "1e-3"),
+        ("iterations", "2"),
+        ("iterations", -2),
+    ],
 )
 def test_value_of_another_kind__is_left_out(field: str, value: object) -> None:
     record = EpochRecord.from_line(json.dumps({"epoch": 0, field: value}))

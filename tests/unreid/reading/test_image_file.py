@@ -18,19 +18,36 @@ from unreid.reading.image_file import MAX_PIXELS, check_size, open_image, read_r
 
 def png(width: int, height: int) -> bytes:
     """Return a PNG header without the pixel data that it declares."""
+
     def chunk(name: bytes, content: bytes) -> bytes:
-        return (struct.pack(">I", len(content)) + name + content
-                + struct.pack(">I", zlib.crc32(name + content)))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     data = chunk(b"IDAT", zlib.compress(bytes(99)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [
-    ("RGB", "jpg"), ("L", "jpg"), ("CMYK", "jpg"), ("RGBA", "png"), ("P", "png"), ("1", "png"),
-    ("LA", "png"), ("RGB", "webp"), ("RGBA", "webp"), ("RGB", "bmp"), ("P", "gif"),
-])
+@pytest.mark.parametrize(
+    ("mode", "suffix"),
+    [
+        ("RGB", "jpg"),
+        ("L", "jpg"),
+        ("CMYK", "jpg"),
+        ("RGBA", "png"),
+        ("P", "png"),
+        ("1", "png"),
+        ("LA", "png"),
+        ("RGB", "webp"),
+        ("RGBA", "webp"),
+        ("RGB", "bmp"),
+        ("P", "gif"),
+    ],
+)
 @pytest.mark.parametrize("orientation", [None, 3, 6])
 def test_pixels__are_those_of_fastreids_reader(
     mode: str, suffix: str, orientation: int | None, tmp_path: Path, rng: np.random.Generator

@@ -68,10 +68,13 @@ def test_refusal__gives_no_advice_to_load_it_all_the_same(tmp_path: Path) -> Non
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [
-    b"cposix\n" + b"x" * 400_000 + b"\n.",  # a name that is looked through for words
-    b"X" + (400_000).to_bytes(4, "little") + b"x" * 400_000 + b")R.",  # a text that is called
-])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"cposix\n" + b"x" * 400_000 + b"\n.",  # a name that is looked through for words
+        b"X" + (400_000).to_bytes(4, "little") + b"x" * 400_000 + b")R.",  # a text that is called
+    ],
+)
 def test_long_names__do_not_keep_torch_busy(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.pth") as error:
@@ -92,8 +95,10 @@ def test_archive_that_unfolds__is_refused(tmp_path: Path) -> None:
     stream = io.BytesIO()
     torch.save({"w": torch.zeros(2**20)}, stream)
     path = tmp_path / "a.pth"
-    with zipfile.ZipFile(stream) as source, \
-            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
+    with (
+        zipfile.ZipFile(stream) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
         for member in source.infolist():
             target.writestr(member.filename, source.read(member))
     assert path.stat().st_size < 2**15
@@ -121,10 +126,14 @@ def test_shared_tensors__are_no_bomb(tmp_path: Path) -> None:
     assert len(found) == 8
 
 
-@pytest.mark.parametrize(("state", "why"), [
-    ("weights", "the weights of a model by name, got a str"), ({1: torch.zeros(1)}, "under 1"),
-    ({"a": 1.0}, "got float under 'a'"),
-])
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        ("weights", "the weights of a model by name, got a str"),
+        ({1: torch.zeros(1)}, "under 1"),
+        ({"a": 1.0}, "got float under 'a'"),
+    ],
+)
 def test_what_is_no_state_dict__is_refused(state: Any, why: str) -> None:
     with pytest.raises(ValueError, match=rf"checkpoint x\.pth must hold .*{why}"):
         check_state_dict("x.pth", state)

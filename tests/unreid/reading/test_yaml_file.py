@@ -20,15 +20,25 @@ def test_settings__come_as_nested_dicts(tmp_path: Path) -> None:
     assert read_yaml(path) == {"A": {"B": [1, 2.5, "x"]}, "C": "(1,)"}
 
 
-@pytest.mark.parametrize("tag", ["object/apply:os.system [touch pwned]", "name:os.system ''",
-                                 "object:os.environ {}", "tuple [1]"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "object/apply:os.system [touch pwned]",
+        "name:os.system ''",
+        "object:os.environ {}",
+        "tuple [1]",
+    ],
+)
 def test_tag_of_an_object__is_refused_by_name_and_not_made(
     tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, f"A: !!python/{tag}\n")
-    with pytest.raises(ValueError, match=r"a\.yml must be a yml of nested keys \(the tag "
-                                         r"tag:yaml.org,2002:python/\S+ would make an object"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.yml must be a yml of nested keys \(the tag "
+        r"tag:yaml.org,2002:python/\S+ would make an object",
+    ):
         read_yaml(path)
     assert not (tmp_path / "pwned").exists()
 
@@ -52,16 +62,23 @@ def test_nested_merges__are_refused_or_stay_small(tmp_path: Path) -> None:
         assert sum(len(value) for value in content.values()) < 100
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    (nested_aliases("x"), "unfolds into more than 20000 values"),
-    ("a: &a\n  b: *a\n", "nests deeper than 20 levels"),
-    ("a: &a 1\n" + "".join(f"k{i}: *a\n" for i in range(65)), "more than 64 aliases"),
-    ("a: " + "[" * 400 + "]" * 400, "nests"),
-    ("a: " + "x" * 2**16, "bytes, and at most 65536 are read"),
-    ("- a\n", "it holds a list"), ("", "it holds nothing"), ("1: a\n", "keys must be text, got 1"),
-    (b"a: \xff\n", "codec can't decode"), ("a: 2024-13-45\n", "month must be in"),
-    ("a: " + "9" * 5000, "digits"), ("? [a]\n: b\n", "unhashable"),
-])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (nested_aliases("x"), "unfolds into more than 20000 values"),
+        ("a: &a\n  b: *a\n", "nests deeper than 20 levels"),
+        ("a: &a 1\n" + "".join(f"k{i}: *a\n" for i in range(65)), "more than 64 aliases"),
+        ("a: " + "[" * 400 + "]" * 400, "nests"),
+        ("a: " + "x" * 2**16, "bytes, and at most 65536 are read"),
+        ("- a\n", "it holds a list"),
+        ("", "it holds nothing"),
+        ("1: a\n", "keys must be text, got 1"),
+        (b"a: \xff\n", "codec can't decode"),
+        ("a: 2024-13-45\n", "month must be in"),
+        ("a: " + "9" * 5000, "digits"),
+        ("? [a]\n: b\n", "unhashable"),
+    ],
+)
 def test_what_is_no_settings__is_refused_with_the_reason(
     text: str | bytes, why: str, tmp_path: Path
 ) -> None:
@@ -97,12 +114,16 @@ def test_bases__without_end_are_refused(tmp_path: Path) -> None:
         read_with_bases(tmp_path / "0.yml")
 
 
-@pytest.mark.parametrize(("base", "error", "why"), [
-    ("[b.yml]", ValueError, "must be the name of a file"), ("", ValueError, "must be the name"),
-    ("https://example.org/b.yml", ValueError, "must be a file on this machine"),
-    ("b.yml", FileNotFoundError, r"a\.yml: no file .*b\.yml \(_BASE_\)"),
-    (".", FileNotFoundError, "no file"),
-])
+@pytest.mark.parametrize(
+    ("base", "error", "why"),
+    [
+        ("[b.yml]", ValueError, "must be the name of a file"),
+        ("", ValueError, "must be the name"),
+        ("https://example.org/b.yml", ValueError, "must be a file on this machine"),
+        ("b.yml", FileNotFoundError, r"a\.yml: no file .*b\.yml \(_BASE_\)"),
+        (".", FileNotFoundError, "no file"),
+    ],
+)
 def test_base__that_is_no_file_is_refused(
     base: str, error: type[Exception], why: str, tmp_path: Path
 ) -> None:

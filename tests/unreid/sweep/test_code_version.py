@@ -73,12 +73,20 @@ def test_counted_files__are_all_that_a_training_imports() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     files = {p.relative_to(ROOT / "unreid") for p in counted(ROOT / "unreid")}
-    names = {".".join(("unreid", *f.with_suffix("").parts)).removesuffix(".__init__")
-             for f in files if f.suffix == ".py"}
+    names = {
+        ".".join(("unreid", *f.with_suffix("").parts)).removesuffix(".__init__")
+        for f in files
+        if f.suffix == ".py"
+    }
     missing = {m for m in done.stdout.split() if m not in names and "kernels" not in m}
     assert missing <= {"unreid.cli", "unreid.env"}
-    assert {"unreid.graph.jaccard", "unreid.memory.cluster_memory", "unreid.clustering.dbscan",
-            "unreid.modeling.neck_head", "unreid.data.augment"} <= names
+    assert {
+        "unreid.graph.jaccard",
+        "unreid.memory.cluster_memory",
+        "unreid.clustering.dbscan",
+        "unreid.modeling.neck_head",
+        "unreid.data.augment",
+    } <= names
     assert not {n for n in names if n.split(".")[1:2] in (["visualization"], ["inference"])}
 
 

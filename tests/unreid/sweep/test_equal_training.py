@@ -40,8 +40,9 @@ def test_refactoring__gives_a_line_and_a_change_of_training_is_refused(
     assert EquivalentCode.read(file).same(one, other)
 
     path = new / "unreid" / "config.py"
-    path.write_text(path.read_text().replace("JACCARD.K1 = 30", "JACCARD.K1 = 29")
-                    + "\nSOLVER_EPSILON = 1\n")
+    path.write_text(
+        path.read_text().replace("JACCARD.K1 = 30", "JACCARD.K1 = 29") + "\nSOLVER_EPSILON = 1\n"
+    )
     step = new / "projects" / "SphereCluster" / "spherecluster" / "config.py"
     text = step.read_text()
     assert "LAMBDA = " in text

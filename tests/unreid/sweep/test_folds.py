@@ -115,9 +115,11 @@ def test_made_folds__are_data_sets_in_market_layout(market: Path, tmp_path: Path
     # Another division in the same folder leaves no link of the first.
     again = make_folds(config(), 3, 7, str(tmp_path))
     elsewhere = make_folds(config(), 3, 7, str(tmp_path / "third"))
-    assert [image_list_hash(config(), f) for f in again] == [
-        image_list_hash(config(), f) for f in elsewhere
-    ] != hashes
+    assert (
+        [image_list_hash(config(), f) for f in again]
+        == [image_list_hash(config(), f) for f in elsewhere]
+        != hashes
+    )
 
 
 def test_folds_of_the_training_part__leave_the_test_part_out(market: Path, tmp_path: Path) -> None:

@@ -40,14 +40,17 @@ def test_two_folds__by_hand() -> None:
 
 
 def test_one_fold__has_no_interval_however_many_seeds() -> None:
-    found = paired_difference({("a", s): 11.0 + s for s in range(3)},
-                              {("a", s): 10.0 for s in range(3)})
+    found = paired_difference(
+        {("a", s): 11.0 + s for s in range(3)}, {("a", s): 10.0 for s in range(3)}
+    )
     assert found.mean == 2.0 and found.interval is None and found.folds == 1
 
 
 def test_unmatched_pairs__are_named_and_left_out() -> None:
-    found = paired_difference({("a", 0): 1.0, ("a", 1): 50.0, ("b", 0): 2.0},
-                              {("a", 0): 0.0, ("b", 0): 0.0, ("c", 0): 9.0})
+    found = paired_difference(
+        {("a", 0): 1.0, ("a", 1): 50.0, ("b", 0): 2.0},
+        {("a", 0): 0.0, ("b", 0): 0.0, ("c", 0): 9.0},
+    )
     assert found.mean == 1.5 and found.unmatched == (("a", 1), ("c", 0)) and found.pairs == 2
 
 

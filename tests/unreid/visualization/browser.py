@@ -21,9 +21,19 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-          "--disable-background-networking", "--disable-component-update", "--disable-sync",
-          "--disable-dev-shm-usage", "--disable-extensions", "--hide-scrollbars")
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--disable-extensions",
+    "--hide-scrollbars",
+)
 _COMPLAINTS = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
 _MEASURE = """JSON.stringify({
   width: document.documentElement.scrollWidth, seen: document.documentElement.clientWidth,
@@ -112,7 +122,9 @@ def _browser(program: str, profile: Path) -> Iterator[_Pipe]:
     process = subprocess.Popen(
         [program, *_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
         close_fds=False,  # all others of Python's are closed by exec, but 3 and 4 must stay
-        preexec_fn=hand_over, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        preexec_fn=hand_over,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.close(theirs_in)
     os.close(theirs_out)
@@ -134,15 +146,28 @@ class Tab:
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression."""
-        answer = self.pipe.call("Runtime.evaluate", self.session, expression=expression,
-                                returnByValue=True, awaitPromise=True)
+        answer = self.pipe.call(
+            "Runtime.evaluate",
+            self.session,
+            expression=expression,
+            returnByValue=True,
+            awaitPromise=True,
+        )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def mouse(self, kind: str, x: float, y: float, *, pressed: bool = False) -> None:
         """Send ``mouseMoved``, ``mousePressed`` or ``mouseReleased`` at a point of the screen."""
-        self.pipe.call("Input.dispatchMouseEvent", self.session, type=kind, x=x, y=y,
-                       button="left" if pressed else "none", buttons=int(pressed), clickCount=1)
+        self.pipe.call(
+            "Input.dispatchMouseEvent",
+            self.session,
+            type=kind,
+            x=x,
+            y=y,
+            button="left" if pressed else "none",
+            buttons=int(pressed),
+            clickCount=1,
+        )
 
 
 @contextmanager
@@ -153,16 +178,29 @@ def opened(program: str, page: Path, width: int, profile: Path) -> Iterator[Tab]
         session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime"):
             pipe.call(f"{domain}.enable", session)
-        pipe.call("Emulation.setDeviceMetricsOverride", session, width=width, height=900,
-                  deviceScaleFactor=1, mobile=False)
+        pipe.call(
+            "Emulation.setDeviceMetricsOverride",
+            session,
+            width=width,
+            height=900,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
         pipe.call("Page.navigate", session, url=page.resolve().as_uri())
         pipe.wait_for("Page.loadEventFired")
         yield Tab(pipe, session)
 
 
 def look_at(
-    program: str, page: Path, width: int, profile: Path, *, dark: bool = False, scale: float = 1,
-    height: int = 900, top: int = 0,
+    program: str,
+    page: Path,
+    width: int,
+    profile: Path,
+    *,
+    dark: bool = False,
+    scale: float = 1,
+    height: int = 900,
+    top: int = 0,
 ) -> Seen:
     """Open ``page`` from disk on a screen of ``width`` pixels.
 
@@ -173,8 +211,14 @@ def look_at(
         session = pipe.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             pipe.call(f"{domain}.enable", session)
-        pipe.call("Emulation.setDeviceMetricsOverride", session, width=width, height=900,
-                  deviceScaleFactor=scale, mobile=width < 600)
+        pipe.call(
+            "Emulation.setDeviceMetricsOverride",
+            session,
+            width=width,
+            height=900,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
+        )
         theme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         pipe.call("Emulation.setEmulatedMedia", session, features=theme)
         pipe.call("Page.navigate", session, url=page.resolve().as_uri())

@@ -30,8 +30,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> P
     log = logging.getLogger("fastreid")
     handlers, propagate, level = list(log.handlers), log.propagate, log.level
     before = os.environ.get("FASTREID_DATASETS")
-    settings: dict[str, Any] = {"UNSUP__EVAL_BEFORE": True, "TEST__EVAL_PERIOD": 1,
-                                "SOLVER__MAX_EPOCH": 3}
+    settings: dict[str, Any] = {
+        "UNSUP__EVAL_BEFORE": True,
+        "TEST__EVAL_PERIOD": 1,
+        "SOLVER__MAX_EPOCH": 3,
+    }
     try:
         cfg, _ = load_tiny(BASELINE, folder, **settings)
         run.start(cfg, SimpleNamespace(config_file=str(BASELINE), eval_only=False, resume=False))
@@ -73,9 +76,13 @@ def write_run(tmp_path: Path) -> Iterator[WriteRun]:
     """Return a function that writes a run's folder: label files, results, epochs, losses."""
 
     def write(
-        name: str = "run", *, labels: list[list[int]] | None = None,
-        camids: list[int] | None = None, paths: list[str] | None = None,
-        results: dict[str, Any] | None = None, epochs: Sequence[EpochRecord] = (),
+        name: str = "run",
+        *,
+        labels: list[list[int]] | None = None,
+        camids: list[int] | None = None,
+        paths: list[str] | None = None,
+        results: dict[str, Any] | None = None,
+        epochs: Sequence[EpochRecord] = (),
         metrics: str = "",
         config: str = "PROJECT: CALR\n",
     ) -> Path:
@@ -83,9 +90,12 @@ def write_run(tmp_path: Path) -> Iterator[WriteRun]:
         (folder / "labels").mkdir(parents=True)
         for epoch, row in enumerate(labels or []):
             cameras = camids or [0] * len(row)
-            np.savez(folder / "labels" / f"epoch_{epoch:03d}.npz", labels=np.array(row),
-                     camids=np.array(cameras),
-                     paths=np.array(paths or [f"{i}.jpg" for i in range(len(row))]))
+            np.savez(
+                folder / "labels" / f"epoch_{epoch:03d}.npz",
+                labels=np.array(row),
+                camids=np.array(cameras),
+                paths=np.array(paths or [f"{i}.jpg" for i in range(len(row))]),
+            )
         (folder / "config.yaml").write_text(config)
         if results is not None:
             (folder / "results.json").write_text(json.dumps(results))

@@ -24,8 +24,9 @@ class ReadChart:
     @property
     def lines(self) -> dict[str, list[tuple[float, float]]]:
         """Name -> points of a line chart."""
-        return {line["name"]: [tuple(p) for p in line["points"]]
-                for line in self.spec.get("lines", [])}
+        return {
+            line["name"]: [tuple(p) for p in line["points"]] for line in self.spec.get("lines", [])
+        }
 
     def column(self, name: str) -> list[tuple[float, float]]:
         """Return (x, value) of a table column, without empty cells."""

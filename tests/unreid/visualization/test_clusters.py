@@ -22,9 +22,14 @@ def slow_table(labels: np.ndarray, camids: np.ndarray, pids: np.ndarray) -> list
         members = [i for i in range(len(labels)) if labels[i] == cluster]
         people = [int(pids[i]) for i in members]
         commonest = max(people.count(p) for p in people)
-        rows.append({"id": cluster, "size": len(members),
-                     "cameras": len({int(camids[i]) for i in members}),
-                     "purity": commonest / len(members)})
+        rows.append(
+            {
+                "id": cluster,
+                "size": len(members),
+                "cameras": len({int(camids[i]) for i in members}),
+                "purity": commonest / len(members),
+            }
+        )
     return rows
 
 

@@ -14,15 +14,21 @@ from unreid.visualization.history import read_run
 
 
 def results(mean: float, ari: float, **more: object) -> dict:
-    return {"before": {"mAP": 1.0, "Rank-1": 2.0}, "after": {"mAP": mean, "Rank-1": mean + 1},
-            "labels": {"clusters": 4, "noise": 1, "ari": ari}, "seconds": {"train": 30.0},
-            "datasets": {"test": ["Market1501"]}, "project": "CALR", **more}
+    return {
+        "before": {"mAP": 1.0, "Rank-1": 2.0},
+        "after": {"mAP": mean, "Rank-1": mean + 1},
+        "labels": {"clusters": 4, "noise": 1, "ari": ari},
+        "seconds": {"train": 30.0},
+        "datasets": {"test": ["Market1501"]},
+        "project": "CALR",
+        **more,
+    }
 
 
 def rows(page: Path) -> dict[str, list[str]]:
     """Return the parsed table of scores: name -> cells."""
     source = page.read_text()
-    table = source[source.index('id="scores"'):]
+    table = source[source.index('id="scores"') :]
     found = {}
     for line in table[: table.index("</table>")].split("<tr>")[1:]:
         cells = line.split("<td")
@@ -59,16 +65,21 @@ def test_run_that_was_killed__has_gaps_and_is_never_the_best(
 ) -> None:
     killed = results(0, 0)
     killed.update(after=None, labels=None, seconds={})
-    folders = [write_run("done", labels=[[0, 1]], results=results(5, 0.1)),
-               write_run("killed", labels=[[0, 1]], results=killed), write_run("empty")]
+    folders = [
+        write_run("done", labels=[[0, 1]], results=results(5, 0.1)),
+        write_run("killed", labels=[[0, 1]], results=killed),
+        write_run("empty"),
+    ]
     found = rows(write_comparison(folders, tmp_path / "c.html"))
     assert found["mAP, Market1501"] == ["5.00", "-", "-"]
     assert found["State"] == ["finished", "stopped", "stopped"]
 
 
 def test_differences__are_those_of_the_settings_alone(write_run: WriteRun) -> None:
-    runs = [read_run(write_run(name, config=f"A: {{B: {value}, C: 1}}\nOUTPUT_DIR: {name}\n"))
-            for name, value in (("x", 1), ("y", 2), ("z", 1))]
+    runs = [
+        read_run(write_run(name, config=f"A: {{B: {value}, C: 1}}\nOUTPUT_DIR: {name}\n"))
+        for name, value in (("x", 1), ("y", 2), ("z", 1))
+    ]
     found = dict(differences(runs))
     assert found["A.B"] == ["1", "2", "1"] and "A.C" not in found and "OUTPUT_DIR" not in found
     assert differences([runs[0], runs[2]]) == []
@@ -81,9 +92,15 @@ def test_same_folder_names__are_told_apart_by_their_parents(write_run: WriteRun)
 
 
 def test_names_that_are_markup__come_out_as_words(write_run: WriteRun, tmp_path: Path) -> None:
-    folders = [write_run("<b>one", labels=[[0, 1]], results=results(1, 0, project=HOSTILE),
-                         config=f"A: {HOSTILE!r}\n".replace("\\'", "''")),
-               write_run('"two" & <i>', labels=[[0, 1]], results=results(2, 0))]
+    folders = [
+        write_run(
+            "<b>one",
+            labels=[[0, 1]],
+            results=results(1, 0, project=HOSTILE),
+            config=f"A: {HOSTILE!r}\n".replace("\\'", "''"),
+        ),
+        write_run('"two" & <i>', labels=[[0, 1]], results=results(2, 0)),
+    ]
     reading = Reading(write_comparison(folders, tmp_path / "c.html"))
     assert_self_contained(reading)
     assert reading.unclosed == [] and "<b>one" in reading.text and '"two" & <i>' in reading.text

@@ -82,14 +82,17 @@ def test_earlier_stage__has_its_own_epochs_by_camera(write_run: WriteRun) -> Non
         (folder / part / "epochs.jsonl").write_text("".join(lines))
     run = read_run(folder)
     assert len(run.epochs) == 1 and run.epochs[0].labels["clusters"] == 2
-    found = {part: [e.labels["clusters"] for e in epochs]
-             for part, epochs in run.stages["intra"].items()}
+    found = {
+        part: [e.labels["clusters"] for e in epochs] for part, epochs in run.stages["intra"].items()
+    }
     assert found == {"cam_1": [7, 7], "cam_2": [8, 8]} and set(run.stages) == {"intra"}
 
 
 def test_epoch_that_was_broken_off__has_the_counts_of_its_labels(write_run: WriteRun) -> None:
-    folder = write_run(labels=[[0, 0, 1, 1, -1], [0, 0, 0, 1, 2]],
-                       epochs=[EpochRecord(0, labels=COUNTS, losses={"total_loss": 2.0})])
+    folder = write_run(
+        labels=[[0, 0, 1, 1, -1], [0, 0, 0, 1, 2]],
+        epochs=[EpochRecord(0, labels=COUNTS, losses={"total_loss": 2.0})],
+    )
     first, second = read_run(folder).epochs
     assert first.losses == {"total_loss": 2.0}
     assert second.losses == {} and second.labels["clusters"] == 3
@@ -125,8 +128,14 @@ def test_torn_last_lines_and_damaged_files__are_remarks(write_run: WriteRun) -> 
 
 
 def test_results_of_other_kinds__are_remarks(write_run: WriteRun) -> None:
-    results = {"before": 5, "after": {"mAP": "high"}, "seconds": [1], "labels": {"clusters": 3},
-               "datasets": {"test": "Market1501"}, "selected": {"epoch": 10**400}}
+    results = {
+        "before": 5,
+        "after": {"mAP": "high"},
+        "seconds": [1],
+        "labels": {"clusters": 3},
+        "datasets": {"test": "Market1501"},
+        "selected": {"epoch": 10**400},
+    }
     run = read_run(write_run(labels=[[0, 0, 1, 1, -1]], results=results))
     assert run.results == {"labels": {"clusters": 3}}
     for key in ("before", "after", "seconds", "datasets", "selected"):
@@ -134,8 +143,15 @@ def test_results_of_other_kinds__are_remarks(write_run: WriteRun) -> None:
     assert run.scores == {}
 
 
-@pytest.mark.parametrize("changed", [{"camids": np.full(5, 2**62)}, {"labels": np.zeros((5, 5))},
-                                     {"labels": np.array([{}] * 5)}, {"paths": np.arange(5)}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"camids": np.full(5, 2**62)},
+        {"labels": np.zeros((5, 5))},
+        {"labels": np.array([{}] * 5)},
+        {"paths": np.arange(5)},
+    ],
+)
 def test_hostile_label_file__is_a_remark(changed: dict[str, Any], write_run: WriteRun) -> None:
     folder = write_run(labels=[[0, 0, 1, 1, -1], [0, 0, 1, 1, -1]])
     path = folder / "labels" / "epoch_001.npz"
@@ -149,8 +165,13 @@ def test_hostile_label_file__is_a_remark(changed: dict[str, Any], write_run: Wri
 
 def test_all_noise__is_an_epoch_of_no_cluster(write_run: WriteRun) -> None:
     epoch = read_run(write_run(labels=[[-1, -1, -1]])).epochs[0]
-    assert epoch.labels == {"images": 3, "clusters": 0, "noise": 3, "largest": 0,
-                            "cameras_per_cluster": 0}
+    assert epoch.labels == {
+        "images": 3,
+        "clusters": 0,
+        "noise": 3,
+        "largest": 0,
+        "cameras_per_cluster": 0,
+    }
 
 
 def test_a_thousand_epochs__stay_in_order(write_run: WriteRun) -> None:

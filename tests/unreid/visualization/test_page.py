@@ -73,10 +73,27 @@ def test_page__is_self_contained_and_well_formed(page: Path) -> None:
 
 def test_page__has_every_part(page: Path) -> None:
     text = Reading(page).text
-    for words in ("finished", "Scores", "Curves", "Retrieval", "Losses", "Label quality",
-                  "Time of the label step", "Best queries", "Worst queries", "Largest",
-                  "Purest", "Most mixed", "Clusters by number of cameras", "before training",
-                  "after training", "By cluster", "By camera", "config hash", "SOLVER.BASE_LR"):
+    for words in (
+        "finished",
+        "Scores",
+        "Curves",
+        "Retrieval",
+        "Losses",
+        "Label quality",
+        "Time of the label step",
+        "Best queries",
+        "Worst queries",
+        "Largest",
+        "Purest",
+        "Most mixed",
+        "Clusters by number of cameras",
+        "before training",
+        "after training",
+        "By cluster",
+        "By camera",
+        "config hash",
+        "SOLVER.BASE_LR",
+    ):
         assert words in text, words
     assert "Missing or incomplete" not in text
 
@@ -94,16 +111,18 @@ def test_every_curve__has_the_runs_numbers(page: Path, trained: Path) -> None:
     wanted = {
         ("Clusters", "clusters"): [(e.epoch, e.labels["clusters"]) for e in run.epochs],
         ("Noise (images in no cluster)", "noise"): [
-            (e.epoch, 100 * e.labels["noise"] / e.labels["images"]) for e in run.epochs],
+            (e.epoch, 100 * e.labels["noise"] / e.labels["images"]) for e in run.epochs
+        ],
         ("Largest cluster", "images"): [(e.epoch, e.labels["largest"]) for e in run.epochs],
         ("Cameras per cluster", "mean"): [
-            (e.epoch, e.labels["cameras_per_cluster"]) for e in run.epochs],
+            (e.epoch, e.labels["cameras_per_cluster"]) for e in run.epochs
+        ],
         ("Time of the label step", "extract"): [
-            (e.epoch, e.seconds["extract"]) for e in run.epochs],
+            (e.epoch, e.seconds["extract"]) for e in run.epochs
+        ],
     }
     for name in ("precision", "recall", "f_score", "ari", "nmi", "purity"):
-        wanted["Label quality", name] = [
-            (e.epoch, e.quality["final"][name]) for e in run.epochs]
+        wanted["Label quality", name] = [(e.epoch, e.quality["final"][name]) for e in run.epochs]
     for name, points in run.losses.items():
         wanted["Learning rate" if name == "lr" else "Losses", name] = [*points]
     scores = run.scores["Market1501"]
@@ -153,14 +172,17 @@ def test_features_before__are_those_of_the_start_weights(
     cfg, images, _, _ = load_sources(trained, [])
     assert images is not None
     every = np.arange(len(images))
-    rows = [retrieval.features_of(cfg, retrieval.load_model(cfg, weights), images, every)
-            for weights in ("", "", str(trained / "model_final.pth"))]
+    rows = [
+        retrieval.features_of(cfg, retrieval.load_model(cfg, weights), images, every)
+        for weights in ("", "", str(trained / "model_final.pth"))
+    ]
     np.testing.assert_array_equal(rows[0], rows[1])
     assert np.abs(rows[0] - rows[2]).max() > 1e-3
     some = np.array([1, 4, 9])
     model = retrieval.load_model(cfg, "")
-    np.testing.assert_allclose(retrieval.features_of(cfg, model, images, some), rows[0][some],
-                               atol=1e-4)
+    np.testing.assert_allclose(
+        retrieval.features_of(cfg, model, images, some), rows[0][some], atol=1e-4
+    )
 
 
 def test_samples__are_named_on_the_page(
@@ -177,9 +199,7 @@ def test_samples__are_named_on_the_page(
     assert "the numbers differ from those of the run" in text
 
 
-def test_run_without_ids__shows_clusters_by_cameras(
-    write_run: WriteRun, tmp_path: Path
-) -> None:
+def test_run_without_ids__shows_clusters_by_cameras(write_run: WriteRun, tmp_path: Path) -> None:
     names = [f"{i}.jpg" for i in range(6)]
     images = images_of(tmp_path / "data", names, [0, 0, 1, 1, 2, 2], ("a_0", "a_1", "a_2"))
     folder = write_run(labels=[[0, 0, 0, 1, 1, -1]], camids=[0, 0, 1, 1, 2, 2], paths=names)
@@ -254,24 +274,33 @@ def test_names_that_are_markup__come_out_as_words(write_run: WriteRun, tmp_path:
     results = {
         "before": {HOSTILE: {"mAP": 1.0}, "b": {"mAP": 1.0}},
         "after": {HOSTILE: {"mAP": 2.0, HOSTILE: 3.0}, "b": {"mAP": 1.0}},
-        "seconds": {HOSTILE: 3.0}, "versions": {HOSTILE: HOSTILE}, "project": HOSTILE,
-        "config_hash": HOSTILE, "datasets": {"train": [HOSTILE], "test": [HOSTILE]},
+        "seconds": {HOSTILE: 3.0},
+        "versions": {HOSTILE: HOSTILE},
+        "project": HOSTILE,
+        "config_hash": HOSTILE,
+        "datasets": {"train": [HOSTILE], "test": [HOSTILE]},
     }
     metrics = json.dumps({"iteration": 1, f"loss_{HOSTILE}": 1.0}) + "\n"
-    folder = write_run("run <b> & 'x'", labels=[[0, 0, 0, 1]], camids=[0, 0, 1, 1], paths=names,
-                       results=results, metrics=metrics, config=json.dumps({"A": HOSTILE}))
+    folder = write_run(
+        "run <b> & 'x'",
+        labels=[[0, 0, 0, 1]],
+        camids=[0, 0, 1, 1],
+        paths=names,
+        results=results,
+        metrics=metrics,
+        config=json.dumps({"A": HOSTILE}),
+    )
     reading = Reading(write_report(folder, images=images, pids=np.array([0, 1, 0, 1])))
     assert_self_contained(reading)
     assert reading.unclosed == [] and reading.source.count("<script") == 1
     assert "b" not in set(reading.tags) - {"b"} and "onerror=" not in re.sub(
-        r"&lt;img src=x onerror=", "", reading.source)
+        r"&lt;img src=x onerror=", "", reading.source
+    )
     assert f"loss_{HOSTILE}" in reading.charts["Losses"].lines
     assert "run <b> & 'x'" in reading.text
 
 
-def test_missing_images__leave_an_empty_place(
-    write_run: WriteRun, tmp_path: Path
-) -> None:
+def test_missing_images__leave_an_empty_place(write_run: WriteRun, tmp_path: Path) -> None:
     names = [f"{i}.jpg" for i in range(4)]
     images = images_of(tmp_path / "data", names, [0, 0, 1, 1], ("a_0", "a_1"))
     folder = write_run(labels=[[0, 0, 1, 1]], camids=[0, 0, 1, 1], paths=names)
@@ -299,7 +328,9 @@ def test_losses_that_are_not_numbers__break_the_line_and_not_the_page(
 
 
 def test_page_that_cannot_be_made__warns_with_the_command_and_raises_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    copy: Path,
     synthetic_root: Path,
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
@@ -315,7 +346,9 @@ def test_page_that_cannot_be_made__warns_with_the_command_and_raises_nothing(
 
 
 def test_page_without_jinja__is_a_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    copy: Path,
     synthetic_root: Path,
 ) -> None:
     import sys
@@ -384,11 +417,19 @@ def test_environment__is_left_alone(page: Path) -> None:
 def test_train_with_val__is_in_the_number_of_training_images_of_the_page(
     with_val: bool, number: int, msmt17: Path, write_run: WriteRun
 ) -> None:
-    cfg, _ = load_tiny(BASELINE, UNSUP__TRAIN_WITH_VAL=with_val, DATASETS__NAMES="('MSMT17',)",
-                       DATASETS__TESTS="()")
+    cfg, _ = load_tiny(
+        BASELINE,
+        UNSUP__TRAIN_WITH_VAL=with_val,
+        DATASETS__NAMES="('MSMT17',)",
+        DATASETS__TESTS="()",
+    )
     listed, _ = load_training_images(["MSMT17"], cfg=cfg)
-    folder = write_run(labels=[[0] * number], camids=listed.camids.tolist(),
-                       paths=listed.relative_paths, config=cfg.dump())
+    folder = write_run(
+        labels=[[0] * number],
+        camids=listed.camids.tolist(),
+        paths=listed.relative_paths,
+        config=cfg.dump(),
+    )
     cfg, images, pids, remarks = load_sources(folder, [])
     assert not remarks and images is not None and cfg is not None
     assert len(images) == cfg.UNSUP.NUM_IMAGES == number
