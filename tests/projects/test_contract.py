@@ -110,6 +110,18 @@ def test_baseline_plus__adds_to_the_baseline_what_is_no_part_of_calr() -> None:
     assert all(recommended[key] == value for key, value in different.items())
 
 
+def test_baseline_long__has_the_steps_of_both_stages_of_calr() -> None:
+    plain, long = settings_of(row("CALR", "baseline")), settings_of(row("CALR", "baseline_long"))
+    assert {key for key in long if long[key] != plain[key]} == {
+        "UNSUP.ITERS_PER_EPOCH",
+        "OUTPUT_DIR",
+    }
+    calr = settings_of(row("CALR", "calr"))
+    stage_1 = 6 * calr["CALR.INTRA.EPOCHS"] * calr["CALR.INTRA.ITERS_PER_EPOCH"]  # cameras
+    stage_2 = calr["SOLVER.MAX_EPOCH"] * calr["UNSUP.ITERS_PER_EPOCH"]
+    assert long["SOLVER.MAX_EPOCH"] * long["UNSUP.ITERS_PER_EPOCH"] == stage_1 + stage_2
+
+
 @every_config
 def test_own_recipes__use_the_tensor_backend_and_reproductions_that_of_fastreid(
     config: Path,
