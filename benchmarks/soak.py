@@ -94,14 +94,14 @@ def soak(config: str, opts: list[str], refreshes: int) -> list[State]:
 
     from unreid.config import load_config
     from unreid.data.unlabelled import load_training_images
-    from unreid.engine.run import LabelScorer, with_numbers
+    from unreid.engine.run import LabelScorer, with_dataset_size
     from unreid.engine.trainer import UnsupervisedTrainer
     from unreid.registry import LABELER_REGISTRY
 
     torch.set_num_threads(1)
     cfg, _ = load_config(config, [*opts, "SOLVER.MAX_EPOCH", str(refreshes)])
     images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
-    cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
+    cfg = with_dataset_size(cfg, num_cameras=len(images.cameras), num_images=len(images))
     labeler = LABELER_REGISTRY.get(cfg.UNSUP.LABELER).from_config(cfg, images)
     quality = None if pids is None else LabelScorer(pids, images.camids)
     trainer = UnsupervisedTrainer(cfg, images, labeler, quality=quality)

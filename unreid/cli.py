@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, TextIO
 
 from unreid.checks import nearest
-from unreid.engine.interrupt import Terminated, exit_code, received, signals_raise
+from unreid.engine.interrupt import Terminated, exit_code, raise_on_signals, received_signal
 
 #: Errors of bad input, reported in one line; any other error shows its traceback.
 EXPECTED = (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
@@ -100,11 +100,11 @@ def guarded(work: Callable[[], int | None]) -> int:
     The code is that of ``work`` or 0; 2 for bad input; 130 after Ctrl-C and 143 after SIGTERM,
     which both let ``work`` save first.
     """
-    with signals_raise():
+    with raise_on_signals():
         try:
             return work() or 0
         except EXPECTED as error:
-            stopped = received()
+            stopped = received_signal()
             if stopped is None:
                 say_error(error)
                 return 2

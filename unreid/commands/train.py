@@ -99,7 +99,7 @@ def work(args: argparse.Namespace) -> None:
     args.resume = args.resume or launch.restarted()
     with launch.errors_on_rank_0():
         cfg, project = load_config(args.config_file, args.opts)
-    with distributed.joined(cfg.MODEL.DEVICE):
+    with distributed.launched_process_group(cfg.MODEL.DEVICE):
         data = run.prepare(cfg, args)
         if args.eval_only:
             report(cfg, {"score": run.evaluate_only(cfg)})
@@ -118,12 +118,12 @@ def report(cfg: Any, scores: Mapping[str, Mapping[str, Any] | None]) -> None:
     """Print the scores, and where results and report are; rank 0 only."""
     from unreid.engine import distributed
     from unreid.engine.console import score_table
-    from unreid.engine.trainer import settings_beside
+    from unreid.engine.trainer import describe_test_settings
 
     if distributed.rank() > 0:
         return
     if any(scores.values()):
-        print(f"\n{score_table(scores, beside=settings_beside(cfg))}\n")
+        print(f"\n{score_table(scores, settings=describe_test_settings(cfg))}\n")
     for name in ("results.json", "report.html", "model_final.pth"):
         path = os.path.abspath(os.path.join(cfg.OUTPUT_DIR, name))
         if os.path.isfile(path) and "score" not in scores:
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = MOD
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)
-    if launch.wanted(args):
+    if launch.should_launch(args):
         return launch.launch(args, command[0], [*command[1:], *arguments])
     if launch.started_by_launcher():
         return launch.run_rank(lambda: work(args))

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from unreid.engine.interrupt import held
+from unreid.engine.interrupt import defer_signals
 
 
 @contextlib.contextmanager
@@ -24,7 +24,7 @@ def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
     temporary = f"{path}.{os.getpid()}.tmp"
     folder = os.path.dirname(path) or "."
     try:
-        with held():
+        with defer_signals():
             os.makedirs(folder, exist_ok=True)
             with open(temporary, mode) as file:
                 yield file
@@ -71,7 +71,7 @@ def append_line(path: str, line: str) -> None:
             file ends where it ended before.
     """
     try:
-        with held(), open(path, "ab", buffering=0) as file:
+        with defer_signals(), open(path, "ab", buffering=0) as file:
             size = file.tell()
             try:
                 left = memoryview(line.encode())

@@ -15,7 +15,7 @@ from fastreid.utils import comm
 from torch import nn
 
 from unreid.engine.checkpoint import AtomicCheckpointer, rng_state, unwrap
-from unreid.engine.interrupt import held
+from unreid.engine.interrupt import defer_signals
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
 
@@ -23,14 +23,14 @@ logger = logging.getLogger("fastreid.unreid.checkpoint")
 LAST, FINAL = "model_last", "model_final"
 
 #: A disk that is full, over its quota, read-only or broken; or a file over its limit.
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 class CheckpointHook(HookBase):
     """Saves every ``period`` epochs under one name, and the final model under another.
 
     Between two saves it keeps a copy of the newest epoch's end in memory, so that a run that is
-    interrupted loses no whole epoch (:meth:`kept`).
+    interrupted loses no whole epoch (:meth:`save_on_early_exit`).
 
     Args:
         checkpointer: Where and what.
@@ -41,16 +41,16 @@ class CheckpointHook(HookBase):
         self.checkpointer = checkpointer
         self.period = period
         self._pending: tuple[str, dict[str, Any]] | None = None
-        self._on_disk = -1
+        self._saved_epoch = -1
 
     def before_train(self) -> None:
-        self._on_disk = self.trainer.start_epoch - 1
-        if self._on_disk == self.trainer.max_epoch - 1:
+        self._saved_epoch = self.trainer.start_epoch - 1
+        if self._saved_epoch == self.trainer.max_epoch - 1:
             self._remove_last()  # a kill may have come between the final one and this
 
     def after_epoch(self) -> None:
         trainer = self.trainer
-        refuse_not_finite(unwrap(trainer.model), trainer.epoch)
+        check_finite(unwrap(trainer.model), trainer.epoch)
         if not comm.is_main_process():
             return
         done = trainer.epoch + 1
@@ -62,14 +62,14 @@ class CheckpointHook(HookBase):
             self._pending = FINAL if last else LAST, content
             self._write()
         else:
-            self._pending = LAST, copied(content)
+            self._pending = LAST, copy_to_cpu(content)
 
     def _write(self) -> None:
         if self._pending is None:
             return
         name, content = self._pending
         self.checkpointer.write(name, content)
-        self._pending, self._on_disk = None, content["epoch"]
+        self._pending, self._saved_epoch = None, content["epoch"]
         if name == FINAL:
             self._remove_last()
 
@@ -84,16 +84,16 @@ class CheckpointHook(HookBase):
             OSError: see :func:`unreid.engine.atomic.replace_file`.
         """
         self._write()
-        return self._standing()
+        return self._describe_saved()
 
-    def _standing(self) -> str:
-        if self._on_disk < 0:
+    def _describe_saved(self) -> str:
+        if self._saved_epoch < 0:
             return "no epoch is saved: --resume begins with the first one"
-        trainer, epoch = self.trainer, self._on_disk + 1
+        trainer, epoch = self.trainer, self._saved_epoch + 1
         again = trainer.iter - epoch * trainer.iters_per_epoch
         return (
             f"{self.checkpointer.get_checkpoint_file()} holds the state after epoch"
-            f" {self._on_disk}; --resume goes on from there"
+            f" {self._saved_epoch}; --resume goes on from there"
             + (
                 f" (epoch {epoch} from its first iteration: {again} are done again)"
                 if again > 0
@@ -102,7 +102,7 @@ class CheckpointHook(HookBase):
         )
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
+    def save_on_early_exit(self) -> Iterator[None]:
         """Whatever ends this block early, the newest epoch's end is saved first.
 
         Ctrl-C, SIGTERM, a training that diverges and a full disk say what was saved; other errors
@@ -118,11 +118,12 @@ class CheckpointHook(HookBase):
         except Exception as error:
             # Of several processes the launcher ends this one by SIGTERM when another has failed,
             # just as the error of its lost connection is on its way.
-            with held(), contextlib.suppress(OSError):  # a full disk: the first error is shown
+            # The first error is shown, not that of a full disk.
+            with defer_signals(), contextlib.suppress(OSError):
                 self.save_now()
-            said = self._standing()
+            said = self._describe_saved()
             logger.warning(said)
-            if not (isinstance(error, OSError) and error.errno in _DISK):
+            if not (isinstance(error, OSError) and error.errno in _DISK_ERRORS):
                 raise
             what = error.strerror or ""
             if "could not write" not in what:
@@ -130,18 +131,18 @@ class CheckpointHook(HookBase):
             raise OSError(error.errno, f"{what}; {said}") from error
 
 
-def copied(content: Any) -> Any:
+def copy_to_cpu(content: Any) -> Any:
     """A copy on the CPU that training leaves alone, of tensors and plain values."""
     if isinstance(content, torch.Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
-        return {key: copied(value) for key, value in content.items()}
+        return {key: copy_to_cpu(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return type(content)(copied(value) for value in content)
+        return type(content)(copy_to_cpu(value) for value in content)
     return content
 
 
-def refuse_not_finite(model: nn.Module, epoch: int) -> None:
+def check_finite(model: nn.Module, epoch: int) -> None:
     """Stop before a model that cannot be used replaces the last good checkpoint.
 
     Raises:

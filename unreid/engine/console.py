@@ -22,14 +22,14 @@ from unreid.reading.epochs_file import EpochRecord
 SHOWN = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 
 
-def score_table(scores: Mapping[str, Mapping[str, Any] | None], *, beside: str = "") -> str:
+def score_table(scores: Mapping[str, Mapping[str, Any] | None], *, settings: str = "") -> str:
     """Return scores as a table: a row for each name of a score, a column for each evaluation.
 
     Args:
         scores: Title of a column -> scores in percent by name, of one test set or by the name of
             several; a column without scores is left out. Of "before" and "after" the gain is
             shown, too.
-        beside: Test settings that must be named beside the numbers.
+        settings: Test settings that must be named beside the numbers.
     """
     columns: dict[str, dict[str, float]] = {}
     for title, found in scores.items():
@@ -37,7 +37,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any] | None], *, beside: str =
             columns[title] = dict(_by_row(found))
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows = [[name, *(column.get(name) for column in columns.values())] for name in names]
-    header = [f"percent{beside}", *columns]
+    header = [f"percent{settings}", *columns]
     if {"before", "after"} <= columns.keys():
         header.append("gain")
         for name, row in zip(names, rows):
@@ -55,7 +55,7 @@ def _by_row(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", float(value)
 
 
-def epoch_line(record: EpochRecord, epochs: int, left: float | None) -> str:
+def format_epoch(record: EpochRecord, epochs: int, left: float | None) -> str:
     """Return the line of one epoch.
 
     Args:
@@ -126,7 +126,7 @@ class ConsoleHook(HookBase):
         remaining = self.trainer.max_epoch - done
         mean = (time.monotonic() - self._started) / (done - self._first)
         self._write(
-            epoch_line(
+            format_epoch(
                 self.log.records[-1],
                 self.trainer.max_epoch,
                 mean * remaining if remaining else None,
@@ -150,9 +150,9 @@ def quiet_console(log: logging.Logger) -> None:
             sys.stderr,
         ):
             handler.setLevel(logging.WARNING)
-            handler.addFilter(_is_no_expected_error)
+            handler.addFilter(_is_unexpected_error)
 
 
-def _is_no_expected_error(record: logging.LogRecord) -> bool:
+def _is_unexpected_error(record: logging.LogRecord) -> bool:
     """What the command line prints in one line at the end; log.txt has where it was raised."""
     return not (record.exc_info and isinstance(record.exc_info[1], EXPECTED))

@@ -21,48 +21,48 @@ from fastreid.utils import comm
 from torch import distributed
 
 from unreid.engine.launch import started_by_launcher, wait_for_launcher
-from unreid.engine.rendezvous import unused_store
+from unreid.engine.rendezvous import fresh_store
 
 T = TypeVar("T")
 
 #: How long a process waits for rank 0, which may cluster for hours. The end of a process closes
 #: its connections, and ends every wait for it at once.
-_WAIT = timedelta(days=7)
+_TIMEOUT = timedelta(days=7)
 
 
 @dataclass
-class _Team:
+class _ProcessGroup:
     """This process among the others.
 
     Attributes:
         rank, size: Of this process; W.
         local_size: Processes on this machine.
         control: A gloo group, for what stays in main memory.
-        leading: Whether rank 0 is inside :func:`on_first`.
+        in_rank_0_call: Whether rank 0 is inside :func:`run_on_rank_0`.
     """
 
     rank: int
     size: int
     local_size: int
     control: Any
-    leading: bool = False
+    in_rank_0_call: bool = False
 
 
-_team: _Team | None = None
+_group: _ProcessGroup | None = None
 
 
 def rank() -> int:
     """Return the rank of this process, from 0."""
-    return _team.rank if _team else 0
+    return _group.rank if _group else 0
 
 
 def world_size() -> int:
     """Return W; 1 with a single process."""
-    return _team.size if _team else 1
+    return _group.size if _group else 1
 
 
 @contextlib.contextmanager
-def joined(device: str) -> Iterator[None]:
+def launched_process_group(device: str) -> Iterator[None]:
     """Join the processes that a launcher started, while this lasts; no effect on a single one.
 
     Args:
@@ -76,8 +76,8 @@ def joined(device: str) -> Iterator[None]:
         return
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.startswith("cuda"):
-        _take_gpu(device, int(os.environ.get("LOCAL_RANK", "0")), local_size)
-    with connected(
+        _select_gpu(device, int(os.environ.get("LOCAL_RANK", "0")), local_size)
+    with process_group(
         int(os.environ["RANK"]),
         int(os.environ["WORLD_SIZE"]),
         "env://",
@@ -88,7 +88,7 @@ def joined(device: str) -> Iterator[None]:
         yield
 
 
-def _take_gpu(device: str, local: int, on_machine: int) -> None:
+def _select_gpu(device: str, local: int, on_machine: int) -> None:
     if device != "cuda":
         raise ValueError(
             f"MODEL.DEVICE must be 'cuda' with several processes, which take one GPU"
@@ -103,7 +103,7 @@ def _take_gpu(device: str, local: int, on_machine: int) -> None:
 
 
 @contextlib.contextmanager
-def connected(
+def process_group(
     rank: int,
     size: int,
     init_method: str,
@@ -121,12 +121,12 @@ def connected(
         machine: A number of this machine, equal for its processes.
         local_size: Processes on this machine.
     """
-    global _team
+    global _group
     distributed.init_process_group(
-        backend, store=unused_store(init_method, rank, size), rank=rank, world_size=size
+        backend, store=fresh_store(init_method, rank, size), rank=rank, world_size=size
     )
-    control: Any = distributed.new_group(backend="gloo", timeout=_WAIT)
-    _team = _Team(rank, size, local_size, control)
+    control: Any = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
+    _group = _ProcessGroup(rank, size, local_size, control)
     try:
         _set_local_group(machine)
         yield
@@ -139,7 +139,7 @@ def connected(
     finally:
         comm._LOCAL_PROCESS_GROUP = None
         comm._get_global_gloo_group.cache_clear()
-        _team = None
+        _group = None
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
@@ -152,7 +152,7 @@ def is_lost_connection(error: RuntimeError) -> bool:
 
 def _set_local_group(machine: int) -> None:
     """Set fast-reid's group of the processes of one machine, without which it asserts."""
-    machines = gather_all(machine)
+    machines = all_gather(machine)
     for other in sorted(set(machines)):
         members = [r for r, where in enumerate(machines) if where == other]
         group = distributed.new_group(members, backend="gloo")
@@ -160,25 +160,25 @@ def _set_local_group(machine: int) -> None:
             comm._LOCAL_PROCESS_GROUP = group
 
 
-def gather_all(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """Return the values of all processes, by rank."""
-    if _team is None:
+    if _group is None:
         return [value]
-    found: list[Any] = [None] * _team.size
-    distributed.all_gather_object(found, value, group=_team.control)
+    found: list[Any] = [None] * _group.size
+    distributed.all_gather_object(found, value, group=_group.control)
     return found
 
 
-def gather_first(value: T) -> list[T]:
+def gather_to_rank_0(value: T) -> list[T]:
     """Return the values of all processes, by rank, on rank 0; an empty list elsewhere."""
-    if _team is None:
+    if _group is None:
         return [value]
-    found: list[Any] | None = [None] * _team.size if _team.rank == 0 else None
-    distributed.gather_object(value, found, dst=0, group=_team.control)
+    found: list[Any] | None = [None] * _group.size if _group.rank == 0 else None
+    distributed.gather_object(value, found, dst=0, group=_group.control)
     return found or []
 
 
-def on_first(work: Callable[[], T]) -> T:
+def run_on_rank_0(work: Callable[[], T]) -> T:
     """Return the result of ``work()``, computed on rank 0, in every process.
 
     All processes call it together. The others wait, so rank 0 takes the threads of all processes
@@ -187,23 +187,23 @@ def on_first(work: Callable[[], T]) -> T:
     Args:
         work: Called on rank 0 alone; its result must be picklable.
     """
-    if _team is None or _team.leading:
+    if _group is None or _group.in_rank_0_call:
         return work()
     content: list[Any] = [None]
-    if _team.rank == 0:
-        _team.leading = True
+    if _group.rank == 0:
+        _group.in_rank_0_call = True
         threads = torch.get_num_threads()
-        torch.set_num_threads(threads * _team.local_size)
+        torch.set_num_threads(threads * _group.local_size)
         try:
             content[0] = work()
         finally:
-            _team.leading = False
+            _group.in_rank_0_call = False
             torch.set_num_threads(threads)
-    distributed.broadcast_object_list(content, 0, group=_team.control)
+    distributed.broadcast_object_list(content, 0, group=_group.control)
     return content[0]
 
 
-def join_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:
+def all_gather_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:
     """Gather the rows of all processes, in every process.
 
     Args:
@@ -213,9 +213,9 @@ def join_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:
     Returns:
         (N, ...) in main memory.
     """
-    if _team is None:
+    if _group is None:
         return mine
-    kinds = gather_all((tuple(mine.shape[1:]), mine.dtype))
+    kinds = all_gather((tuple(mine.shape[1:]), mine.dtype))
     shape, dtype = kinds[0]
     whole = torch.empty((sum(map(len, rows)), *shape), dtype=dtype)
     for sender, places in enumerate(rows):
@@ -223,9 +223,9 @@ def join_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:
             continue
         part = (
             mine.contiguous()
-            if sender == _team.rank
+            if sender == _group.rank
             else torch.empty((len(places), *shape), dtype=dtype)
         )
-        distributed.broadcast(part, sender, _team.control)
+        distributed.broadcast(part, sender, _group.control)
         whole[torch.from_numpy(places)] = part
     return whole

@@ -41,13 +41,13 @@ def output_files(folder: str) -> list[str]:
     ]
 
 
-def set_aside_earlier_run(folder: str) -> str | None:
+def move_earlier_run(folder: str) -> str | None:
     """Move what an earlier run left in ``folder`` to ``folder/previous/001``, ``002``, ...
 
     Returns:
         Where to, or None when there was nothing. Files that no run makes stay.
     """
-    finished = finish_setting_aside(folder)
+    finished = finish_move(folder)
     names = output_files(folder)
     if not {"results.json", "last_checkpoint", "local_labels.npz", "labels"} & set(names):
         return finished
@@ -55,10 +55,10 @@ def set_aside_earlier_run(folder: str) -> str | None:
     while os.path.exists(target := os.path.join(folder, "previous", f"{number:03d}")):
         number += 1
     os.makedirs(target + _MOVING)
-    return finish_setting_aside(folder)
+    return finish_move(folder)
 
 
-def finish_setting_aside(folder: str) -> str | None:
+def finish_move(folder: str) -> str | None:
     """Go on with a move that a kill broke off, so that two runs are never mixed.
 
     Returns:
@@ -79,7 +79,7 @@ def finish_setting_aside(folder: str) -> str | None:
     return target
 
 
-def remove_leftovers(folder: str) -> list[str]:
+def remove_temporary_files(folder: str) -> list[str]:
     """Delete what killed processes left half-written among a run's files; returns the paths."""
     root = Path(folder)
     found = [*root.glob("*.tmp"), *(p for n in _FOLDERS for p in (root / n).rglob("*.tmp"))]

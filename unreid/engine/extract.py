@@ -18,7 +18,7 @@ from unreid.contracts import ReIDModel
 from unreid.data.loader import build_extraction_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import unwrap
-from unreid.engine.distributed import gather_all, join_rows, rank, world_size
+from unreid.engine.distributed import all_gather, all_gather_rows, rank, world_size
 from unreid.structures import FeatureBank
 
 
@@ -28,7 +28,7 @@ def progress(iterable: Any, description: str, total: int | None = None) -> Any:
     return tqdm(iterable, description, total, leave=False, disable=hidden)
 
 
-def rows_of_ranks(num: int, batch_size: int, num_ranks: int) -> list[np.ndarray]:
+def indices_per_rank(num: int, batch_size: int, num_ranks: int) -> list[np.ndarray]:
     """By rank, the images of its batches: rank r has the batches r, r + W, r + 2 W, ... of N."""
     batches = np.arange(num) // batch_size
     return [np.flatnonzero(batches % num_ranks == r) for r in range(num_ranks)]
@@ -61,9 +61,9 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
                 extras.append(extra)
             lengths.append(features.float().norm(dim=1).cpu())
             parts.append(torch.nn.functional.normalize(features.float()).cpu())
-    reid.on_extracted([extra for part in gather_all(extras) for extra in part])
-    rows = rows_of_ranks(len(images), cfg.TEST.IMS_PER_BATCH, world_size())
-    features = join_rows(torch.cat(parts) if parts else torch.zeros(0, 0), rows)
+    reid.on_extracted([extra for part in all_gather(extras) for extra in part])
+    rows = indices_per_rank(len(images), cfg.TEST.IMS_PER_BATCH, world_size())
+    features = all_gather_rows(torch.cat(parts) if parts else torch.zeros(0, 0), rows)
     finite = torch.isfinite(features).all(dim=1)
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
@@ -71,5 +71,5 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
             f"the feature of {images.paths[first]} is not finite ({int((~finite).sum())} of"
             f" {len(features)} are not): training has diverged; lower SOLVER.BASE_LR"
         )
-    norms = join_rows(torch.cat(lengths) if lengths else torch.zeros(0), rows)
+    norms = all_gather_rows(torch.cat(lengths) if lengths else torch.zeros(0), rows)
     return FeatureBank(np.ascontiguousarray(features.numpy()), images.camids, norms.numpy())

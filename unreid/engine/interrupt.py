@@ -14,16 +14,16 @@ class Terminated(KeyboardInterrupt):
 
 
 #: Signal -> what it raises in the main thread, and what a shell reports (128 + its number).
-RAISED: dict[int, type[KeyboardInterrupt]] = {
+EXCEPTIONS: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGINT: KeyboardInterrupt,
     signal.SIGTERM: Terminated,
 }
 
-#: The signals that came since :func:`signals_raise` began, in their order.
+#: The signals that came since :func:`raise_on_signals` began, in their order.
 _received: list[int] = []
 
-#: How many :func:`held` blocks are open.
-_holding = 0
+#: How many :func:`defer_signals` blocks are open.
+_deferrals = 0
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
@@ -34,18 +34,18 @@ def exit_code(error: KeyboardInterrupt) -> int:
 def _handle(number: int, frame: FrameType | None) -> None:
     """The first one raises, and the third: a second must not break off the saving."""
     _received.append(number)
-    if (len(_received) == 1 and not _holding) or len(_received) > 2:
-        raise RAISED[number]
+    if (len(_received) == 1 and not _deferrals) or len(_received) > 2:
+        raise EXCEPTIONS[number]
 
 
 @contextlib.contextmanager
-def signals_raise() -> Iterator[None]:
+def raise_on_signals() -> Iterator[None]:
     """SIGTERM and SIGINT raise while this lasts. In another than the main thread nothing changes,
     and neither does a signal that a parent (nohup, a shell's background job) has told to ignore."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in RAISED}
+    before = {number: signal.getsignal(number) for number in EXCEPTIONS}
     _received.clear()
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:
@@ -59,38 +59,38 @@ def signals_raise() -> Iterator[None]:
         _received.clear()
 
 
-def received() -> type[KeyboardInterrupt] | None:
-    """What the first signal raises that came since :func:`signals_raise` began, or None."""
-    return RAISED[_received[0]] if _received else None
+def received_signal() -> type[KeyboardInterrupt] | None:
+    """What the first signal raises that came since :func:`raise_on_signals` began, or None."""
+    return EXCEPTIONS[_received[0]] if _received else None
 
 
-def raise_again() -> None:
+def reraise_signal() -> None:
     """Raise for a signal whose exception was lost: Python only prints one that is raised inside a
     ``__del__`` or a callback, and goes on. Called where a loop comes round."""
-    error = received()
+    error = received_signal()
     if error is not None:
         raise error
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """A signal waits for the end of this block: what is being written gets written.
 
     Broken off, the writer of a zip file would raise an error of its own in place of the signal's.
     """
-    global _holding
+    global _deferrals
     before = len(_received)
-    _holding += 1
+    _deferrals += 1
     try:
         yield
     finally:
-        _holding -= 1
-    if not _holding and not before:
-        raise_again()
+        _deferrals -= 1
+    if not _deferrals and not before:
+        reraise_signal()
 
 
 @contextlib.contextmanager
-def saying(what: str) -> Iterator[None]:
+def interrupt_message(what: str) -> Iterator[None]:
     """A signal in this block that nobody has said anything about says ``what``."""
     try:
         yield

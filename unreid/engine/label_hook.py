@@ -24,10 +24,10 @@ from unreid.data.loader import SwappableLoader, build_train_loader
 from unreid.data.samplers import RankBatches
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine import distributed
-from unreid.engine.agreement import seed_alike, seed_apart
 from unreid.engine.atomic import save_arrays
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.extract import extract
+from unreid.engine.replicas import seed_per_rank, seed_replicated
 from unreid.engine.selection import Selection
 from unreid.evaluation.label_scorer import LabelScorer
 from unreid.labels.neighbours import Search
@@ -98,7 +98,7 @@ class PseudoLabelHook(HookBase):
     def before_epoch(self) -> None:
         epoch = self.trainer.epoch
         self.started, self.step = time.time(), None
-        seed_alike(self.cfg.UNSUP.SEED, epoch)
+        seed_replicated(self.cfg.UNSUP.SEED, epoch)
         if self.labels is not None and not self._renews(epoch):
             # A resumed run knows these of them, and shall leave the same files.
             self.labels = PseudoLabels(self.labels.labels, pairs=self.labels.pairs)
@@ -106,19 +106,19 @@ class PseudoLabelHook(HookBase):
             self._save(self.labels, epoch)
             logger.info(f"Labels of epoch {epoch}: those of the epoch before")
         else:
-            self._renew(epoch)
-        seed_apart(self.cfg.UNSUP.SEED, epoch)
+            self._relabel(epoch)
+        seed_per_rank(self.cfg.UNSUP.SEED, epoch)
 
     def after_epoch(self) -> None:
         # First of all hooks: extraction and test that follow read images too.
         self.loader.end_epoch()
 
-    def _renew(self, epoch: int) -> None:
+    def _relabel(self, epoch: int) -> None:
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)
         extracted = time.perf_counter()
-        pseudo, seconds = self._led(lambda: self._label(bank, epoch))
-        self._tell_model(pseudo, bank, epoch)
+        pseudo, seconds = self._on_rank_0(lambda: self._label(bank, epoch))
+        self._update_model(pseudo, bank, epoch)
         self.loader.swap(self._train_loader(pseudo, epoch))
         self.labels = pseudo
         seconds = {"extract": extracted - start, **seconds}
@@ -133,16 +133,16 @@ class PseudoLabelHook(HookBase):
         for_labelling = self.bank_for_labelling(bank)
         if self.selection is not None and self.labels is not None:
             model = unwrap(self.trainer.model)
-            self.selection.consider(model, for_labelling, self._of_units(self.labels), epoch - 1)
+            self.selection.update(model, for_labelling, self._to_units(self.labels), epoch - 1)
         scored = time.perf_counter()
-        pseudo = self._of_images(self.labeler(for_labelling, epoch))
+        pseudo = self._to_images(self.labeler(for_labelling, epoch))
         seconds = {"label": time.perf_counter() - scored}
         if self.selection is not None:
             seconds["judge"] = scored - start
-        self._refuse_useless(pseudo)
+        self._check_clusters(pseudo)
         return pseudo, seconds
 
-    def _led(self, work: Callable[[], T]) -> T:
+    def _on_rank_0(self, work: Callable[[], T]) -> T:
         """Return ``work()`` of rank 0, and load its labeler's and selection's state everywhere."""
         kept = [part for part in (self.labeler, self.selection) if part is not None]
 
@@ -151,7 +151,7 @@ class PseudoLabelHook(HookBase):
             states = [part.state_dict() for part in kept]
             return result, states if distributed.world_size() > 1 else []
 
-        result, states = distributed.on_first(done)
+        result, states = distributed.run_on_rank_0(done)
         if distributed.rank() > 0:
             for part, state in zip(kept, states):
                 part.load_state_dict(state)
@@ -161,20 +161,22 @@ class PseudoLabelHook(HookBase):
         """After the last epoch: score the model as it is now, too."""
         if self.selection is None or self.labels is None:
             return
-        model, labels = unwrap(self.trainer.model), self._of_units(self.labels)
+        model, labels = unwrap(self.trainer.model), self._to_units(self.labels)
         bank = extract(self.cfg, self.trainer.model, self.images)
         selection, last = self.selection, self.trainer.max_epoch - 1
-        self._led(lambda: selection.consider(model, self.bank_for_labelling(bank), labels, last))
+        self._on_rank_0(
+            lambda: selection.update(model, self.bank_for_labelling(bank), labels, last)
+        )
 
-    def label_again(self, epoch: int) -> PseudoLabels:
+    def compute_labels(self, epoch: int) -> PseudoLabels:
         """What the labeler makes of the model as it is now; nobody is told but the caller."""
         bank = extract(self.cfg, self.trainer.model, self.images)
-        return self._led(lambda: self.labeler(self.bank_for_labelling(bank), epoch))
+        return self._on_rank_0(lambda: self.labeler(self.bank_for_labelling(bank), epoch))
 
     def _renews(self, epoch: int) -> bool:
-        return distributed.on_first(lambda: self.labeler.renews(epoch))
+        return distributed.run_on_rank_0(lambda: self.labeler.renews(epoch))
 
-    def _tell_model(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
+    def _update_model(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
         """Give the model the labels, and clear the optimiser's state of cluster parameters."""
         model = unwrap(self.trainer.model)
         model.on_new_labels(pseudo, bank, epoch)
@@ -190,7 +192,7 @@ class PseudoLabelHook(HookBase):
             bank = FeatureBank(centroids(bank.features, tracklets), camids)
         return apply_transforms(bank, self.transforms)
 
-    def _of_images(self, pseudo: PseudoLabels) -> PseudoLabels:
+    def _to_images(self, pseudo: PseudoLabels) -> PseudoLabels:
         """Every frame has the label of its tracklet."""
         if self.images.tracklets is None:
             return pseudo
@@ -207,13 +209,13 @@ class PseudoLabelHook(HookBase):
             remarks={"tracklets": str(len(pseudo)), **pseudo.remarks},
         )
 
-    def _of_units(self, pseudo: PseudoLabels) -> PseudoLabels:
+    def _to_units(self, pseudo: PseudoLabels) -> PseudoLabels:
         """What the labeler gave: labels of tracklets where there are any."""
         if self.images.tracklets is None:
             return pseudo
         return PseudoLabels(pseudo.labels[self.images.unit_indices])
 
-    def _refuse_useless(self, pseudo: PseudoLabels) -> None:
+    def _check_clusters(self, pseudo: PseudoLabels) -> None:
         if pseudo.num_clusters >= 2:
             return
         found = "no cluster" if pseudo.num_clusters == 0 else "one cluster only"
@@ -278,7 +280,7 @@ class PseudoLabelHook(HookBase):
         logger.info(line)
         quality: dict[str, Mapping[str, float]] = {}
         if self.quality is not None and distributed.rank() == 0:
-            quality = self._scored(pseudo)
+            quality = self._score_labels(pseudo)
             for name, values in quality.items():
                 prefix = "" if name in ("final", "pairs") else f"{name}_"
                 scalars.update({f"{prefix}{k}": v for k, v in values.items()})
@@ -290,7 +292,7 @@ class PseudoLabelHook(HookBase):
             smoothing_hint=False, **{f"labels/{k}": float(v) for k, v in scalars.items()}
         )
 
-    def _scored(self, pseudo: PseudoLabels) -> dict[str, Mapping[str, float]]:
+    def _score_labels(self, pseudo: PseudoLabels) -> dict[str, Mapping[str, float]]:
         """Return the quality of the intermediate labels, the final ones and the pairs."""
         assert self.quality is not None
         scored = {name: self.quality(labels) for name, labels in pseudo.intermediate.items()}

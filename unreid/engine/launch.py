@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from unreid.cli import EXPECTED, say_stopped, words
-from unreid.engine.interrupt import exit_code, raise_again, received, signals_raise
+from unreid.engine.interrupt import exit_code, raise_on_signals, received_signal, reraise_signal
 
 _URL = re.compile(r"tcp://([^:/\[\]]+|\[[0-9a-fA-F:]+\]):(\d+)")
 
 #: Seconds within which the launcher has noticed a failed process, and sends SIGTERM to the others.
-NOTICED = 10.0
+DETECTION_SECONDS = 10.0
 
 
 def started_by_launcher() -> bool:
@@ -94,7 +94,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         parser.error(f"--dist-url must be tcp://HOST:PORT or auto, got {args.dist_url!r}")
 
 
-def wanted(args: argparse.Namespace) -> bool:
+def should_launch(args: argparse.Namespace) -> bool:
     """Return whether this process is to start others, and not to train itself."""
     return args.num_gpus * args.num_machines > 1 and not started_by_launcher()
 
@@ -166,7 +166,7 @@ def run_rank(work: Callable[[], None]) -> int:
         0. Any other code ends the process: 2 for bad input, 1 for any other error; 130 after
         Ctrl-C and 143 after SIGTERM, which both let ``work`` save first.
     """
-    code = _recorded(work)
+    code = _run_recorded(work)
     if code:
         # Without the interpreter's teardown: gloo may crash in it once connections are lost,
         # and the launcher would show that crash in place of the first error.
@@ -178,7 +178,7 @@ def run_rank(work: Callable[[], None]) -> int:
     return code
 
 
-def _recorded(work: Callable[[], None]) -> int:
+def _run_recorded(work: Callable[[], None]) -> int:
     """Return the exit code of ``work``, and write its error to the file that the launcher reads."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -187,12 +187,12 @@ def _recorded(work: Callable[[], None]) -> int:
         try:
             work()
         except EXPECTED as error:
-            stopped = received()
+            stopped = received_signal()
             if stopped is not None:  # an error that follows from the signal
                 raise stopped(words(error)) from error
             raise
 
-    with signals_raise():
+    with raise_on_signals():
         try:
             recorded()
         except EXPECTED:
@@ -221,9 +221,9 @@ def errors_on_rank_0() -> Iterator[None]:
 def wait_for_launcher() -> None:
     """Wait for the SIGTERM that follows the failure of another process, and raise for it.
 
-    Returns only where there is none within :data:`NOTICED` seconds, as from a failure on another
+    Returns if none arrives within :data:`DETECTION_SECONDS`, for example after a failure on another
     machine.
     """
-    raise_again()
-    time.sleep(NOTICED)
-    raise_again()
+    reraise_signal()
+    time.sleep(DETECTION_SECONDS)
+    reraise_signal()

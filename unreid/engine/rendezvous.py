@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore, rendezvous
 TIMEOUT = timedelta(minutes=15)
 
 
-def unused_store(init_method: str, rank: int, size: int) -> Any:
+def fresh_store(init_method: str, rank: int, size: int) -> Any:
     """Return a part of the shared store that no process of an earlier start has written to.
 
     Rank 0 publishes a new prefix. Each other rank adds a random token under the prefix that it

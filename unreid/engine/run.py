@@ -21,17 +21,17 @@ from unreid.contracts import Project
 from unreid.data.loader import build_test_loader, close_loaders
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.engine import distributed
-from unreid.engine.agreement import check_shares
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.console import quiet_console
 from unreid.engine.earlier_run import (
-    finish_setting_aside,
-    remove_leftovers,
-    set_aside_earlier_run,
+    finish_move,
+    move_earlier_run,
+    remove_temporary_files,
 )
-from unreid.engine.interrupt import saying
+from unreid.engine.interrupt import interrupt_message
+from unreid.engine.replicas import check_main_global_batch
 from unreid.engine.results import RunResults, record_settings
-from unreid.engine.trainer import UnsupervisedTrainer, settings_beside
+from unreid.engine.trainer import UnsupervisedTrainer, describe_test_settings
 from unreid.evaluation.label_scorer import LabelScorer
 from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY
@@ -54,9 +54,9 @@ def prepare(cfg: Any, args: Any) -> TrainingData | None:
             processes cannot share.
     """
     data = None
-    with _log_held() as held:
+    with _buffered_log() as held:
         if not args.eval_only:
-            data = distributed.on_first(lambda: read_data(cfg))
+            data = distributed.run_on_rank_0(lambda: read_data(cfg))
     start(cfg, args)
     for record in held:
         logging.getLogger(record.name).handle(record)
@@ -69,19 +69,19 @@ def read_data(cfg: Any) -> TrainingData:
     Raises:
         KeyError, ValueError, FileNotFoundError: bad input, before any long work.
     """
-    check_shares(cfg)
+    check_main_global_batch(cfg)
     if not cfg.UNSUP.LABELER:
         raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg)
     for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
         build_test_loader(cfg, name)
-    cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
+    cfg = with_dataset_size(cfg, num_cameras=len(images.cameras), num_images=len(images))
     labeler_class.check_images(cfg, images)
     return images, pids
 
 
-class _Held(logging.Handler):
+class _RecordBuffer(logging.Handler):
     """Keeps records for a log that does not stand yet."""
 
     def __init__(self) -> None:
@@ -93,9 +93,9 @@ class _Held(logging.Handler):
 
 
 @contextlib.contextmanager
-def _log_held() -> Iterator[list[logging.LogRecord]]:
+def _buffered_log() -> Iterator[list[logging.LogRecord]]:
     """What is logged meanwhile, where no log has been set up yet."""
-    log, handler = logging.getLogger("fastreid"), _Held()
+    log, handler = logging.getLogger("fastreid"), _RecordBuffer()
     if log.handlers:
         yield handler.records
         return
@@ -116,12 +116,12 @@ def start(cfg: Any, args: Any) -> None:
     def tidy() -> tuple[str | None, list[str]]:
         aside = None
         if training:
-            move = finish_setting_aside if args.resume else set_aside_earlier_run
+            move = finish_move if args.resume else move_earlier_run
             aside = move(cfg.OUTPUT_DIR)
-            remove_leftovers(cfg.OUTPUT_DIR)
+            remove_temporary_files(cfg.OUTPUT_DIR)
         return aside, _changed_settings(cfg) if args.resume else []
 
-    aside, changed = distributed.on_first(tidy)
+    aside, changed = distributed.run_on_rank_0(tidy)
     quiet_console(setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank()))
     record_settings(cfg, args, keep=not training)
     seed_all_rng(cfg.UNSUP.SEED)
@@ -158,7 +158,7 @@ def _changed_settings(cfg: Any) -> list[str]:
     ]
 
 
-def with_numbers(cfg: Any, *, num_cameras: int, num_images: int) -> Any:
+def with_dataset_size(cfg: Any, *, num_cameras: int, num_images: int) -> Any:
     """The config with what is known once the training set is read filled in."""
     clone = cfg.clone()
     clone.defrost()
@@ -175,7 +175,7 @@ def evaluate_only(cfg: Any) -> dict[str, Any]:
     return UnsupervisedTrainer.test(cfg, model)
 
 
-@saying("what was finished stands on disk, and --resume goes on with it")
+@interrupt_message("what was finished stands on disk, and --resume goes on with it")
 def train(
     cfg: Any, project: Project, *, resume: bool, data: TrainingData | None = None
 ) -> dict[str, Any]:
@@ -192,14 +192,14 @@ def train(
         RuntimeError: no clusters.
         FloatingPointError: training diverged.
     """
-    images, pids = data or distributed.on_first(lambda: read_data(cfg))
-    cfg = with_numbers(cfg, num_cameras=len(images.cameras), num_images=len(images))
+    images, pids = data or distributed.run_on_rank_0(lambda: read_data(cfg))
+    cfg = with_dataset_size(cfg, num_cameras=len(images.cameras), num_images=len(images))
     quality = None
     if pids is not None and cfg.UNSUP.LOG_LABEL_QUALITY:
         quality = LabelScorer(pids, images.camids)
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     results = RunResults(cfg, resume=resume)
-    results.content = distributed.on_first(lambda: results.content)
+    results.content = distributed.run_on_rank_0(lambda: results.content)
     if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
         started = time.perf_counter()
         logger.info("Scoring the start weights")
@@ -242,6 +242,6 @@ def _log_summary(cfg: Any, results: RunResults) -> None:
     for key in ("before", "after"):
         scores = results.content[key]
         if scores:
-            logger.info(f"{key}{settings_beside(cfg)}: {scores}")
+            logger.info(f"{key}{describe_test_settings(cfg)}: {scores}")
     logger.info(f"Results: {os.path.abspath(results.path)}")
     sys.stdout.flush()

@@ -8,11 +8,11 @@ from fastreid.evaluation import inference_on_dataset
 from torch import nn
 
 from unreid.data.loader import Batches
-from unreid.engine.distributed import gather_first, on_first, rank, world_size
+from unreid.engine.distributed import gather_to_rank_0, rank, run_on_rank_0, world_size
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 
 
-class _Joining:
+class _GatheringEvaluator:
     """An evaluator of some batches, which evaluates all of them on rank 0."""
 
     def __init__(self, evaluator: UnsupervisedEvaluator) -> None:
@@ -25,12 +25,12 @@ class _Joining:
         self._evaluator.process(inputs, outputs)
 
     def evaluate(self) -> Any:
-        parts = gather_first(self._evaluator._predictions)
+        parts = gather_to_rank_0(self._evaluator._predictions)
         if parts:
             ranks = len(parts)
             number = sum(map(len, parts))
             self._evaluator._predictions = [parts[b % ranks][b // ranks] for b in range(number)]
-        return on_first(self._evaluator.evaluate)
+        return run_on_rank_0(self._evaluator.evaluate)
 
 
 def score(model: nn.Module, loader: Batches, evaluator: Any, *, flip: bool) -> Any:
@@ -48,6 +48,6 @@ def score(model: nn.Module, loader: Batches, evaluator: Any, *, flip: bool) -> A
     if world_size() == 1:
         return inference_on_dataset(model, loader, evaluator, flip_test=flip)
     if type(evaluator).process is not UnsupervisedEvaluator.process:
-        return on_first(lambda: inference_on_dataset(model, loader, evaluator, flip_test=flip))
+        return run_on_rank_0(lambda: inference_on_dataset(model, loader, evaluator, flip_test=flip))
     own = loader.part(rank(), world_size())
-    return inference_on_dataset(model, own, _Joining(evaluator), flip_test=flip)
+    return inference_on_dataset(model, own, _GatheringEvaluator(evaluator), flip_test=flip)

@@ -42,9 +42,7 @@ class Selection:
         self.epoch = -1
         self.score = -math.inf
 
-    def consider(
-        self, model: nn.Module, bank: FeatureBank, pseudo: PseudoLabels, epoch: int
-    ) -> None:
+    def update(self, model: nn.Module, bank: FeatureBank, pseudo: PseudoLabels, epoch: int) -> None:
         """Score the round that ended with ``epoch``; keep ``model`` when it is the best yet."""
         score = float(self.selection_score(bank, pseudo))
         best = score > self.score

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from unreid.data.loader import SwappableLoader
 from unreid.engine.checkpoint import unwrap
-from unreid.engine.interrupt import raise_again
+from unreid.engine.interrupt import reraise_signal
 
 #: After so many skipped steps in a row the scale of float16 is 2^-9 (it starts at 2^16): what is
 #: still not finite then is no overflow.
-MOST_SKIPPED = 25
+MAX_SKIPPED_STEPS = 25
 
 _ADVICE = "a lower SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS helps most often"
 
@@ -61,7 +61,7 @@ class UnsupervisedStep(SimpleTrainer):
         self.amp_dtype = amp_dtype
         self.accumulate = accumulate
         self.device_type = device.split(":")[0]
-        share_momentum(model, accumulate)
+        scale_momentum(model, accumulate)
         scaled = amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type) if scaled else None
         self.skipped = 0
@@ -84,7 +84,7 @@ class UnsupervisedStep(SimpleTrainer):
             RuntimeError: torch.compile does not work here.
         """
         if cfg.MODEL.COMPILE:
-            check_groups(cfg, comm.get_world_size())
+            check_norm_groups(cfg, comm.get_world_size())
             compile_backbone(unwrap(model), cfg.MODEL.COMPILE_BACKEND, cfg.MODEL.DEVICE)
         return cls(
             model,
@@ -102,7 +102,7 @@ class UnsupervisedStep(SimpleTrainer):
         Raises:
             FloatingPointError: a loss or a gradient is not finite; nothing has been changed by it.
         """
-        raise_again()
+        reraise_signal()
         start = time.perf_counter()
         data = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -120,13 +120,13 @@ class UnsupervisedStep(SimpleTrainer):
         updates: list[Any] = []
         parts = split_batch(data, self.accumulate)
         for number, part in enumerate(parts):
-            with self._gathering(number == len(parts) - 1):
+            with self._gradient_sync(number == len(parts) - 1):
                 with torch.autocast(
                     self.device_type, self.amp_dtype, enabled=self.amp_dtype is not None
                 ):
                     losses, update = self.model(part)
                     loss = sum(losses.values())
-                self._refuse_losses(losses)
+                self._check_losses(losses)
                 loss = loss / len(parts)
                 (self.grad_scaler.scale(loss) if self.grad_scaler is not None else loss).backward()
             for name, value in losses.items():
@@ -136,7 +136,7 @@ class UnsupervisedStep(SimpleTrainer):
         return total, updates
 
     @contextlib.contextmanager
-    def _gathering(self, last: bool) -> Iterator[None]:
+    def _gradient_sync(self, last: bool) -> Iterator[None]:
         """Processes exchange gradients once a step, after the last part."""
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             yield
@@ -147,29 +147,29 @@ class UnsupervisedStep(SimpleTrainer):
     def _optimize(self, losses: dict[str, Tensor]) -> None:
         scaler = self.grad_scaler
         if scaler is None:
-            self._refuse_gradients(losses)
+            self._check_gradients(losses)
             self.optimizer.step()
             return
         before = scaler.get_scale()
         scaler.step(self.optimizer)  # itself leaves out a step with an overflow
         scaler.update()
         self.skipped = self.skipped + 1 if scaler.get_scale() < before else 0
-        if self.skipped > MOST_SKIPPED:
+        if self.skipped > MAX_SKIPPED_STEPS:
             raise FloatingPointError(
-                f"the gradient was not finite in iteration {self.iter} and the {MOST_SKIPPED}"
-                f" before it, at any scale ({_words(losses)}); SOLVER.AMP.DTYPE bfloat16 or"
+                f"the gradient was not finite in iteration {self.iter} and the {MAX_SKIPPED_STEPS}"
+                f" before it, at any scale ({_format_losses(losses)}); SOLVER.AMP.DTYPE bfloat16 or"
                 f" float32 (SOLVER.AMP.ENABLED False) overflows later, and {_ADVICE}"
             )
 
-    def _refuse_losses(self, losses: dict[str, Tensor]) -> None:
+    def _check_losses(self, losses: dict[str, Tensor]) -> None:
         bad = [name for name, value in losses.items() if not math.isfinite(float(value.detach()))]
         if bad:
             raise FloatingPointError(
-                f"{' and '.join(bad)} not finite in iteration {self.iter} ({_words(losses)});"
-                f" {_ADVICE}"
+                f"{' and '.join(bad)} not finite in iteration {self.iter}"
+                f" ({_format_losses(losses)}); {_ADVICE}"
             )
 
-    def _refuse_gradients(self, losses: dict[str, Tensor]) -> None:
+    def _check_gradients(self, losses: dict[str, Tensor]) -> None:
         """A weight that a NaN has reached is found an iteration, or a checkpoint, too late."""
         gradients = {
             n: p.grad for n, p in unwrap(self.model).named_parameters() if p.grad is not None
@@ -185,11 +185,11 @@ class UnsupervisedStep(SimpleTrainer):
         name = next(n for n, good in zip(gradients, finite.tolist()) if not good)
         raise FloatingPointError(
             f"the gradient of {name} (and of {int((~finite).sum()) - 1} others) not finite in"
-            f" iteration {self.iter}, though the losses are ({_words(losses)}); {_ADVICE}"
+            f" iteration {self.iter}, though the losses are ({_format_losses(losses)}); {_ADVICE}"
         )
 
 
-def _words(losses: dict[str, Tensor]) -> str:
+def _format_losses(losses: dict[str, Tensor]) -> str:
     return ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
 
 
@@ -214,7 +214,7 @@ def split_batch(data: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     return [{k: v[i : i + step] for k, v in data.items()} for i in range(0, size, step)]
 
 
-def share_momentum(model: nn.Module, parts: int) -> None:
+def scale_momentum(model: nn.Module, parts: int) -> None:
     """Running statistics go as far in ``parts`` steps as they went in one: 1 - (1 - m)^(1 / A)."""
     if parts == 1:
         return
@@ -240,7 +240,7 @@ def _amp_dtype(cfg: Any) -> torch.dtype | None:
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp.DTYPE]
 
 
-def check_groups(cfg: Any, processes: int) -> None:
+def check_norm_groups(cfg: Any, processes: int) -> None:
     """Refuse to compile groups of batch norm of several sizes: inductor's gradients are wrong.
 
     See :class:`unreid.modeling.ghost_norm.GhostBatchNorm2d`.

@@ -28,12 +28,12 @@ from unreid.contracts import Labeler, ReIDModel
 from unreid.data.loader import SwappableLoader, build_test_loader
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine import distributed
-from unreid.engine.agreement import average_norms, parallel, same_everywhere
 from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
 from unreid.engine.console import ConsoleHook
 from unreid.engine.epoch_log import EpochEndWriter, EpochLogHook, EvaluationHook
 from unreid.engine.label_hook import PseudoLabelHook
+from unreid.engine.replicas import average_norm_statistics, synchronize_replicas, wrap_ddp
 from unreid.engine.results import scores_of
 from unreid.engine.score import score
 from unreid.engine.selection import Selection
@@ -47,13 +47,13 @@ from unreid.structures import PseudoLabels, PseudoPairs
 logger = logging.getLogger("fastreid.unreid.trainer")
 
 
-class AgreementHook(HookBase):
+class ReplicaSyncHook(HookBase):
     """At the end of an epoch all processes have the same model, before it is tested and saved."""
 
     def after_epoch(self) -> None:
         model = unwrap(self.trainer.model)
-        average_norms(model)
-        differing = same_everywhere(model)
+        average_norm_statistics(model)
+        differing = synchronize_replicas(model)
         if differing:
             logger.warning(
                 f"after epoch {self.trainer.epoch} the processes had come apart in"
@@ -101,7 +101,7 @@ class UnsupervisedTrainer(DefaultTrainer):
                 " subclass of unreid.contracts.ReIDModel to be trained"
             )
         optimizer, wrapper = self.build_optimizer(cfg, model)
-        several = parallel(model)
+        several = wrap_ddp(model)
         self._trainer = UnsupervisedStep.from_config(cfg, several, loader, optimizer, wrapper)
         self.iters_per_epoch = cfg.UNSUP.ITERS_PER_EPOCH
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
@@ -180,7 +180,7 @@ class UnsupervisedTrainer(DefaultTrainer):
             flip = cfg.TEST.FLIP.ENABLED
             results[name] = score(unwrap(model), loader, evaluator, flip=flip)
             scores = ", ".join(f"{k} {v:.2f}" for k, v in results[name].items() if k != "metric")
-            logger.info(f"{name}{settings_beside(cfg)}: {scores}")
+            logger.info(f"{name}{describe_test_settings(cfg)}: {scores}")
         return results if len(results) != 1 else next(iter(results.values()))
 
     def evaluate(self) -> OrderedDict[str, Any]:
@@ -206,7 +206,7 @@ class UnsupervisedTrainer(DefaultTrainer):
             hooks.LayerFreeze(self.model, cfg.MODEL.FREEZE_LAYERS, cfg.SOLVER.FREEZE_ITERS)
             if freeze
             else None,
-            AgreementHook() if distributed.world_size() > 1 else None,
+            ReplicaSyncHook() if distributed.world_size() > 1 else None,
             evaluation,
             log if writes else None,
             self.checkpoint_hook,
@@ -246,7 +246,7 @@ class UnsupervisedTrainer(DefaultTrainer):
                 also a checkpoint of a training list of another length.
             RuntimeError: not every process sees the same ``OUTPUT_DIR``.
         """
-        found = distributed.gather_all(resume and self.checkpointer.get_checkpoint_file())
+        found = distributed.all_gather(resume and self.checkpointer.get_checkpoint_file())
         if len(set(found)) > 1:
             raise RuntimeError(
                 f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be one folder for all"
@@ -268,7 +268,7 @@ class UnsupervisedTrainer(DefaultTrainer):
                 f"checkpoint {path} was trained on other images, as many as DATASETS.NAMES has now"
             )
         try:
-            self.label_hook.labels = _labels_of(state)
+            self.label_hook.labels = _labels_from_checkpoint(state)
             set_rng_state(state["rng"])
         except Exception as error:  # whatever values of another kind make each trip over
             raise ValueError(
@@ -289,7 +289,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         self.epoch = self.start_epoch - 1
         start = time.perf_counter()
         before = sum(self.seconds.values())
-        with self.checkpoint_hook.kept():
+        with self.checkpoint_hook.save_on_early_exit():
             TrainerBase.train(self, self.start_epoch, self.max_epoch, self.iters_per_epoch)
         self.label_hook.score_last_round()
         others = sum(self.seconds.values()) - before
@@ -315,7 +315,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         self.selected.update(scores_of(results))
 
 
-def _labels_of(state: dict[str, Any]) -> PseudoLabels | None:
+def _labels_from_checkpoint(state: dict[str, Any]) -> PseudoLabels | None:
     """The labels in force when a checkpoint was written; of an older one, those that it has."""
     labels = state.get("labels")
     if labels is None or not labels.numel():
@@ -327,7 +327,7 @@ def _labels_of(state: dict[str, Any]) -> PseudoLabels | None:
     return PseudoLabels(labels.numpy().astype(np.int64), pairs=pairs)
 
 
-def settings_beside(cfg: Any) -> str:
+def describe_test_settings(cfg: Any) -> str:
     """The test settings that must be named beside a number, or nothing.
 
     Those of ``TEST``, and the ``RERANK`` of a project that has one.

@@ -42,7 +42,7 @@ def work(args: argparse.Namespace) -> None:
     """Train what is not finished, and score the final model."""
     args.eval_only = False
     cfg, project = load_config(args.config_file, args.opts)
-    with distributed.joined(cfg.MODEL.DEVICE):
+    with distributed.launched_process_group(cfg.MODEL.DEVICE):
         data = run.prepare(cfg, args)
         results = run.train(cfg, project, resume=args.resume, data=data)
         if args.score:

@@ -17,7 +17,7 @@ from calr.intra import local_labels_path, read_local_labels
 from calr.refine import node_scores, refine, removal_share
 from unreid.clustering.partition import compact
 from unreid.data.unlabelled import UnlabelledImages
-from unreid.engine.agreement import check_share
+from unreid.engine.replicas import check_global_batch
 from unreid.labels.labeler import ClusterLabeler
 from unreid.labels.neighbours import Neighbours
 from unreid.registry import LABELER_REGISTRY
@@ -71,7 +71,7 @@ class CALRLabeler(ClusterLabeler):
         if calr.LOCAL_LABELS:
             read_local_labels(calr.LOCAL_LABELS, images)
         else:
-            check_share(
+            check_global_batch(
                 cfg,
                 calr.INTRA.IMS_PER_BATCH,
                 calr.INTRA.NUM_INSTANCE,

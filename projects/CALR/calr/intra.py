@@ -22,7 +22,7 @@ from unreid.clustering.silhouette import silhouette, sphere_silhouette
 from unreid.contracts import Labeler
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.atomic import save_arrays
-from unreid.engine.distributed import on_first
+from unreid.engine.distributed import run_on_rank_0
 from unreid.engine.trainer import UnsupervisedTrainer
 from unreid.labels.clusterers import BottomUp
 from unreid.labels.neighbours import Search
@@ -162,7 +162,9 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     Continues where an earlier process was stopped. The checkpoint goes once the labels stand.
     """
     done = os.path.join(folder, "local_labels.npz")
-    earlier = on_first(lambda: read_local_labels(done, images) if os.path.isfile(done) else None)
+    earlier = run_on_rank_0(
+        lambda: read_local_labels(done, images) if os.path.isfile(done) else None
+    )
     if earlier is not None:
         return earlier
     # Each camera from the seed, so that its labels do not depend on how many cameras this process
@@ -173,10 +175,10 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     trainer = UnsupervisedTrainer(stage, images, labeler, quality=quality, evaluate=False)
     trainer.resume_or_load(resume=True)
     trainer.train()
-    trainer.label_hook.label_again(stage.SOLVER.MAX_EPOCH)
+    trainer.label_hook.compute_labels(stage.SOLVER.MAX_EPOCH)
     assert labeler.best_labels is not None
     labels = images.of_images(labeler.best_labels)
-    on_first(lambda: _save(done, images, labels))
+    run_on_rank_0(lambda: _save(done, images, labels))
     return labels
 
 
@@ -194,7 +196,7 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
         ValueError: a camera with too few images to cluster.
     """
     path = local_labels_path(cfg)
-    if not cfg.CALR.REFINE.ENABLED or on_first(lambda: os.path.isfile(path)):
+    if not cfg.CALR.REFINE.ENABLED or run_on_rank_0(lambda: os.path.isfile(path)):
         return
     sizes = np.bincount(images.camids[images.unit_indices], minlength=len(images.cameras))
     for camera, size in zip(images.cameras, sizes):
@@ -214,7 +216,7 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
         scorer = quality.subset(own) if quality is not None else None
         local = label_camera(cfg, images.subset(own), scorer, folder)
         labels[own] = local + (labels.max() + 1)
-    on_first(
+    run_on_rank_0(
         lambda: save_arrays(
             path, paths=np.array(images.relative_paths), camids=images.camids, labels=labels
         )

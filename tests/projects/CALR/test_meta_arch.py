@@ -14,7 +14,7 @@ from calr.adversary import dann_factor
 from calr.meta_arch import CALR
 from calr.weights import cluster_weights
 from tests.projects.tiny_run import MARKET, load_tiny
-from unreid.engine.run import with_numbers
+from unreid.engine.run import with_dataset_size
 from unreid.structures import FeatureBank, PseudoLabels
 
 LABELS = np.array([0, 0, 1, 1, 2, 2, -1, -1])
@@ -24,7 +24,7 @@ CAMIDS = np.array([0, 1, 0, 0, 1, 2, 0, 1])
 def network(**settings: object) -> CALR:
     cfg, _ = load_tiny(MARKET, **{"MODEL__GHOST_BN": 0, **settings})
     torch.manual_seed(0)
-    return build_model(with_numbers(cfg, num_cameras=3, num_images=0))
+    return build_model(with_dataset_size(cfg, num_cameras=3, num_images=0))
 
 
 def tell(model: CALR, epoch: int) -> None:

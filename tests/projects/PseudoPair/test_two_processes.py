@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pseudopair.memory import RowMemory
 from pseudopair.surrogate import SurrogateClasses
 from tests.unreid.engine.ranks import run_on_ranks
-from unreid.engine.distributed import gather_all
+from unreid.engine.distributed import all_gather
 
 MAPS = torch.rand(8, 5, 4, 2, generator=torch.Generator().manual_seed(0))
 
@@ -24,7 +24,7 @@ def started(batches: list[list[int]]) -> torch.Tensor:
         for batch in batches:
             indices = torch.tensor(batch)
             found.append((indices, classes(MAPS[indices], indices)))
-    classes.fill(8, [extra for part in gather_all(found) for extra in part])
+    classes.fill(8, [extra for part in all_gather(found) for extra in part])
     return classes.memory.rows
 
 

@@ -10,7 +10,7 @@ import torch
 from fastreid.modeling.meta_arch import build_model
 
 from tests.projects.tiny_run import load_tiny
-from unreid.engine.run import with_numbers
+from unreid.engine.run import with_dataset_size
 from unreid.structures import FeatureBank
 
 CONFIGS = Path("projects/SphereCluster/configs")
@@ -50,7 +50,7 @@ def bank(features: np.ndarray) -> FeatureBank:
 
 def network(path: Path | None = None, *, images: int = 8, **settings: object) -> Any:
     """A tiny model for a training set of so many images."""
-    cfg = with_numbers(config(path, **settings), num_cameras=3, num_images=images)
+    cfg = with_dataset_size(config(path, **settings), num_cameras=3, num_images=images)
     torch.manual_seed(0)
     return build_model(cfg)
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from spherecluster.sphere_head import SphereClasses, SphereHead
 from tests.projects.SphereCluster.settings import config
-from unreid.engine.run import with_numbers
+from unreid.engine.run import with_dataset_size
 from unreid.losses import sphere_softmax
 
 
 def head(images: int = 0, **settings: object) -> SphereHead:
     torch.manual_seed(0)
-    return build_heads(with_numbers(config(**settings), num_cameras=1, num_images=images))
+    return build_heads(with_dataset_size(config(**settings), num_cameras=1, num_images=images))
 
 
 def maps(seed: int = 0) -> Tensor:

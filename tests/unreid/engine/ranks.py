@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from unreid.engine.distributed import connected
-from unreid.engine.interrupt import signals_raise
+from unreid.engine.distributed import process_group
+from unreid.engine.interrupt import raise_on_signals
 
 
 def run_on_ranks(
@@ -58,8 +58,8 @@ def _fork(work: Callable[[int], Any], folder: Path, rank: int, size: int) -> int
         os.dup2(errors.fileno(), 2)
         sys.stderr = errors
         torch.set_num_threads(1)  # the pool of the parent did not come along
-        together = connected(rank, size, f"file://{folder}/meeting")
-        with signals_raise(), together if size > 1 else contextlib.nullcontext():
+        together = process_group(rank, size, f"file://{folder}/meeting")
+        with raise_on_signals(), together if size > 1 else contextlib.nullcontext():
             result = work(rank)
         (folder / f"{rank}.pkl").write_bytes(pickle.dumps(result))
         code = 0

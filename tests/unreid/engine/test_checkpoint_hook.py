@@ -20,8 +20,8 @@ from tests.projects.tiny_run import (
     train_tiny,
 )
 from unreid.engine.checkpoint import AtomicCheckpointer
-from unreid.engine.checkpoint_hook import CheckpointHook, copied, refuse_not_finite
-from unreid.engine.interrupt import Terminated, signals_raise
+from unreid.engine.checkpoint_hook import CheckpointHook, check_finite, copy_to_cpu
+from unreid.engine.interrupt import Terminated, raise_on_signals
 from unreid.engine.step import UnsupervisedStep
 
 
@@ -59,7 +59,7 @@ def test_period__decides_what_is_on_disk_until_the_run_ends_early(tmp_path: Path
     trainer.iter += 4  # within epoch 3, whose steps change the weights
     with torch.no_grad():
         trainer.model.weight.fill_(99)
-    with pytest.raises(Terminated) as error, trainer.hook.kept():
+    with pytest.raises(Terminated) as error, trainer.hook.save_on_early_exit():
         raise Terminated
     state = last(tmp_path)
     assert state["epoch"] == 2 and state["labels"].tolist() == [2, 2, 2]
@@ -78,7 +78,7 @@ def test_end_in_the_first_epoch__says_that_nothing_is_saved(
     error: BaseException, tmp_path: Path
 ) -> None:
     trainer = Trainer(tmp_path, period=2)
-    with pytest.raises(type(error)) as raised, trainer.hook.kept():
+    with pytest.raises(type(error)) as raised, trainer.hook.save_on_early_exit():
         raise error
     assert type(raised.value) is type(error)
     assert str(raised.value).endswith("no epoch is saved: --resume begins with the first one")
@@ -90,7 +90,7 @@ def test_other_errors__pass_on_as_they_are_and_the_newest_epoch_is_saved(tmp_pat
     trainer = Trainer(tmp_path, period=5)
     trainer.run(1)
     error = RuntimeError("no cluster in epoch 1")
-    with pytest.raises(RuntimeError) as raised, trainer.hook.kept():
+    with pytest.raises(RuntimeError) as raised, trainer.hook.save_on_early_exit():
         raise error
     assert raised.value is error and last(tmp_path)["epoch"] == 0
 
@@ -108,7 +108,7 @@ def test_signal_that_follows_an_error__does_not_break_off_the_saving(
         write()
 
     monkeypatch.setattr(trainer.hook, "_write", late)
-    with pytest.raises(Terminated), signals_raise(), trainer.hook.kept():
+    with pytest.raises(Terminated), raise_on_signals(), trainer.hook.save_on_early_exit():
         raise RuntimeError("Connection closed by peer")
     assert last(tmp_path)["epoch"] == 0
 
@@ -125,7 +125,7 @@ def test_full_disk__says_which_file_failed_and_which_epoch_stands(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("unreid.engine.checkpoint.torch.save", full)
-    with pytest.raises(OSError) as raised, trainer.hook.kept():
+    with pytest.raises(OSError) as raised, trainer.hook.save_on_early_exit():
         trainer.run(1)
     assert raised.value.errno == errno.ENOSPC
     assert f"could not write {tmp_path / 'model_last.pth'}" in str(raised.value)
@@ -141,10 +141,10 @@ def test_log_that_cannot_be_written__names_its_folder_and_other_files_keep_their
     trainer = Trainer(tmp_path, period=1)
     with (
         pytest.raises(OSError, match=rf"could not write the log of {tmp_path} \(No space left"),
-        trainer.hook.kept(),
+        trainer.hook.save_on_early_exit(),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(FileNotFoundError, match="a picture"), trainer.hook.kept():
+    with pytest.raises(FileNotFoundError, match="a picture"), trainer.hook.save_on_early_exit():
         raise FileNotFoundError(errno.ENOENT, "a picture")
 
 
@@ -162,7 +162,7 @@ def test_interruption_of_the_last_save__ends_in_the_final_checkpoint_alone(
         write(self, name, data)
 
     monkeypatch.setattr(AtomicCheckpointer, "write", interrupted)
-    with pytest.raises(KeyboardInterrupt), trainer.hook.kept():
+    with pytest.raises(KeyboardInterrupt), trainer.hook.save_on_early_exit():
         trainer.run(1)
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
 
@@ -180,7 +180,7 @@ def test_kill_between_the_final_checkpoint_and_the_tidying__is_tidied_by_the_res
 
 def test_copy__shares_nothing_with_what_is_trained() -> None:
     content = {"a": [torch.ones(2), 3], "b": (torch.zeros(1), "x"), "c": None}
-    copy = copied(content)
+    copy = copy_to_cpu(content)
     content["a"][0].add_(1)  # type: ignore[index]
     assert copy["a"][0].tolist() == [1, 1] and copy["a"][1] == 3
     assert copy["b"] == (torch.zeros(1), "x") and copy["c"] is None
@@ -202,7 +202,7 @@ def test_model_that_is_not_finite__is_not_kept(name: str, value: float, tmp_path
             match=rf"^norm.{name} (not finite|NaN) after epoch 1.*"
             r"holds the state after epoch 0",
         ),
-        trainer.hook.kept(),
+        trainer.hook.save_on_early_exit(),
     ):
         trainer.run(1)
     assert last(tmp_path)["epoch"] == 0
@@ -211,7 +211,7 @@ def test_model_that_is_not_finite__is_not_kept(name: str, value: float, tmp_path
 def test_buffer_of_infinities__may_be_a_method_s_own() -> None:
     model = nn.Linear(2, 2)
     model.register_buffer("best", torch.tensor(-float("inf")))
-    refuse_not_finite(model, 0)
+    check_finite(model, 0)
 
 
 def test_interrupted_run__has_saved_an_epoch_that_was_not_due_and_resumes_to_the_bit(

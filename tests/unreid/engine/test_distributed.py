@@ -13,8 +13,8 @@ from torch import nn
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from tests.unreid.engine.ranks import exit_codes, run_on_ranks
-from unreid.engine import agreement, distributed, launch
-from unreid.engine.extract import rows_of_ranks
+from unreid.engine import distributed, launch, replicas
+from unreid.engine.extract import indices_per_rank
 from unreid.graph.jaccard import jaccard_distance
 from unreid.graph.knn import knn
 from unreid.labels.neighbours import Search
@@ -29,27 +29,27 @@ def bank_of(num: int) -> FeatureBank:
 
 def test_alone__nothing_needs_others() -> None:
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.on_first(lambda: 7) == 7
-    assert distributed.gather_all("x") == ["x"] == distributed.gather_first("x")
+    assert distributed.run_on_rank_0(lambda: 7) == 7
+    assert distributed.all_gather("x") == ["x"] == distributed.gather_to_rank_0("x")
     model = nn.BatchNorm1d(2)
-    assert agreement.parallel(model) is model
-    assert agreement.same_everywhere(model) == []
+    assert replicas.wrap_ddp(model) is model
+    assert replicas.synchronize_replicas(model) == []
     before = torch.get_rng_state()
-    agreement.seed_alike(0, 0)
-    agreement.seed_apart(0, 0)
+    replicas.seed_replicated(0, 0)
+    replicas.seed_per_rank(0, 0)
     assert torch.equal(torch.get_rng_state(), before), "runs of one process draw as ever"
 
 
 def test_result_of_rank_0__is_everybodys(tmp_path: Path) -> None:
     def work(rank: int) -> Any:
-        led = distributed.on_first(lambda: np.arange(3) + (0 if rank == 0 else 9))
-        rows = rows_of_ranks(11, 2, 2)
+        led = distributed.run_on_rank_0(lambda: np.arange(3) + (0 if rank == 0 else 9))
+        rows = indices_per_rank(11, 2, 2)
         mine = torch.arange(11)[torch.from_numpy(rows[rank])].float()[:, None]
-        whole = distributed.join_rows(mine, rows)
+        whole = distributed.all_gather_rows(mine, rows)
         return (
             led.tolist(),
-            distributed.gather_all(rank),
-            distributed.gather_first(rank),
+            distributed.all_gather(rank),
+            distributed.gather_to_rank_0(rank),
             whole[:, 0].tolist(),
         )
 
@@ -71,7 +71,7 @@ def test_neighbours_and_distances__of_three_processes_are_those_of_one(
             far = neighbours.jaccard(6, 2, max_distance=0.9)
             return near, (far.indptr, far.indices, far.data)
 
-        return distributed.on_first(label)
+        return distributed.run_on_rank_0(label)
 
     near = knn(bank.features, 6)
     far = jaccard_distance(bank.features, 6, 2, neighbours=near, max_distance=0.9)
@@ -84,17 +84,17 @@ def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Pat
     def work(rank: int) -> Any:
         torch.manual_seed(5)
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-        assert agreement.same_everywhere(model) == []
+        assert replicas.synchronize_replicas(model) == []
         model.train()(torch.full((4, 3), float(rank)) + torch.arange(4)[:, None])
         own = model[1].running_mean.clone()
-        agreement.average_norms(model)
+        replicas.average_norm_statistics(model)
         averaged = model[1].running_mean.clone()
         with torch.no_grad():
             model[0].bias += rank
-        names = agreement.same_everywhere(model)
-        agreement.seed_alike(1, 2)
+        names = replicas.synchronize_replicas(model)
+        replicas.seed_replicated(1, 2)
         alike = torch.rand(1).item()
-        agreement.seed_apart(1, 2)
+        replicas.seed_per_rank(1, 2)
         return (
             own.tolist(),
             averaged.tolist(),
@@ -116,15 +116,15 @@ def test_rank_0__takes_the_threads_of_the_processes_that_wait_on_its_machine(
 ) -> None:
     def work(rank: int) -> list[int]:
         torch.set_num_threads(2)
-        distributed._team.local_size = 3  # type: ignore[union-attr]
-        counts = [distributed.on_first(torch.get_num_threads), torch.get_num_threads()]
+        distributed._group.local_size = 3  # type: ignore[union-attr]
+        counts = [distributed.run_on_rank_0(torch.get_num_threads), torch.get_num_threads()]
         if rank == 0:
             with pytest.raises(RuntimeError, match="no cluster"):
-                distributed.on_first(no_cluster)
+                distributed.run_on_rank_0(no_cluster)
             counts.append(torch.get_num_threads())
-            distributed.on_first(int)  # the others are still in the call that failed
+            distributed.run_on_rank_0(int)  # the others are still in the call that failed
         else:
-            distributed.on_first(int)
+            distributed.run_on_rank_0(int)
         return counts
 
     assert run_on_ranks(work, tmp_path) == [[6, 2, 2], [6, 2]]
@@ -136,7 +136,7 @@ def no_cluster() -> None:
 
 def test_work_of_rank_0__may_ask_for_work_on_rank_0_itself(tmp_path: Path) -> None:
     def work(rank: int) -> int:
-        return distributed.on_first(lambda: 1 + distributed.on_first(lambda: 1))
+        return distributed.run_on_rank_0(lambda: 1 + distributed.run_on_rank_0(lambda: 1))
 
     assert run_on_ranks(work, tmp_path) == [2, 2]
 
@@ -144,13 +144,13 @@ def test_work_of_rank_0__may_ask_for_work_on_rank_0_itself(tmp_path: Path) -> No
 def test_connection_that_is_lost__is_recognised_and_raised_where_no_launcher_ends_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "NOTICED", 0.5)
+    monkeypatch.setattr(launch, "DETECTION_SECONDS", 0.5)
 
     def work(rank: int) -> None:
         if rank == 1:
             os._exit(7)
         try:
-            distributed.gather_all(rank)
+            distributed.all_gather(rank)
         except RuntimeError as error:
             assert distributed.is_lost_connection(error), error
             raise
@@ -178,22 +178,22 @@ def test_batch__must_be_whole_clusters_for_each_process(
 ) -> None:
     cfg, _ = load_tiny(BASELINE, SOLVER__ACCUMULATE=accumulate)
     names = ("CALR.INTRA.IMS_PER_BATCH", "CALR.INTRA.NUM_INSTANCE")
-    agreement.check_share(cfg, batch, instances, *names)
-    monkeypatch.setattr(distributed, "_team", distributed._Team(0, 2, 1, None))
+    replicas.check_global_batch(cfg, batch, instances, *names)
+    monkeypatch.setattr(distributed, "_group", distributed._ProcessGroup(0, 2, 1, None))
     if fits:
-        agreement.check_share(cfg, batch, instances, *names)
+        replicas.check_global_batch(cfg, batch, instances, *names)
         return
     with pytest.raises(
         ValueError,
         match=r"CALR.INTRA.IMS_PER_BATCH is the batch of all processes"
         rf" together: .* with 2 processes.* got {batch}",
     ):
-        agreement.check_share(cfg, batch, instances, *names)
+        replicas.check_global_batch(cfg, batch, instances, *names)
 
 
 @pytest.mark.parametrize(("num", "batch", "ranks"), [(10, 3, 2), (3, 4, 2), (64, 8, 3)])
 def test_images_of_the_ranks__are_whole_batches_in_turn(num: int, batch: int, ranks: int) -> None:
-    rows = rows_of_ranks(num, batch, ranks)
+    rows = indices_per_rank(num, batch, ranks)
     assert sorted(np.concatenate(rows).tolist()) == list(range(num))
     for rank, own in enumerate(rows):
         assert {i // batch % ranks for i in own.tolist()} <= {rank}
@@ -205,6 +205,6 @@ def test_gpus__must_suffice_and_are_not_chosen_by_number() -> None:
         match=r"MODEL.DEVICE must be 'cuda' with several processes.*"
         r"got 'cuda:1'",
     ):
-        distributed._take_gpu("cuda:1", 0, 2)
+        distributed._select_gpu("cuda:1", 0, 2)
     with pytest.raises(ValueError, match=r"99 processes need as many GPUs on this machine"):
-        distributed._take_gpu("cuda", 0, 99)
+        distributed._select_gpu("cuda", 0, 99)

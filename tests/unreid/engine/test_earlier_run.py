@@ -9,10 +9,10 @@ import pytest
 
 from unreid.engine.atomic import replace_file
 from unreid.engine.earlier_run import (
-    finish_setting_aside,
+    finish_move,
+    move_earlier_run,
     output_files,
-    remove_leftovers,
-    set_aside_earlier_run,
+    remove_temporary_files,
 )
 
 NAMES = ["config.yaml", "last_checkpoint", "local_labels.npz", "model_final.pth", "results.json"]
@@ -41,9 +41,9 @@ def test_move_that_was_broken_off__is_finished_so_that_no_two_runs_are_mixed(
     monkeypatch.setattr(os, "rename", killed)
     if moved <= len(NAMES):
         with pytest.raises(KeyboardInterrupt):
-            set_aside_earlier_run(str(tmp_path))
+            move_earlier_run(str(tmp_path))
     monkeypatch.setattr(os, "rename", rename)
-    target = (finish_setting_aside if resume else set_aside_earlier_run)(str(tmp_path))
+    target = (finish_move if resume else move_earlier_run)(str(tmp_path))
     done = resume and moved > len(NAMES)  # it had never begun: a resume continues the run
     assert target == (None if done else str(tmp_path / "previous" / "001"))
     where = tmp_path if done else tmp_path / "previous" / "001"
@@ -54,8 +54,8 @@ def test_move_that_was_broken_off__is_finished_so_that_no_two_runs_are_mixed(
 def test_folder_without_a_run__is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     for folder in (tmp_path, tmp_path / "missing"):
-        assert set_aside_earlier_run(str(folder)) is None
-        assert finish_setting_aside(str(folder)) is None
+        assert move_earlier_run(str(folder)) is None
+        assert finish_move(str(folder)) is None
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
@@ -69,14 +69,14 @@ def test_leftovers_of_killed_writes__go_and_nothing_else(tmp_path: Path) -> None
     for name in (*kept, *gone):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
-    assert remove_leftovers(str(tmp_path)) == sorted(str(tmp_path / name) for name in gone)
+    assert remove_temporary_files(str(tmp_path)) == sorted(str(tmp_path / name) for name in gone)
     left = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()]
     assert sorted(left) == sorted(kept)
-    assert remove_leftovers(str(tmp_path / "missing")) == []
+    assert remove_temporary_files(str(tmp_path / "missing")) == []
 
 
 def test_leftovers__have_the_name_that_a_write_gives_them(tmp_path: Path) -> None:
     with replace_file(str(tmp_path / "model_last.pth")):
         (half,) = os.listdir(tmp_path)
-        assert remove_leftovers(str(tmp_path)) == [str(tmp_path / half)]
+        assert remove_temporary_files(str(tmp_path)) == [str(tmp_path / half)]
         (tmp_path / half).write_text("")

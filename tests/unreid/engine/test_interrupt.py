@@ -13,11 +13,11 @@ from unreid.cli import guarded
 from unreid.engine.atomic import replace_file
 from unreid.engine.interrupt import (
     Terminated,
-    held,
-    raise_again,
-    received,
-    saying,
-    signals_raise,
+    defer_signals,
+    interrupt_message,
+    raise_on_signals,
+    received_signal,
+    reraise_signal,
 )
 
 BOTH = pytest.mark.parametrize(
@@ -34,16 +34,16 @@ def test_first_signal__raises_and_the_handlers_come_back(
     number: int, raised: type[BaseException]
 ) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
-    with pytest.raises(raised) as error, signals_raise():
+    with pytest.raises(raised) as error, raise_on_signals():
         send(number)
     assert type(error.value) is raised
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == before
-    assert received() is None
+    assert received_signal() is None
 
 
 def test_second_signal__does_not_break_off_the_saving_and_the_third_does() -> None:
     saved = []
-    with pytest.raises(KeyboardInterrupt), signals_raise():
+    with pytest.raises(KeyboardInterrupt), raise_on_signals():
         try:
             send()
         except Terminated:
@@ -56,7 +56,7 @@ def test_second_signal__does_not_break_off_the_saving_and_the_third_does() -> No
 
 def test_signal__waits_for_the_file_that_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with pytest.raises(Terminated), signals_raise():
+    with pytest.raises(Terminated), raise_on_signals():
         with replace_file(str(path), "w") as file:
             file.write("first, ")
             send()
@@ -67,8 +67,8 @@ def test_signal__waits_for_the_file_that_is_being_written(tmp_path: Path) -> Non
 
 def test_held_blocks__may_be_nested() -> None:
     reached = []
-    with pytest.raises(Terminated), signals_raise(), held():
-        with held():
+    with pytest.raises(Terminated), raise_on_signals(), defer_signals():
+        with defer_signals():
             send()
         reached.append("the end of the inner one")
     assert reached
@@ -76,7 +76,7 @@ def test_held_blocks__may_be_nested() -> None:
 
 def test_saving_after_a_signal__is_not_broken_off_by_that_signal(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    with pytest.raises(Terminated), signals_raise():
+    with pytest.raises(Terminated), raise_on_signals():
         try:
             send()
         except Terminated:
@@ -92,21 +92,21 @@ def test_exception_that_was_lost__is_raised_where_the_loop_comes_round() -> None
         def __del__(self) -> None:
             send()
 
-    with signals_raise():
-        raise_again()  # nothing came yet
+    with raise_on_signals():
+        reraise_signal()  # nothing came yet
         thing = Dying()
         del thing  # Python prints the exception, and goes on
         with pytest.raises(Terminated):
-            raise_again()
+            reraise_signal()
 
 
 def test_ignored_signal__stays_ignored() -> None:
     """nohup and the background jobs of a shell ask for it."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with signals_raise():
+        with raise_on_signals():
             send(signal.SIGINT)
-        assert received() is None
+        assert received_signal() is None
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -115,7 +115,7 @@ def test_other_threads__are_left_alone() -> None:
     seen = []
 
     def work() -> None:
-        with signals_raise():
+        with raise_on_signals():
             seen.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)
@@ -132,7 +132,7 @@ def test_other_threads__are_left_alone() -> None:
 def test_tool__ends_with_the_code_of_the_signal_and_says_what_stands(
     number: int, code: int, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @saying("it stands")
+    @interrupt_message("it stands")
     def work() -> None:
         send(number)
 

@@ -38,7 +38,7 @@ from unreid.engine import launch
 parser = argparse.ArgumentParser()
 launch.add_options(parser)
 args, rest = parser.parse_known_args()
-assert launch.wanted(args)
+assert launch.should_launch(args)
 sys.exit(launch.launch(args, rest[0], rest[1:]))
 """
 
@@ -75,8 +75,8 @@ def work():
     with launch.errors_on_rank_0():
         if how == "all fail":
             raise ValueError("K must be >= 2")
-    with distributed.joined("cpu"):
-        distributed.gather_all(rank)
+    with distributed.launched_process_group("cpu"):
+        distributed.all_gather(rank)
         (folder / f"pid {{rank}}").write_text(str(os.getpid()))
         if rank == 1 and how == "rank 1 fails":
             raise ValueError("this picture is odd")
@@ -86,7 +86,7 @@ def work():
         if rank == 1 and how == "rank 1 has a bug":
             raise AssertionError("a bug")
         try:
-            distributed.on_first(compute)
+            distributed.run_on_rank_0(compute)
         except BaseException:
             (folder / f"saved {{rank}}").touch()
             raise
@@ -223,12 +223,12 @@ def arguments(*words: str) -> argparse.Namespace:
 
 
 def test_process_of_a_launcher__starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not launch.wanted(arguments())
-    assert launch.wanted(arguments("--num-gpus", "2"))
-    assert launch.wanted(arguments("--num-machines", "2"))
+    assert not launch.should_launch(arguments())
+    assert launch.should_launch(arguments("--num-gpus", "2"))
+    assert launch.should_launch(arguments("--num-machines", "2"))
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not launch.wanted(arguments("--num-gpus", "2"))
+    assert not launch.should_launch(arguments("--num-gpus", "2"))
     assert launch.started_by_launcher()
 
 

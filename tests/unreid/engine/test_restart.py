@@ -31,7 +31,7 @@ if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     reason="torchrun gives the processes of a restart the store of those before",
 )
 def test_process_group__of_restarted_processes_needs_no_store_of_its_own(tmp_path: Path) -> None:
-    """When this passes, ``unused_store`` has become needless for the torch that is installed."""
+    """When this passes, ``fresh_store`` has become needless for the torch that is installed."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(

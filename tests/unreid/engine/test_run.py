@@ -31,7 +31,7 @@ from tests.projects.tiny_run import (
 )
 from unreid.config import config_hash
 from unreid.engine import run
-from unreid.engine.earlier_run import set_aside_earlier_run
+from unreid.engine.earlier_run import move_earlier_run
 from unreid.engine.run import LabelScorer
 from unreid.engine.step import UnsupervisedStep
 from unreid.engine.trainer import UnsupervisedTrainer
@@ -148,10 +148,10 @@ def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
         }
 
     (tmp_path / "notes.txt").write_text("mine")
-    assert set_aside_earlier_run(str(tmp_path)) is None
+    assert move_earlier_run(str(tmp_path)) is None
     for number, text in (("001", "first "), ("002", "second ")):
         content = fill(text)
-        target = set_aside_earlier_run(str(tmp_path))
+        target = move_earlier_run(str(tmp_path))
         assert target == str(tmp_path / "previous" / number)
         mine = content.pop("notes.txt")
         moved = {
@@ -163,7 +163,7 @@ def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
         assert (tmp_path / "notes.txt").read_text() == mine
         assert sorted(os.listdir(tmp_path)) == ["notes.txt", "previous"]
     assert (tmp_path / "previous/001/log.txt").read_text() == "first log.txt"
-    assert set_aside_earlier_run(str(tmp_path / "missing")) is None
+    assert move_earlier_run(str(tmp_path / "missing")) is None
 
 
 def test_start__says_what_it_moved_and_what_changed(
@@ -460,5 +460,5 @@ def test_workers__end_with_the_run(synthetic_root: Path, tmp_path: Path) -> None
 def test_hash_in_results__is_that_of_the_config_with_its_cameras(finished: Path) -> None:
     cfg, _ = load_tiny(BASELINE, finished, UNSUP__EVAL_BEFORE=True)
     assert read(finished)["config_hash"] == config_hash(
-        run.with_numbers(cfg, num_cameras=3, num_images=72)
+        run.with_dataset_size(cfg, num_cameras=3, num_images=72)
     )

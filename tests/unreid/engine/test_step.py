@@ -28,10 +28,10 @@ from unreid.contracts import ReIDModel, StepOutput
 from unreid.data.loader import SwappableLoader
 from unreid.engine import step as module
 from unreid.engine.step import (
-    MOST_SKIPPED,
+    MAX_SKIPPED_STEPS,
     UnsupervisedStep,
     _amp_dtype,
-    check_groups,
+    check_norm_groups,
     compile_backbone,
     split_batch,
 )
@@ -284,10 +284,12 @@ def test_float16__leaves_out_a_step_that_overflows_and_stops_when_none_is_left()
     assert made.skipped == 0
     assert not torch.equal(state(model)["backbone.0.weight"], before["backbone.0.weight"])
     model.spoil = infinite_gradient
-    with pytest.raises(FloatingPointError, match=rf"in iteration 7 and the {MOST_SKIPPED} before"):
-        made.skipped = MOST_SKIPPED
+    with pytest.raises(
+        FloatingPointError, match=rf"in iteration 7 and the {MAX_SKIPPED_STEPS} before"
+    ):
+        made.skipped = MAX_SKIPPED_STEPS
         made.run_step()
-    assert made.skipped == MOST_SKIPPED + 1
+    assert made.skipped == MAX_SKIPPED_STEPS + 1
 
 
 # --- precision and compilation ---
@@ -376,14 +378,14 @@ def test_compiled_groups__must_be_of_one_size() -> None:
     for parts, group, good in ((1, 2, True), (1, 3, False), (2, 3, True), (2, 0, True)):
         cfg, _ = load_tiny(BASELINE, MODEL__GHOST_BN=group, SOLVER__ACCUMULATE=parts)
         if good:
-            check_groups(cfg, 1)
+            check_norm_groups(cfg, 1)
         else:
             with pytest.raises(
                 ValueError,
                 match=r"MODEL.GHOST_BN must cut 8 images into equal"
                 r" groups with MODEL.COMPILE True, got 3",
             ):
-                check_groups(cfg, 1)
+                check_norm_groups(cfg, 1)
 
 
 def test_settings__reach_the_step(monkeypatch: pytest.MonkeyPatch) -> None:

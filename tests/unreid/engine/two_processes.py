@@ -161,7 +161,7 @@ def one_rank(root: Path, output: Path) -> None:
             output.with_suffix(".time").write_text(str(time.time()))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    with distributed.joined("cpu"):
+    with distributed.launched_process_group("cpu"):
         trained(
             BASELINE,
             root,

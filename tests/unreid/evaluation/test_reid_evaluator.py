@@ -15,7 +15,7 @@ from fastreid.evaluation import ReidEvaluator
 from fastreid.utils import compute_dist
 
 from tests.projects.tiny_run import BASELINE, load_tiny
-from unreid.engine.trainer import settings_beside
+from unreid.engine.trainer import describe_test_settings
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 from unreid.graph.centering import camera_means, subtract_means
 
@@ -180,6 +180,6 @@ def test_evaluation__changes_no_prediction() -> None:
 
 def test_settings__are_named_beside_a_number() -> None:
     plain, _ = load_tiny(BASELINE)
-    assert settings_beside(plain) == ""
+    assert describe_test_settings(plain) == ""
     cfg, _ = load_tiny(BASELINE, TEST__CENTER_CAMERAS=True, TEST__RERANK__ENABLED=True)
-    assert settings_beside(cfg) == " (TEST.CENTER_CAMERAS, TEST.RERANK)"
+    assert describe_test_settings(cfg) == " (TEST.CENTER_CAMERAS, TEST.RERANK)"

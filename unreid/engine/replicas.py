@@ -17,10 +17,10 @@ from fastreid.utils.env import seed_all_rng
 from torch import distributed, nn
 
 from unreid.contracts import ReIDModel
-from unreid.engine.distributed import gather_all, rank, world_size
+from unreid.engine.distributed import all_gather, rank, world_size
 
 
-def average_norms(model: nn.Module) -> None:
+def average_norm_statistics(model: nn.Module) -> None:
     """Let every batch norm have the mean of all processes' running statistics.
 
     They follow x <- (1 - m) x + m s, which is linear: averaged once, however late, they are what
@@ -43,7 +43,7 @@ def average_norms(model: nn.Module) -> None:
         buffer.copy_(part.view_as(buffer))
 
 
-def same_everywhere(model: nn.Module) -> list[str]:
+def synchronize_replicas(model: nn.Module) -> list[str]:
     """Give every process rank 0's weights and buffers where they differ; the names of those.
 
     They never should: memories are moved by the batches of all processes, and gradients are means.
@@ -57,22 +57,22 @@ def same_everywhere(model: nn.Module) -> list[str]:
         for k, v in tensors.items()
         if v.numel()
     }
-    everywhere = gather_all(sums)
+    everywhere = all_gather(sums)
     differing = [k for k in sums if any(other.get(k) != sums[k] for other in everywhere)]
-    different = sorted({k for names in gather_all(differing) for k in names})
+    different = sorted({k for names in all_gather(differing) for k in names})
     for name in different:
         distributed.broadcast(tensors[name].data, 0)
     return different
 
 
-def seed_alike(seed: int, epoch: int) -> None:
+def seed_replicated(seed: int, epoch: int) -> None:
     """Every process draws the same from here on: what a model draws for new labels. Nothing is
     touched where there is one process."""
     if world_size() > 1:
         seed_all_rng(_mixed(seed, epoch, 0))
 
 
-def seed_apart(seed: int, epoch: int) -> None:
+def seed_per_rank(seed: int, epoch: int) -> None:
     """Every process draws its own from here on: augmentation, dropout. It follows from the epoch,
     so that a resumed run goes on alike."""
     if world_size() > 1:
@@ -83,11 +83,11 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def parallel(model: ReIDModel) -> nn.Module:
+def wrap_ddp(model: ReIDModel) -> nn.Module:
     """The model with its gradients averaged over all processes, which start from rank 0's weights.
 
     Buffers are left alone: a memory is the same everywhere by construction, and batch norms meet in
-    :func:`average_norms`.
+    :func:`average_norm_statistics`.
     """
     if world_size() == 1:
         return model
@@ -109,7 +109,7 @@ def parallel(model: ReIDModel) -> nn.Module:
     return wrapped
 
 
-def check_share(cfg: Any, batch: int, instances: int, key: str, instances_key: str) -> None:
+def check_global_batch(cfg: Any, batch: int, instances: int, key: str, instances_key: str) -> None:
     """Refuse a batch that cannot be dealt out to all processes as whole clusters.
 
     Raises:
@@ -126,9 +126,9 @@ def check_share(cfg: Any, batch: int, instances: int, key: str, instances_key: s
         )
 
 
-def check_shares(cfg: Any) -> None:
-    """:func:`check_share` of the main stage's batch."""
-    check_share(
+def check_main_global_batch(cfg: Any) -> None:
+    """:func:`check_global_batch` of the main stage's batch."""
+    check_global_batch(
         cfg,
         cfg.SOLVER.IMS_PER_BATCH,
         cfg.DATALOADER.NUM_INSTANCE,
