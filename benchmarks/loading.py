@@ -240,7 +240,7 @@ def starting(paths: list[str]) -> None:
     cfg = config((128, 64), **{"DATALOADER.NUM_WORKERS": 2})
     print("| two workers, with 1.2 GB in memory | ms of the main process per epoch |")
     print("| --- | ---: |")
-    for words, keep in (("new ones every epoch", False), ("those of the epoch before", True)):
+    for words, keep in (("new ones every epoch", False), ("kept between epochs", True)):
         took = []
         for epoch in range(6):
             if not keep:

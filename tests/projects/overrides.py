@@ -47,7 +47,7 @@ OF_PROJECT: dict[str, dict[str, str]] = {
         "PSEUDOPAIR.SURROGATE.NEGATIVES": "32",
         "PSEUDOPAIR.PAIR.NEGATIVES": "32",
         "PSEUDOPAIR.INTER.WIDTH": "16",
-        # A network from scratch sees everybody alike, before training and after four steps.
+        # The features of a network from scratch are all similar, even after four steps.
         "PSEUDOPAIR.SEPARATION.MAX_SIMILARITY": "1.0",
     },
 }

@@ -22,7 +22,7 @@ BASELINE = Path("projects/CALR/configs/baseline.yml")
 
 
 class Interrupted(Exception):
-    """Stands for whatever ends a run early."""
+    """Raised by tests to end a run early."""
 
 
 def load_tiny(config: Path, output: Path | str = "unused", **settings: object) -> Any:

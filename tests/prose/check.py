@@ -26,7 +26,7 @@ SUFFIXES = (".py", ".pyx", ".pxd", ".md", ".yml", ".yaml", ".toml", ".html", ".j
 EXCLUDED = ("tests/prose/", "CHANGELOG.md", "unreid/visualization/templates/vendor")
 
 #: Not rewritten yet; to be emptied.
-PENDING = ("unreid/engine/", "unreid/data/", "tests/unreid/engine/", "tests/unreid/data/")
+PENDING = ("unreid/data/", "tests/unreid/data/")
 
 
 @dataclass(frozen=True)

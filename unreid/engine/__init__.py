@@ -1,1 +1,1 @@
-"""Extraction, the label step, training, checkpoints and results: one run from a config."""
+"""Run a training from a config: extraction, label step, training, checkpoints, results."""

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new one, never half of it."""
+"""Write files atomically: after a crash a file has its old or its new content, never a part."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from unreid.engine.interrupt import defer_signals
 
 @contextlib.contextmanager
 def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
-    """Write to a temporary name beside ``path``; it takes the name when all of it is on disk.
+    """Open a temporary file in the folder of ``path``, and rename it once it is on disk.
+
+    Args:
+        path: The file to write or replace.
+        mode: Mode of :func:`open`, ``"w"`` or ``"wb"``.
 
     Raises:
-        OSError: the write failed (disk full, no permission); the message names ``path`` and
-            says that what stood there before is untouched.
+        OSError: The write failed (disk full, no permission). The message names ``path`` and states
+            that its previous content is unchanged.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     folder = os.path.dirname(path) or "."
@@ -37,7 +41,7 @@ def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
         if cause is None:
             raise
         raise OSError(
-            cause.errno, f"could not write {path} ({cause}); what stood there before is untouched"
+            cause.errno, f"could not write {path} ({cause}); its previous content is unchanged"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -45,14 +49,17 @@ def replace_file(path: str, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def _failed_write(error: BaseException | None) -> OSError | None:
-    """The failed write behind an error: torch's writer, closing after one, raises another."""
+    """Return the OSError that caused ``error``, or None.
+
+    The writer of torch raises a RuntimeError when it is closed after a failed write.
+    """
     while error is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
 
 
 def _sync_folder(folder: str) -> None:
-    """The new name outlives a loss of power, too; not every file system can say so."""
+    """Flush the renamed entry of the folder to disk; some file systems do not support it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -62,13 +69,13 @@ def _sync_folder(folder: str) -> None:
 
 
 def append_line(path: str, line: str) -> None:
-    """Append ``line`` to a file, on disk when this returns.
+    """Append ``line`` to a file and flush it to disk.
 
     A process that is killed meanwhile leaves at most one incomplete last line.
 
     Raises:
-        OSError: the write failed (disk full, no permission); the message names ``path``, and the
-            file ends where it ended before.
+        OSError: The write failed (disk full, no permission). The message names ``path``; the file
+            is truncated to its previous length.
     """
     try:
         with defer_signals(), open(path, "ab", buffering=0) as file:
@@ -84,18 +91,18 @@ def append_line(path: str, line: str) -> None:
                 raise
     except OSError as error:
         raise OSError(
-            error.errno, f"could not write {path} ({error}); what stood there before is untouched"
+            error.errno, f"could not write {path} ({error}); its previous content is unchanged"
         ) from error
 
 
 def save_json(path: str, content: Mapping[str, Any]) -> None:
-    """Indented JSON, written whole or not at all."""
+    """Write indented JSON atomically."""
     with replace_file(path, "w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
 
 
 def save_arrays(path: str, **arrays: np.ndarray) -> None:
-    """A compressed ``.npz`` without pickles, written whole or not at all."""
+    """Write a compressed ``.npz`` without pickles atomically."""
     with replace_file(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

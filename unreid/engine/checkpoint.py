@@ -1,6 +1,6 @@
-"""Checkpoints that hold all that ``--resume`` needs, and are never half-written.
+"""Checkpoints: everything that ``--resume`` needs, written atomically, loaded without pickle.
 
-A checkpoint is tensors and plain values only, so it loads with ``weights_only=True``.
+A checkpoint consists of tensors and plain values only, so it loads with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ logger = logging.getLogger("fastreid.unreid.checkpoint")
 
 
 def rng_state() -> dict[str, Any]:
-    """The state of every global generator, as tensors and plain values."""
+    """Return the state of all global random generators, as tensors and plain values."""
     version, internal, gauss = random.getstate()
-    # fast-reid's transforms draw from the global generator: it has to be saved.
+    # fast-reid's transforms sample from the global generator, so its state has to be saved.
     kind, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
     return {
         "python": [version, torch.tensor(internal), gauss],
@@ -36,7 +36,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`rng_state` gave."""
+    """Restore the state that :func:`rng_state` returned."""
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(internal.tolist()), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
@@ -48,36 +48,43 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 class AtomicCheckpointer(Checkpointer):
-    """fast-reid's checkpointer, with whole files, safe loading and errors for another model."""
+    """fast-reid's checkpointer with atomic writes, safe loading and checks of the loaded model."""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``name.pth`` under a temporary name, rename it, then tag it as the last one."""
+        """Write ``name.pth`` atomically, then write its name to ``last_checkpoint``."""
         if not self.save_dir or not self.save_to_disk:
             return
         self.write(name, self.content(**kwargs))
 
     def content(self, **kwargs: Any) -> dict[str, Any]:
-        """What :meth:`save` writes, sharing memory with what is being trained."""
+        """Return what :meth:`save` writes; the tensors share memory with the trained model."""
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         return {"model": self.model.state_dict(), **kwargs, **states}
 
     def write(self, name: str, data: dict[str, Any]) -> None:
-        """Put a content on disk; ``last_checkpoint`` names it only when all of it stands."""
+        """Write ``data`` to ``name.pth``; ``last_checkpoint`` is updated after it is on disk."""
         with replace_file(os.path.join(self.save_dir, f"{name}.pth")) as file:
             torch.save(data, file)
         with replace_file(os.path.join(self.save_dir, "last_checkpoint"), "w") as file:
             file.write(f"{name}.pth")
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """See fast-reid's; a path that is no file is an error that names it.
+        """Load a checkpoint as fast-reid's checkpointer does, and check it.
+
+        Args:
+            path: A file or URL; with an empty path nothing is loaded.
+            checkpointables: Names of the objects to restore beside the model; all by default.
+
+        Returns:
+            The remaining entries of the checkpoint, such as ``epoch``.
 
         Raises:
-            FileNotFoundError: ``path`` is not there.
-            ValueError: it is no checkpoint, or one of another model.
+            FileNotFoundError: ``path`` does not exist.
+            ValueError: The file is not a checkpoint, or a checkpoint of another model.
         """
         if not path:
-            # Unlike fast-reid, which logs "Training model from scratch": weights that were loaded
-            # when the model was built (MODEL.BACKBONE.PRETRAIN) stay.
+            # fast-reid logs "Training model from scratch" here, although weights that were loaded
+            # when the model was built (MODEL.BACKBONE.PRETRAIN) are kept.
             return {}
         if not os.path.isfile(path) and "://" not in path:
             raise FileNotFoundError(f"checkpoint {path}: no such file")
@@ -88,20 +95,20 @@ class AtomicCheckpointer(Checkpointer):
                 continue
             try:
                 self.checkpointables[key].load_state_dict(content.pop(key))
-            except Exception as error:  # whatever values of another kind make each trip over
+            except Exception as error:  # each kind of object raises its own errors
                 raise ValueError(
-                    f"checkpoint {path} cannot be resumed from: its {key} is damaged, or of another"
-                    f" run ({type(error).__name__}: {error})"
+                    f"checkpoint {path} cannot be resumed from: its {key} is damaged or belongs to"
+                    f" another run ({type(error).__name__}: {error})"
                 ) from error
         if "epoch" in content:
             check_integer(f"checkpoint {path}: epoch", content["epoch"], 0, 10**9)
         return content
 
     def get_checkpoint_file(self) -> str:
-        """The file that ``last_checkpoint`` names.
+        """Return the path of the file that ``last_checkpoint`` names, or "" without that file.
 
         Raises:
-            ValueError: what it names is no file of this folder.
+            ValueError: It names a file outside of this folder.
         """
         tag = os.path.join(self.save_dir, "last_checkpoint")
         if not os.path.isfile(tag):
@@ -109,14 +116,14 @@ class AtomicCheckpointer(Checkpointer):
         with open(tag, "rb") as file:
             name = file.read(256).decode(errors="replace").strip()
         if name != os.path.basename(name) or not name.endswith(".pth") or not name.isprintable():
-            raise ValueError(f"{tag} must name a checkpoint of its own folder, got {name[:80]!r}")
+            raise ValueError(f"{tag} must name a checkpoint in its own folder, got {name[:80]!r}")
         return os.path.join(self.save_dir, name)
 
     def _load_file(self, f: str) -> Any:
         checkpoint = load_tensors(f)
         if not isinstance(checkpoint, dict):
             raise ValueError(f"checkpoint {f} must hold a dict, got {type(checkpoint).__name__}")
-        # A bare state dict (weights saved by another program) counts as a model.
+        # A state dict without the key "model" was saved by another program; it is the model.
         found = checkpoint if "model" in checkpoint else {"model": checkpoint}
         check_state_dict(f, found["model"])
         return found
@@ -130,10 +137,10 @@ class AtomicCheckpointer(Checkpointer):
                 state[key].is_floating_point() and own[key].is_floating_point()
             ):
                 raise ValueError(
-                    f"checkpoint {self._path} is damaged, or of another model: {key}"
-                    f" is {state[key].dtype}, and must be {own[key].dtype}"
+                    f"checkpoint {self._path} is damaged or of another model: {key} must be"
+                    f" {own[key].dtype}, got {state[key].dtype}"
                 )
-        # A classifier of supervised training has no place in a model without one.
+        # The classifier of supervised training is dropped if the model has no classifier.
         state = {k: v for k, v in state.items() if k != "heads.weight" or k in own}
         missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
         missing = [k for k in missing if not k.startswith("memory.")]
@@ -149,17 +156,17 @@ class AtomicCheckpointer(Checkpointer):
         if lost:
             raise ValueError(
                 f"checkpoint {self._path} is of another model: {len(lost)} of {len(backbone)}"
-                f" backbone entries are missing in it, the first {lost[0]!r}; it holds"
+                f" backbone entries are missing, the first is {lost[0]!r}; it holds"
                 f" {', '.join(repr(k) for k in list(state)[:3])}, ..."
             )
-        for what, keys in (
-            ("not in the checkpoint, kept as built", missing),
-            ("not in the model, left out", unexpected),
+        for description, keys in (
+            ("not in the checkpoint, kept as initialised", missing),
+            ("not in the model, ignored", unexpected),
         ):
             if keys:
-                logger.warning(f"{self._path}: {what}: {', '.join(sorted(keys)[:8])}")
+                logger.warning(f"{self._path}: {description}: {', '.join(sorted(keys)[:8])}")
 
 
 def unwrap(model: nn.Module) -> Any:
-    """The model inside DistributedDataParallel, or the model."""
+    """Return the model inside DistributedDataParallel, or ``model`` itself."""
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

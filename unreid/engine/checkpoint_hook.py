@@ -1,4 +1,4 @@
-"""When a checkpoint is written: every few epochs, at the end, and before a run ends early."""
+"""Write a checkpoint every few epochs, after the last epoch, and before a run ends early."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from unreid.engine.interrupt import defer_signals
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
 
-#: The name that a running job keeps overwriting, and the one it ends with.
+#: Name of the checkpoint that a running job overwrites, and name of the final one.
 LAST, FINAL = "model_last", "model_final"
 
-#: A disk that is full, over its quota, read-only or broken; or a file over its limit.
+#: Errors of the disk: full, over quota, read-only, broken; or a file above the size limit.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 class CheckpointHook(HookBase):
-    """Saves every ``period`` epochs under one name, and the final model under another.
+    """Save ``model_last`` every ``period`` epochs, and ``model_final`` after the last epoch.
 
-    Between two saves it keeps a copy of the newest epoch's end in memory, so that a run that is
-    interrupted loses no whole epoch (:meth:`save_on_early_exit`).
+    Between two saves, a copy of the state after the newest epoch stays in main memory, so that an
+    interrupted run loses no finished epoch (see :meth:`save_on_early_exit`).
 
     Args:
-        checkpointer: Where and what.
+        checkpointer: Writes the checkpoints; rank 0 only.
         period: Epochs between two saves; the last epoch is always saved.
     """
 
@@ -46,7 +46,7 @@ class CheckpointHook(HookBase):
     def before_train(self) -> None:
         self._saved_epoch = self.trainer.start_epoch - 1
         if self._saved_epoch == self.trainer.max_epoch - 1:
-            self._remove_last()  # a kill may have come between the final one and this
+            self._remove_last()  # the run may have been killed after the final checkpoint
 
     def after_epoch(self) -> None:
         trainer = self.trainer
@@ -78,61 +78,64 @@ class CheckpointHook(HookBase):
             os.remove(os.path.join(self.checkpointer.save_dir, f"{LAST}.pth"))
 
     def save_now(self) -> str:
-        """Save the newest epoch's end where that is still to be done; what stands, in words.
+        """Write the newest finished epoch if it is not on disk yet.
+
+        Returns:
+            Which epoch the checkpoint on disk holds, as a message for the user.
 
         Raises:
-            OSError: see :func:`unreid.engine.atomic.replace_file`.
+            OSError: See :func:`unreid.engine.atomic.replace_file`.
         """
         self._write()
         return self._describe_saved()
 
     def _describe_saved(self) -> str:
         if self._saved_epoch < 0:
-            return "no epoch is saved: --resume begins with the first one"
+            return "no epoch was saved: --resume starts with the first epoch"
         trainer, epoch = self.trainer, self._saved_epoch + 1
-        again = trainer.iter - epoch * trainer.iters_per_epoch
+        repeated = trainer.iter - epoch * trainer.iters_per_epoch
         return (
             f"{self.checkpointer.get_checkpoint_file()} holds the state after epoch"
-            f" {self._saved_epoch}; --resume goes on from there"
+            f" {self._saved_epoch}; --resume continues from it"
             + (
-                f" (epoch {epoch} from its first iteration: {again} are done again)"
-                if again > 0
+                f" (epoch {epoch} starts again, {repeated} iterations are repeated)"
+                if repeated > 0
                 else ""
             )
         )
 
     @contextlib.contextmanager
     def save_on_early_exit(self) -> Iterator[None]:
-        """Whatever ends this block early, the newest epoch's end is saved first.
+        """Save the newest finished epoch if an exception ends this block.
 
-        Ctrl-C, SIGTERM, a training that diverges and a full disk say what was saved; other errors
-        pass on as they are, and the log says it.
+        The message of Ctrl-C, SIGTERM, a diverged training and a full disk is extended by what was
+        saved. Other exceptions pass unchanged; what was saved is logged.
         """
         try:
             yield
         except (KeyboardInterrupt, FloatingPointError) as error:
-            said = self.save_now()
-            reason = f"{error}; {said}" if str(error) else said
+            saved = self.save_now()
+            reason = f"{error}; {saved}" if str(error) else saved
             logger.warning(f"{type(error).__name__}: {reason}")
             raise type(error)(reason) from error
         except Exception as error:
-            # Of several processes the launcher ends this one by SIGTERM when another has failed,
-            # just as the error of its lost connection is on its way.
-            # The first error is shown, not that of a full disk.
+            # If another process has failed, this one gets a SIGTERM of the launcher while it
+            # handles the error of the lost connection. An OSError here must not replace the first
+            # error.
             with defer_signals(), contextlib.suppress(OSError):
                 self.save_now()
-            said = self._describe_saved()
-            logger.warning(said)
+            saved = self._describe_saved()
+            logger.warning(saved)
             if not (isinstance(error, OSError) and error.errno in _DISK_ERRORS):
                 raise
-            what = error.strerror or ""
-            if "could not write" not in what:
-                what = f"could not write the log of {self.checkpointer.save_dir} ({what})"
-            raise OSError(error.errno, f"{what}; {said}") from error
+            cause = error.strerror or ""
+            if "could not write" not in cause:
+                cause = f"could not write the log of {self.checkpointer.save_dir} ({cause})"
+            raise OSError(error.errno, f"{cause}; {saved}") from error
 
 
 def copy_to_cpu(content: Any) -> Any:
-    """A copy on the CPU that training leaves alone, of tensors and plain values."""
+    """Return a deep copy of tensors and plain values on the CPU, independent of training."""
     if isinstance(content, torch.Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
@@ -143,18 +146,18 @@ def copy_to_cpu(content: Any) -> Any:
 
 
 def check_finite(model: nn.Module, epoch: int) -> None:
-    """Stop before a model that cannot be used replaces the last good checkpoint.
+    """Check a model before it replaces the last good checkpoint.
 
     Raises:
-        FloatingPointError: a parameter that is not finite, or a buffer with NaN.
+        FloatingPointError: A parameter is not finite, or a buffer contains NaN.
     """
     for name, value in model.named_parameters():
         if not bool(torch.isfinite(value).all()):
             raise FloatingPointError(
-                f"{name} not finite after epoch {epoch}; a lower SOLVER.BASE_LR helps most often"
+                f"{name} is not finite after epoch {epoch}; try a lower SOLVER.BASE_LR"
             )
     for name, buffer in model.named_buffers():
         if bool(torch.isnan(buffer).any()):
             raise FloatingPointError(
-                f"{name} NaN after epoch {epoch}; a lower SOLVER.BASE_LR helps most often"
+                f"{name} is NaN after epoch {epoch}; try a lower SOLVER.BASE_LR"
             )

@@ -1,6 +1,6 @@
-"""What a training prints: one line per epoch, progress inside it, a table at the end.
+"""Console output of a training: one line per epoch, progress within it, scores at the end.
 
-All else is in ``log.txt``.
+Everything else is written to ``log.txt`` only.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from unreid.cli import EXPECTED, Progress, duration
 from unreid.engine.epoch_log import EpochLogHook
 from unreid.reading.epochs_file import EpochRecord
 
-#: The scores in the tables, in percent.
+#: Scores shown in tables, in percent.
 SHOWN = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 
 
 def score_table(scores: Mapping[str, Mapping[str, Any] | None], *, settings: str = "") -> str:
-    """Return scores as a table: a row for each name of a score, a column for each evaluation.
+    """Return a text table with one row per score and one column per evaluation.
 
     Args:
-        scores: Title of a column -> scores in percent by name, of one test set or by the name of
-            several; a column without scores is left out. Of "before" and "after" the gain is
-            shown, too.
-        settings: Test settings that must be named beside the numbers.
+        scores: Column title -> scores in percent, of one test set or of several by name. Columns
+            without scores are omitted. If "before" and "after" exist, a column of gains is added.
+        settings: Test settings to state in the header, see
+            :func:`unreid.engine.trainer.describe_test_settings`.
     """
     columns: dict[str, dict[str, float]] = {}
     for title, found in scores.items():
@@ -47,7 +47,7 @@ def score_table(scores: Mapping[str, Mapping[str, Any] | None], *, settings: str
 
 
 def _by_row(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """(row, score in percent) of one test set, or of several by name."""
+    """Yield (row title, score in percent) of one test set, or of several by name."""
     for key, value in scores.items():
         if isinstance(value, Mapping):
             yield from _by_row(value, f"{prefix}{key} ")
@@ -56,12 +56,12 @@ def _by_row(scores: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def format_epoch(record: EpochRecord, epochs: int, left: float | None) -> str:
-    """Return the line of one epoch.
+    """Return the console line of one epoch.
 
     Args:
-        record: The epoch.
-        epochs: Epochs of the training in all.
-        left: Seconds until the last one ends, or None after it.
+        record: Record of the epoch.
+        epochs: Total number of epochs.
+        left: Estimated seconds until the end of training, or None after the last epoch.
     """
     labels, quality = record.labels, record.quality.get("final", {})
     parts = []
@@ -85,13 +85,13 @@ def format_epoch(record: EpochRecord, epochs: int, left: float | None) -> str:
 
 
 class ConsoleHook(HookBase):
-    """Print one line per epoch, and on a terminal the progress inside it; rank 0 only.
+    """Print one line per epoch, and on a terminal the progress within it; rank 0 only.
 
-    Belongs after :class:`unreid.engine.epoch_log.EpochLogHook`.
+    Must be registered after :class:`unreid.engine.epoch_log.EpochLogHook`.
 
     Args:
-        log: Has the record of each epoch.
-        title: What is trained, such as its output folder.
+        log: Provides the record of each epoch.
+        title: Name of the training, such as its output folder.
     """
 
     def __init__(self, log: EpochLogHook, title: str) -> None:
@@ -104,7 +104,7 @@ class ConsoleHook(HookBase):
     def before_train(self) -> None:
         trainer = self.trainer
         self._first, self._started = trainer.start_epoch, time.monotonic()
-        after = f", from epoch {self._first + 1} on" if self._first else ""
+        after = f", starting at epoch {self._first + 1}" if self._first else ""
         self._write(
             f"{self.title}: {trainer.max_epoch} epochs of {trainer.iters_per_epoch}"
             f" iterations{after}"
@@ -134,7 +134,7 @@ class ConsoleHook(HookBase):
         )
 
     def after_train(self) -> None:
-        if self._progress is not None:  # an error inside an epoch: its message has its own line
+        if self._progress is not None:  # an error within an epoch: print it on its own line
             self._progress.end()
 
     def _write(self, line: str) -> None:
@@ -143,7 +143,7 @@ class ConsoleHook(HookBase):
 
 
 def quiet_console(log: logging.Logger) -> None:
-    """Let only the warnings of fast-reid's logger reach the terminal; its files get everything."""
+    """Restrict the console handlers of fast-reid's logger to warnings; files get all records."""
     for handler in log.handlers:
         if not isinstance(handler, logging.FileHandler) and getattr(handler, "stream", None) in (
             sys.stdout,
@@ -154,5 +154,5 @@ def quiet_console(log: logging.Logger) -> None:
 
 
 def _is_unexpected_error(record: logging.LogRecord) -> bool:
-    """What the command line prints in one line at the end; log.txt has where it was raised."""
+    """Filter out errors that the command line prints in one line; log.txt has their traceback."""
     return not (record.exc_info and isinstance(record.exc_info[1], EXPECTED))

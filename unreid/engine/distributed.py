@@ -1,7 +1,7 @@
-"""Several processes as one run: rank 0 decides, the others receive its results.
+"""Collective operations of a run with several processes.
 
-Rank 0 computes labels, selects a round and writes every file. The features of an extraction are
-computed by all processes. With one process every function here is the identity.
+Rank 0 computes the labels, selects a model and writes all files; the other ranks receive its
+results. All processes extract features. With a single process every function is the identity.
 
 Notation: N rows, W processes.
 """
@@ -25,19 +25,20 @@ from unreid.engine.rendezvous import fresh_store
 
 T = TypeVar("T")
 
-#: How long a process waits for rank 0, which may cluster for hours. The end of a process closes
-#: its connections, and ends every wait for it at once.
+#: Timeout of collectives that wait for rank 0, which may cluster for hours. If a process ends, its
+#: connections close and every collective that waits for it fails at once.
 _TIMEOUT = timedelta(days=7)
 
 
 @dataclass
 class _ProcessGroup:
-    """This process among the others.
+    """State of this process in the process group.
 
     Attributes:
-        rank, size: Of this process; W.
-        local_size: Processes on this machine.
-        control: A gloo group, for what stays in main memory.
+        rank: Rank of this process.
+        size: W.
+        local_size: Number of processes on this machine.
+        control: gloo group for objects and tensors in main memory.
         in_rank_0_call: Whether rank 0 is inside :func:`run_on_rank_0`.
     """
 
@@ -63,13 +64,15 @@ def world_size() -> int:
 
 @contextlib.contextmanager
 def launched_process_group(device: str) -> Iterator[None]:
-    """Join the processes that a launcher started, while this lasts; no effect on a single one.
+    """Open the process group of the processes that a launcher started.
+
+    A context manager; without effect if this process was not started by a launcher.
 
     Args:
-        device: ``cfg.MODEL.DEVICE``: NCCL between GPUs, gloo between CPUs.
+        device: ``cfg.MODEL.DEVICE``; the backend is NCCL for GPUs and gloo for CPUs.
 
     Raises:
-        ValueError: More processes than GPUs on this machine, or one GPU asked for by number.
+        ValueError: There are more processes than GPUs on this machine, or ``device`` names one GPU.
     """
     if not started_by_launcher():
         yield
@@ -91,12 +94,12 @@ def launched_process_group(device: str) -> Iterator[None]:
 def _select_gpu(device: str, local: int, on_machine: int) -> None:
     if device != "cuda":
         raise ValueError(
-            f"MODEL.DEVICE must be 'cuda' with several processes, which take one GPU"
-            f" each, got {device!r}; choose GPUs by CUDA_VISIBLE_DEVICES"
+            "MODEL.DEVICE must be 'cuda' with several processes, each of which uses one GPU,"
+            f" got {device!r}; select GPUs by CUDA_VISIBLE_DEVICES"
         )
     if on_machine > torch.cuda.device_count():
         raise ValueError(
-            f"{on_machine} processes need as many GPUs on this machine, which has"
+            f"{on_machine} processes need {on_machine} GPUs on this machine, got"
             f" {torch.cuda.device_count()}"
         )
     torch.cuda.set_device(local)
@@ -112,14 +115,15 @@ def process_group(
     machine: int = 0,
     local_size: int = 1,
 ) -> Iterator[None]:
-    """Connect this process to the others while this lasts.
+    """Open the process group, and destroy it at the end of the block.
 
     Args:
-        rank, size: Of this process; W.
-        init_method: As in ``torch.distributed.init_process_group``.
-        backend: ``"nccl"`` or ``"gloo"``, of gradients and batches.
-        machine: A number of this machine, equal for its processes.
-        local_size: Processes on this machine.
+        rank: Rank of this process.
+        size: W.
+        init_method: See ``torch.distributed.init_process_group``.
+        backend: Backend of gradients and batches, ``"nccl"`` or ``"gloo"``.
+        machine: Number of this machine; equal for all of its processes.
+        local_size: Number of processes on this machine.
     """
     global _group
     distributed.init_process_group(
@@ -134,7 +138,7 @@ def process_group(
         distributed.destroy_process_group()
     except RuntimeError as error:
         if is_lost_connection(error):
-            wait_for_launcher()  # the process that is gone is the cause, and to be reported
+            wait_for_launcher()  # the launcher reports the process that ended first
         raise
     finally:
         comm._LOCAL_PROCESS_GROUP = None
@@ -143,15 +147,16 @@ def process_group(
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
-    """Return whether a collective failed because another process has gone.
+    """Return whether a collective failed because another process ended.
 
-    gloo raises a plain RuntimeError, with the path of its source file in the message.
+    gloo raises a RuntimeError without a class of its own; its message has the path of a source
+    file of gloo.
     """
     return isinstance(error, distributed.DistError) or "/gloo/" in str(error)
 
 
 def _set_local_group(machine: int) -> None:
-    """Set fast-reid's group of the processes of one machine, without which it asserts."""
+    """Set fast-reid's process group of one machine, which its ``comm`` module requires."""
     machines = all_gather(machine)
     for other in sorted(set(machines)):
         members = [r for r, where in enumerate(machines) if where == other]
@@ -161,7 +166,7 @@ def _set_local_group(machine: int) -> None:
 
 
 def all_gather(value: T) -> list[T]:
-    """Return the values of all processes, by rank."""
+    """Return the values of all processes, by rank; ``value`` must be picklable."""
     if _group is None:
         return [value]
     found: list[Any] = [None] * _group.size
@@ -170,7 +175,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def gather_to_rank_0(value: T) -> list[T]:
-    """Return the values of all processes, by rank, on rank 0; an empty list elsewhere."""
+    """Return the values of all processes, by rank, on rank 0; an empty list on the other ranks."""
     if _group is None:
         return [value]
     found: list[Any] | None = [None] * _group.size if _group.rank == 0 else None
@@ -179,13 +184,16 @@ def gather_to_rank_0(value: T) -> list[T]:
 
 
 def run_on_rank_0(work: Callable[[], T]) -> T:
-    """Return the result of ``work()``, computed on rank 0, in every process.
+    """Call ``work()`` on rank 0 and broadcast its result to all processes.
 
-    All processes call it together. The others wait, so rank 0 takes the threads of all processes
-    on its machine.
+    A collective: every process must call it. The other processes wait, so rank 0 uses the threads
+    of all processes on its machine meanwhile. Nested calls run on rank 0 only.
 
     Args:
-        work: Called on rank 0 alone; its result must be picklable.
+        work: Called on rank 0 only; its result must be picklable.
+
+    Returns:
+        The result of ``work()``, in every process.
     """
     if _group is None or _group.in_rank_0_call:
         return work()
@@ -204,14 +212,15 @@ def run_on_rank_0(work: Callable[[], T]) -> T:
 
 
 def all_gather_rows(mine: torch.Tensor, rows: Sequence[np.ndarray]) -> torch.Tensor:
-    """Gather the rows of all processes, in every process.
+    """Gather the rows of all processes into one tensor, in every process.
 
     Args:
-        mine: (len(rows[rank]), ...) of this process; one without rows may give any (0, ...).
-        rows: By rank, the indices of its rows; together 0..N-1. Rank 0 has at least one.
+        mine: (len(rows[rank]), ...), the rows of this process. The trailing shape of an empty
+            tensor does not matter.
+        rows: Row indices of each rank; together 0..N-1. Rank 0 has at least one row.
 
     Returns:
-        (N, ...) in main memory.
+        (N, ...) tensor in main memory.
     """
     if _group is None:
         return mine

@@ -1,4 +1,4 @@
-"""What stands in an output folder when a run begins: a whole earlier run, or what a kill left."""
+"""Prepare an output folder: move an earlier run, delete temporary files of killed runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import re
 from pathlib import Path
 
-#: While an earlier run is being moved, its new folder has this ending.
+#: Suffix of the target folder while an earlier run is being moved.
 _MOVING = ".moving"
 
-#: What :func:`unreid.engine.atomic.replace_file` writes to before the file has its name.
+#: Temporary names of :func:`unreid.engine.atomic.replace_file`.
 _TEMPORARY = re.compile(r".+\.\d+\.tmp")
 
-#: Folders that a run makes.
+#: Folders that a run creates.
 _FOLDERS = ("labels", "intra")
 
 _FILES = (
@@ -29,7 +29,7 @@ _FILES = (
 
 
 def output_files(folder: str) -> list[str]:
-    """The files and folders in ``folder`` that a run of ours makes."""
+    """Return the sorted names of the files and folders in ``folder`` that a run creates."""
     present = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     return [
         name
@@ -42,10 +42,12 @@ def output_files(folder: str) -> list[str]:
 
 
 def move_earlier_run(folder: str) -> str | None:
-    """Move what an earlier run left in ``folder`` to ``folder/previous/001``, ``002``, ...
+    """Move the files of an earlier run in ``folder`` to ``folder/previous/001``, ``002``, ...
+
+    Files that no run creates are not moved.
 
     Returns:
-        Where to, or None when there was nothing. Files that no run makes stay.
+        The target folder, or None if there was no earlier run.
     """
     finished = finish_move(folder)
     names = output_files(folder)
@@ -59,10 +61,10 @@ def move_earlier_run(folder: str) -> str | None:
 
 
 def finish_move(folder: str) -> str | None:
-    """Go on with a move that a kill broke off, so that two runs are never mixed.
+    """Complete a move that was interrupted, so that the files of two runs are never mixed.
 
     Returns:
-        Where to, or None when none was under way.
+        The target folder, or None if no move was interrupted.
     """
     previous = os.path.join(folder, "previous")
     moving = (
@@ -80,11 +82,15 @@ def finish_move(folder: str) -> str | None:
 
 
 def remove_temporary_files(folder: str) -> list[str]:
-    """Delete what killed processes left half-written among a run's files; returns the paths."""
+    """Delete temporary files that killed processes left among the files of a run.
+
+    Returns:
+        Sorted paths of the deleted files.
+    """
     root = Path(folder)
     found = [*root.glob("*.tmp"), *(p for n in _FOLDERS for p in (root / n).rglob("*.tmp"))]
-    leftovers = sorted(str(p) for p in found if _TEMPORARY.fullmatch(p.name))
-    for path in leftovers:
+    temporary = sorted(str(p) for p in found if _TEMPORARY.fullmatch(p.name))
+    for path in temporary:
         with contextlib.suppress(OSError):
             os.remove(path)
-    return leftovers
+    return temporary

@@ -1,4 +1,4 @@
-"""Write ``epochs.jsonl``, and fast-reid's own log files without losing a value."""
+"""Write ``epochs.jsonl`` and the log files of fast-reid; evaluate every few epochs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from unreid.reading.epochs_file import EPOCHS, EpochRecord, read_epochs
 
 
 class EvaluationHook(HookBase):
-    """Evaluate every ``period`` epochs and after the last one; 0 means only then.
+    """Evaluate every ``period`` epochs and after the last epoch; 0: after the last epoch only.
 
     Attributes:
-        epoch: The last epoch that was evaluated, -1 before the first.
+        epoch: Last evaluated epoch, -1 before the first evaluation.
         results: Scores of that epoch.
-        seconds: What evaluating it took.
+        seconds: Wall seconds of that evaluation.
     """
 
     def __init__(self, period: int) -> None:
@@ -58,17 +58,17 @@ def _flatten(results: Mapping[str, Any]) -> dict[str, float]:
 class EpochLogHook(HookBase):
     """Append one :class:`~unreid.reading.epochs_file.EpochRecord` per epoch to ``epochs.jsonl``.
 
-    Belongs after the evaluation and before the checkpoint: an epoch that a resumed run does not
-    repeat has its line, and an epoch that it repeats loses the line when the run starts.
+    Must be registered after the evaluation and before the checkpoint. Every epoch of a checkpoint
+    then has a line; the line of an epoch that a resumed run repeats is removed when the run starts.
 
     Args:
         folder: ``OUTPUT_DIR``.
-        step: Names the losses.
-        labels: Knows the label step of the epoch.
-        evaluation: Knows the scores of the epoch, or None where nothing is evaluated.
+        step: Provides the names of the losses.
+        labels: Provides the label step of the epoch.
+        evaluation: Provides the scores of the epoch, or None if nothing is evaluated.
 
     Attributes:
-        records: Those of the epochs so far.
+        records: Records of the epochs so far.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class EpochLogHook(HookBase):
         self._started = self._stepped = 0.0
 
     def before_train(self) -> None:
-        """Keep the epochs before the first one of this process; drop repeated and torn lines."""
+        """Keep the lines of epochs before the first one of this process; drop incomplete lines."""
         if not os.path.isfile(self.path):
             return
         records, _ = read_epochs(self.path)
@@ -102,7 +102,7 @@ class EpochLogHook(HookBase):
 
     def after_step(self) -> None:
         latest = self.trainer.storage.latest()
-        # With a single loss fast-reid stores the total alone.
+        # With a single loss fast-reid stores the total only.
         for name in ("total_loss", *self.step.losses):
             if name in latest:
                 self._sums[name] = self._sums.get(name, 0.0) + float(latest[name][0])
@@ -122,7 +122,7 @@ class EpochLogHook(HookBase):
         if self.evaluation is not None and self.evaluation.epoch == epoch:
             seconds["evaluate"] = self.evaluation.seconds
             scores = _by_test_set(self.evaluation.results, self.trainer.cfg.DATASETS.TESTS)
-        # Labels that were kept are those of the record before.
+        # Labels that were not renewed are those of the previous record.
         before = self.records[-1] if self.records else EpochRecord(epoch)
         latest = self.trainer.storage.latest()
         return EpochRecord(
@@ -143,7 +143,7 @@ class EpochLogHook(HookBase):
 
 
 def _by_test_set(results: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
-    """Scores by the name of the test set, also where there is one alone."""
+    """Return scores by name of the test set, also for a single test set."""
     return {names[0]: scores_of(results)} if len(names) == 1 else scores_of(results)
 
 
@@ -156,11 +156,10 @@ def _utc(seconds: float) -> str:
 
 
 class EpochEndWriter(PeriodicWriter):
-    """fast-reid's writers, with the last iteration of an epoch written once its scores are known.
+    """Writers of fast-reid that write the last iteration of an epoch after its evaluation.
 
-    ``JSONWriter`` and ``TensorboardXWriter`` drop a value of an iteration that they have written
-    before, and ``PeriodicWriter`` writes the last iteration of an epoch before the evaluation
-    adds its scores to it.
+    ``PeriodicWriter`` writes that iteration before the evaluation adds its scores. ``JSONWriter``
+    and ``TensorboardXWriter`` drop values that are added to an iteration after it was written.
     """
 
     def after_step(self) -> None:

@@ -1,4 +1,4 @@
-"""Features of all training images: eval mode, no augmentation, in the order of the list.
+"""Extract features of all training images: evaluation mode, no augmentation, in list order.
 
 Notation: N images, D channels, W processes.
 """
@@ -23,27 +23,41 @@ from unreid.structures import FeatureBank
 
 
 def progress(iterable: Any, description: str, total: int | None = None) -> Any:
-    """A bar with an ETA on a terminal; silence elsewhere."""
+    """Wrap ``iterable`` in a progress bar; without output on ranks > 0 or without a terminal."""
     hidden = not sys.stderr.isatty() or rank() > 0
     return tqdm(iterable, description, total, leave=False, disable=hidden)
 
 
 def indices_per_rank(num: int, batch_size: int, num_ranks: int) -> list[np.ndarray]:
-    """By rank, the images of its batches: rank r has the batches r, r + W, r + 2 W, ... of N."""
+    """Return the image indices of each rank: rank r extracts batches r, r + W, r + 2 W, ...
+
+    Args:
+        num: N.
+        batch_size: Images per batch.
+        num_ranks: W.
+    """
     batches = np.arange(num) // batch_size
     return [np.flatnonzero(batches % num_ranks == r) for r in range(num_ranks)]
 
 
 def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank:
-    """Unit features of every image, by the model as it is; of several processes each computes
-    some, and all have all of them.
+    """Return the L2-normalised features of all images, with the current weights of the model.
 
-    With ``UNSUP.EXTRACT_FLIP`` the feature is the mean of that of the image and that of its mirror
-    image, brought to unit length. Batches have ``indices``, images of the list.
+    With several processes each extracts a share of the batches, and all receive all features. With
+    ``UNSUP.EXTRACT_FLIP`` the features of an image and of its horizontal flip are averaged and
+    normalised. A batch has ``indices``, the positions of its images in the list.
+
+    Args:
+        cfg: The config.
+        model: A :class:`unreid.contracts.ReIDModel`, or one inside DistributedDataParallel.
+        images: N images.
+
+    Returns:
+        Features (N, D) in the order of ``images``, camera ids, and norms before normalisation.
 
     Raises:
-        UnreadableImageError: names a file that cannot be read.
-        FloatingPointError: a feature is not finite: training has diverged.
+        UnreadableImageError: A file cannot be read; names the file.
+        FloatingPointError: A feature is not finite, so training has diverged.
     """
     reid: ReIDModel = unwrap(model)
     loader = build_extraction_loader(cfg, images).part(rank(), world_size())
@@ -56,8 +70,8 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
             extras.append(extra)
             if cfg.UNSUP.EXTRACT_FLIP:
                 flipped = {**batch, "images": batch["images"].flip(3)}
-                mirrored, extra = reid.extract_features(flipped)
-                features = (features + mirrored) / 2
+                of_flipped, extra = reid.extract_features(flipped)
+                features = (features + of_flipped) / 2
                 extras.append(extra)
             lengths.append(features.float().norm(dim=1).cpu())
             parts.append(torch.nn.functional.normalize(features.float()).cpu())
@@ -69,7 +83,7 @@ def extract(cfg: Any, model: nn.Module, images: UnlabelledImages) -> FeatureBank
         first = int((~finite).nonzero()[0])
         raise FloatingPointError(
             f"the feature of {images.paths[first]} is not finite ({int((~finite).sum())} of"
-            f" {len(features)} are not): training has diverged; lower SOLVER.BASE_LR"
+            f" {len(features)} features are not): training has diverged; lower SOLVER.BASE_LR"
         )
     norms = all_gather_rows(torch.cat(lengths) if lengths else torch.zeros(0), rows)
     return FeatureBank(np.ascontiguousarray(features.numpy()), images.camids, norms.numpy())

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a run by an exception, so that it can save what it has first."""
+"""Turn SIGTERM and SIGINT into exceptions, so that a run saves a checkpoint before it ends."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from types import FrameType
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came; whoever handles Ctrl-C handles it, too."""
+    """Raised for SIGTERM. A subclass, so that code that handles Ctrl-C handles SIGTERM too."""
 
 
-#: Signal -> what it raises in the main thread, and what a shell reports (128 + its number).
+#: Exception that each signal raises in the main thread.
 EXCEPTIONS: dict[int, type[KeyboardInterrupt]] = {
     signal.SIGINT: KeyboardInterrupt,
     signal.SIGTERM: Terminated,
 }
 
-#: The signals that came since :func:`raise_on_signals` began, in their order.
+#: Signals received since :func:`raise_on_signals` began, in order.
 _received: list[int] = []
 
-#: How many :func:`defer_signals` blocks are open.
+#: Number of open :func:`defer_signals` blocks.
 _deferrals = 0
 
 
 def exit_code(error: KeyboardInterrupt) -> int:
-    """143 after SIGTERM, 130 after Ctrl-C."""
+    """Return the exit code of a shell, 128 + signal number: 143 for SIGTERM, 130 for SIGINT."""
     return 128 + (signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    """The first one raises, and the third: a second must not break off the saving."""
+    """Raise for the first signal and from the third on; a second one must not interrupt saving."""
     _received.append(number)
     if (len(_received) == 1 and not _deferrals) or len(_received) > 2:
         raise EXCEPTIONS[number]
@@ -40,8 +40,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 @contextlib.contextmanager
 def raise_on_signals() -> Iterator[None]:
-    """SIGTERM and SIGINT raise while this lasts. In another than the main thread nothing changes,
-    and neither does a signal that a parent (nohup, a shell's background job) has told to ignore."""
+    """Let SIGTERM and SIGINT raise :data:`EXCEPTIONS` inside this block.
+
+    Without effect outside of the main thread, and for a signal that the parent process has set to
+    be ignored (nohup, background jobs of a shell).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -60,13 +63,19 @@ def raise_on_signals() -> Iterator[None]:
 
 
 def received_signal() -> type[KeyboardInterrupt] | None:
-    """What the first signal raises that came since :func:`raise_on_signals` began, or None."""
+    """Return the exception of the first signal since :func:`raise_on_signals` began, or None."""
     return EXCEPTIONS[_received[0]] if _received else None
 
 
 def reraise_signal() -> None:
-    """Raise for a signal whose exception was lost: Python only prints one that is raised inside a
-    ``__del__`` or a callback, and goes on. Called where a loop comes round."""
+    """Re-raise the exception of a signal that has been received.
+
+    Python prints and discards an exception that is raised inside ``__del__`` or some callbacks.
+    The training loop therefore calls this function once per iteration.
+
+    Raises:
+        KeyboardInterrupt: A signal has been received; :class:`Terminated` for SIGTERM.
+    """
     error = received_signal()
     if error is not None:
         raise error
@@ -74,9 +83,10 @@ def reraise_signal() -> None:
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[None]:
-    """A signal waits for the end of this block: what is being written gets written.
+    """Defer signals to the end of this block, so that a file is written completely.
 
-    Broken off, the writer of a zip file would raise an error of its own in place of the signal's.
+    Blocks may be nested. An exception inside the writer of a zip file would be replaced by another
+    error of that writer, so the signal must not raise there.
     """
     global _deferrals
     before = len(_received)
@@ -90,9 +100,9 @@ def defer_signals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interrupt_message(what: str) -> Iterator[None]:
-    """A signal in this block that nobody has said anything about says ``what``."""
+def interrupt_message(message: str) -> Iterator[None]:
+    """Add ``message`` to a KeyboardInterrupt of this block that has no message yet."""
     try:
         yield
     except KeyboardInterrupt as error:
-        raise error if error.args else type(error)(what) from error
+        raise error if error.args else type(error)(message) from error

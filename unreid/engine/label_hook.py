@@ -1,4 +1,4 @@
-"""The label step before every epoch: extract, label, publish to model, loader and disk.
+"""The label step before every epoch: extract features, assign labels, update model and loader.
 
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738 (tracklets of video, Sec. 4)
@@ -42,13 +42,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LabelStep:
-    """What a label step measured.
+    """Measurements of one label step.
 
     Attributes:
-        quality: Name of the labels -> metric -> value; empty where the truth is not known.
-        remarks: Facts that the method adds.
-        seconds: Phase of the hook (``extract``, ``label``, ``judge``) -> seconds.
-        label_seconds: Phase inside ``label`` -> seconds.
+        quality: Name of the labels -> metric -> value; empty without ground-truth ids.
+        remarks: Name -> value of what the labeler reports.
+        seconds: Phase of the hook -> wall seconds: ``extract``, ``label``, and ``judge`` for the
+            selection score.
+        label_seconds: Phase within ``label`` -> wall seconds.
     """
 
     quality: Mapping[str, Mapping[str, float]]
@@ -58,20 +59,21 @@ class LabelStep:
 
 
 class PseudoLabelHook(HookBase):
-    """Relabels before each epoch and hands the labels to all who need them.
+    """Assign new labels before each epoch; update the model and the loader, and save the labels.
 
     Args:
         cfg: The config.
         images: All N training images.
-        labeler: The method's labeler.
-        loader: The trainer's loader.
-        quality: Scores labels for the log, or None.
-        selection: Told of every round that ends, or None.
+        labeler: Labeler of the method.
+        loader: Loader of the trainer.
+        quality: Scores labels against the ids for the log, or None.
+        selection: Model selection, updated at the end of each round, or None.
 
     Attributes:
-        labels: Those in force; None before the first label step.
-        step: Of this epoch; None where the labels of the epoch before were kept.
-        started: Time at which the label step of this epoch began, in seconds of the epoch.
+        labels: Current labels; None before the first label step.
+        step: Label step of this epoch; None if the previous labels were kept.
+        started: Unix time at which this epoch began.
+        seconds: Wall seconds by phase, summed over all epochs.
     """
 
     def __init__(
@@ -100,17 +102,18 @@ class PseudoLabelHook(HookBase):
         self.started, self.step = time.time(), None
         seed_replicated(self.cfg.UNSUP.SEED, epoch)
         if self.labels is not None and not self._renews(epoch):
-            # A resumed run knows these of them, and shall leave the same files.
+            # A checkpoint stores labels and pairs only: reduce the labels to these, so that an
+            # uninterrupted run writes the same files as a resumed one.
             self.labels = PseudoLabels(self.labels.labels, pairs=self.labels.pairs)
             self.loader.swap(self._train_loader(self.labels, epoch))
             self._save(self.labels, epoch)
-            logger.info(f"Labels of epoch {epoch}: those of the epoch before")
+            logger.info(f"Labels of epoch {epoch}: unchanged")
         else:
             self._relabel(epoch)
         seed_per_rank(self.cfg.UNSUP.SEED, epoch)
 
     def after_epoch(self) -> None:
-        # First of all hooks: extraction and test that follow read images too.
+        # Runs before all other hooks, because evaluation uses the same worker processes.
         self.loader.end_epoch()
 
     def _relabel(self, epoch: int) -> None:
@@ -128,7 +131,7 @@ class PseudoLabelHook(HookBase):
         self._publish(pseudo, epoch, seconds)
 
     def _label(self, bank: FeatureBank, epoch: int) -> tuple[PseudoLabels, dict[str, float]]:
-        """Score the round that ends, then assign new labels; on rank 0 alone."""
+        """Score the round that ended, then assign new labels; called on rank 0 only."""
         start = time.perf_counter()
         for_labelling = self.bank_for_labelling(bank)
         if self.selection is not None and self.labels is not None:
@@ -143,22 +146,22 @@ class PseudoLabelHook(HookBase):
         return pseudo, seconds
 
     def _on_rank_0(self, work: Callable[[], T]) -> T:
-        """Return ``work()`` of rank 0, and load its labeler's and selection's state everywhere."""
-        kept = [part for part in (self.labeler, self.selection) if part is not None]
+        """Run ``work()`` on rank 0; broadcast its result and the labeler and selection states."""
+        stateful = [part for part in (self.labeler, self.selection) if part is not None]
 
-        def done() -> tuple[T, list[Any]]:
+        def work_with_states() -> tuple[T, list[Any]]:
             result = work()
-            states = [part.state_dict() for part in kept]
+            states = [part.state_dict() for part in stateful]
             return result, states if distributed.world_size() > 1 else []
 
-        result, states = distributed.run_on_rank_0(done)
+        result, states = distributed.run_on_rank_0(work_with_states)
         if distributed.rank() > 0:
-            for part, state in zip(kept, states):
+            for part, state in zip(stateful, states):
                 part.load_state_dict(state)
         return result
 
     def score_last_round(self) -> None:
-        """After the last epoch: score the model as it is now, too."""
+        """Compute the selection score of the last round, after the last epoch."""
         if self.selection is None or self.labels is None:
             return
         model, labels = unwrap(self.trainer.model), self._to_units(self.labels)
@@ -169,7 +172,10 @@ class PseudoLabelHook(HookBase):
         )
 
     def compute_labels(self, epoch: int) -> PseudoLabels:
-        """What the labeler makes of the model as it is now; nobody is told but the caller."""
+        """Return the labels that the current model yields, without side effects on the training.
+
+        Only the state of the labeler changes.
+        """
         bank = extract(self.cfg, self.trainer.model, self.images)
         return self._on_rank_0(lambda: self.labeler(self.bank_for_labelling(bank), epoch))
 
@@ -177,15 +183,19 @@ class PseudoLabelHook(HookBase):
         return distributed.run_on_rank_0(lambda: self.labeler.renews(epoch))
 
     def _update_model(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
-        """Give the model the labels, and clear the optimiser's state of cluster parameters."""
+        """Pass the labels to the model, and clear the optimiser state of cluster parameters."""
         model = unwrap(self.trainer.model)
         model.on_new_labels(pseudo, bank, epoch)
         for parameter in model.label_parameters():
             self.trainer.optimizer.state.pop(parameter, None)
 
     def bank_for_labelling(self, bank: FeatureBank) -> FeatureBank:
-        """Return the bank that the labeler sees: of tracklets, each the mean of its frames [0];
-        after the transforms of ``UNSUP``. The memory is always made of features as extracted."""
+        """Return the features that the labeler receives.
+
+        With tracklets, each row is the mean of the frames of a tracklet [0]. Then the transforms of
+        ``UNSUP`` (camera centring, whitening, smoothing) are applied. The memory, in contrast, is
+        initialised with the features as extracted.
+        """
         tracklets = self.images.tracklets
         if tracklets is not None:
             camids = bank.camids[self.images.unit_indices]
@@ -193,14 +203,14 @@ class PseudoLabelHook(HookBase):
         return apply_transforms(bank, self.transforms)
 
     def _to_images(self, pseudo: PseudoLabels) -> PseudoLabels:
-        """Every frame has the label of its tracklet."""
+        """Return labels of images: every frame gets the label of its tracklet."""
         if self.images.tracklets is None:
             return pseudo
         if pseudo.pairs is not None:
             raise RuntimeError(
-                f"{type(self.labeler).__name__} makes pairs of images, and DATASETS.NAMES"
+                f"{type(self.labeler).__name__} returns pairs of images, but DATASETS.NAMES"
                 f" {', '.join(self.cfg.DATASETS.NAMES)} has tracklets: pairs of tracklets are not"
-                " supported; use a data set without tracklets or a method of clusters"
+                " supported; use a dataset without tracklets or a method with clusters only"
             )
         return PseudoLabels(
             self.images.of_images(pseudo.labels),
@@ -210,7 +220,7 @@ class PseudoLabelHook(HookBase):
         )
 
     def _to_units(self, pseudo: PseudoLabels) -> PseudoLabels:
-        """What the labeler gave: labels of tracklets where there are any."""
+        """Return labels per tracklet; without tracklets, ``pseudo`` itself."""
         if self.images.tracklets is None:
             return pseudo
         return PseudoLabels(pseudo.labels[self.images.unit_indices])
@@ -230,7 +240,8 @@ class PseudoLabelHook(HookBase):
 
     def _train_loader(self, pseudo: PseudoLabels, epoch: int) -> Any:
         cfg = self.cfg
-        # Alike in every process, which takes its share of each batch.
+        # Replicated sampler: all processes sample the same global batches, and each takes its share
+        # of every batch.
         sampler = SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN).from_labels(
             pseudo,
             self.images.camids,
@@ -285,8 +296,8 @@ class PseudoLabelHook(HookBase):
                 prefix = "" if name in ("final", "pairs") else f"{name}_"
                 scalars.update({f"{prefix}{k}": v for k, v in values.items()})
         self.step = LabelStep(quality, dict(pseudo.remarks), seconds, dict(pseudo.seconds))
-        # fast-reid sets the iteration after this hook, and its writers drop what is put at one
-        # that they have written: the last of the epoch before.
+        # fast-reid updates storage.iter after this hook only. Until then it is the last iteration
+        # of the previous epoch, and writers drop values of an iteration that they have written.
         self.trainer.storage.iter = self.trainer.iter
         self.trainer.storage.put_scalars(
             smoothing_hint=False, **{f"labels/{k}": float(v) for k, v in scalars.items()}
@@ -307,11 +318,11 @@ class PseudoLabelHook(HookBase):
 
 
 def label_counts(pseudo: PseudoLabels, camids: np.ndarray) -> dict[str, float]:
-    """Return how many images, clusters and noise images there are, and how large clusters are.
+    """Return counts of a labelling: images, clusters, noise, cluster sizes, cameras per cluster.
 
     Args:
         pseudo: Labels of N images, with at least one cluster.
-        camids: (N,) int64.
+        camids: (N,) int64 camera ids.
     """
     sizes = pseudo.sizes
     counts = {
@@ -326,7 +337,12 @@ def label_counts(pseudo: PseudoLabels, camids: np.ndarray) -> dict[str, float]:
 
 
 def cameras_per_cluster(labels: np.ndarray, camids: np.ndarray) -> np.ndarray:
-    """(C,) how many cameras see each cluster."""
+    """Return the number of cameras of each cluster, (C,) int64.
+
+    Args:
+        labels: (N,) int64 in -1..C-1; -1 is noise.
+        camids: (N,) int64 camera ids.
+    """
     kept = labels >= 0
     pairs = np.unique(np.stack([labels[kept], camids[kept]]), axis=1)
     return np.bincount(pairs[0])

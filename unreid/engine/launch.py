@@ -1,9 +1,9 @@
-"""From ``--num-gpus`` to processes: torch elastic (torchrun) with fast-reid's options.
+"""Launch several processes by torch elastic (torchrun), with the options of fast-reid.
 
-torch elastic starts the same command once per process, with its rank in the environment. It
-detects a process that fails or is killed, ends the others by SIGTERM (by SIGKILL after 30 s), and
-restarts all of them where ``--max-restarts`` allows it. Each process writes its error to a file
-(torch's ``record``); of these the launcher shows the first one.
+torch elastic starts the same command once per process, with the rank in the environment. If a
+process fails or is killed, it sends SIGTERM to the others (SIGKILL after 30 s), and restarts all of
+them if ``--max-restarts`` allows it. Each process writes its error to a file (``record`` of torch);
+the launcher prints the first of these errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from unreid.engine.interrupt import exit_code, raise_on_signals, received_signal
 
 _URL = re.compile(r"tcp://([^:/\[\]]+|\[[0-9a-fA-F:]+\]):(\d+)")
 
-#: Seconds within which the launcher has noticed a failed process, and sends SIGTERM to the others.
+#: Upper bound, in seconds, of the time until the launcher detects a failed process and sends
+#: SIGTERM to the others.
 DETECTION_SECONDS = 10.0
 
 
@@ -39,7 +40,7 @@ def restarted() -> bool:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add fast-reid's four options, and torchrun's ``--max-restarts``."""
+    """Add the four launch options of fast-reid and ``--max-restarts`` of torchrun."""
     parser.add_argument(
         "--num-gpus",
         type=int,
@@ -52,16 +53,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="machines; the command is given on each of them (default 1)",
+        help="number of machines; run the same command on each of them (default 1)",
     )
     parser.add_argument(
-        "--machine-rank", type=int, default=0, metavar="R", help="this machine's number, from 0"
+        "--machine-rank", type=int, default=0, metavar="R", help="number of this machine, from 0"
     )
     parser.add_argument(
         "--dist-url",
         default="auto",
         metavar="tcp://HOST:PORT",
-        help="address of machine 0; one machine finds a free port itself",
+        help="address of machine 0; with one machine a free port is chosen",
     )
     parser.add_argument(
         "--max-restarts",
@@ -73,7 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Refuse values that cannot be, as misuse of the command line."""
+    """Check the ranges of the options; exit with a usage error if one is out of range."""
     for name, least in (("num_gpus", 1), ("num_machines", 1), ("max_restarts", 0)):
         if getattr(args, name) < least:
             parser.error(
@@ -87,7 +88,7 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
     if args.dist_url == "auto":
         if args.num_machines > 1:
             parser.error(
-                "--dist-url tcp://HOST:PORT of machine 0 is needed with --num-machines"
+                "--dist-url tcp://HOST:PORT of machine 0 is required with --num-machines"
                 f" {args.num_machines}"
             )
     elif not _URL.fullmatch(args.dist_url):
@@ -95,21 +96,21 @@ def check_options(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
 
 
 def should_launch(args: argparse.Namespace) -> bool:
-    """Return whether this process is to start others, and not to train itself."""
+    """Return whether this process must launch others instead of training itself."""
     return args.num_gpus * args.num_machines > 1 and not started_by_launcher()
 
 
 def launch(args: argparse.Namespace, script: str, arguments: Sequence[str]) -> int:
-    """Run ``script`` in ``--num-gpus`` processes, and show the first error on stderr.
+    """Run ``script`` in ``--num-gpus`` processes, and print the first error to stderr.
 
     Args:
-        args: With the options of :func:`add_options`.
-        script: Path of the tool.
-        arguments: Its command line.
+        args: Parsed options of :func:`add_options`.
+        script: Path of the script.
+        arguments: Command-line arguments of the script.
 
     Returns:
-        0 when all processes succeeded; the exit code of the one that failed first (1 where a
-        signal killed it); 128 + the signal that ended the launcher.
+        0 if all processes succeeded; else the exit code of the process that failed first (1 if a
+        signal killed it); 128 + signal number if a signal ended the launcher.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -117,7 +118,7 @@ def launch(args: argparse.Namespace, script: str, arguments: Sequence[str]) -> i
 
     several = args.num_machines > 1
     endpoint = args.dist_url.removeprefix("tcp://") if args.dist_url != "auto" else "localhost:0"
-    # Else every process takes all cores, for each of its thread pools.
+    # By default every process would use all cores in each of its thread pools.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // args.num_gpus)))
     config = LaunchConfig(
@@ -145,7 +146,7 @@ def launch(args: argparse.Namespace, script: str, arguments: Sequence[str]) -> i
 
 
 def _failure_message(name: str, failure: Any) -> str:
-    """Say how the process ``name`` ended, as torch elastic's ``ProcessFailure`` has it."""
+    """Describe how process ``name`` ended, from ``ProcessFailure`` of torch elastic."""
     code, message = failure.exitcode, failure.message
     if code < 0 and not isinstance(message, dict):
         hint = " (out of memory?)" if code == -signal.SIGKILL else ""
@@ -160,16 +161,16 @@ def _failure_message(name: str, failure: Any) -> str:
 
 
 def run_rank(work: Callable[[], None]) -> int:
-    """Run one process of several, and leave its error to the launcher to show.
+    """Run ``work`` in a launched process; the launcher prints its error.
 
     Returns:
-        0. Any other code ends the process: 2 for bad input, 1 for any other error; 130 after
-        Ctrl-C and 143 after SIGTERM, which both let ``work`` save first.
+        0. After an error this function ends the process, with exit code 2 for bad input, 1 for any
+        other error, 130 after Ctrl-C and 143 after SIGTERM. After a signal ``work`` saves first.
     """
     code = _run_recorded(work)
     if code:
-        # Without the interpreter's teardown: gloo may crash in it once connections are lost,
-        # and the launcher would show that crash in place of the first error.
+        # Skip the interpreter's shutdown: gloo may crash in it once connections are lost, and the
+        # launcher would print that crash instead of the first error.
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(ValueError, OSError):
@@ -179,7 +180,7 @@ def run_rank(work: Callable[[], None]) -> int:
 
 
 def _run_recorded(work: Callable[[], None]) -> int:
-    """Return the exit code of ``work``, and write its error to the file that the launcher reads."""
+    """Run ``work``, write its error to the file that the launcher reads; return the exit code."""
     from torch.distributed.elastic.multiprocessing.errors import record
 
     @record
@@ -188,7 +189,7 @@ def _run_recorded(work: Callable[[], None]) -> int:
             work()
         except EXPECTED as error:
             stopped = received_signal()
-            if stopped is not None:  # an error that follows from the signal
+            if stopped is not None:  # the error is a consequence of the signal
                 raise stopped(words(error)) from error
             raise
 
@@ -206,9 +207,9 @@ def _run_recorded(work: Callable[[], None]) -> int:
 
 @contextlib.contextmanager
 def errors_on_rank_0() -> Iterator[None]:
-    """Let rank 0 alone report an error that every process finds, such as a bad config.
+    """Let only rank 0 report an error that all processes raise, such as an invalid config.
 
-    The other processes wait to be ended by the launcher, once rank 0 has failed.
+    The other processes wait until the launcher ends them because rank 0 has failed.
     """
     try:
         yield
@@ -219,7 +220,7 @@ def errors_on_rank_0() -> Iterator[None]:
 
 
 def wait_for_launcher() -> None:
-    """Wait for the SIGTERM that follows the failure of another process, and raise for it.
+    """Wait for the SIGTERM that follows the failure of another process, and raise Terminated.
 
     Returns if none arrives within :data:`DETECTION_SECONDS`, for example after a failure on another
     machine.

@@ -1,9 +1,9 @@
-"""A store for the processes of one start: works around a bug of torchrun (torch 2.14).
+"""Rendezvous with a fresh store after a restart: workaround for a bug of torchrun (torch 2.14).
 
-After a failure torchrun restarts all processes, but gives them the store of the processes before,
-in which the addresses of those still stand: ``init_process_group`` connects to an address at which
-nobody listens, and fails. ``tests/unreid/engine/test_restart.py`` fails when torch has mended it;
-then ``init_process_group(backend)`` alone replaces this module.
+After a failure torchrun restarts all processes, but with the store of the previous start, which
+still has the addresses of the processes that ended. ``init_process_group`` then connects to a
+closed port and fails. ``tests/unreid/engine/test_restart.py`` fails once torch has fixed this; then
+``init_process_group(backend)`` can replace this module.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from typing import Any
 
 from torch.distributed import PrefixStore, rendezvous
 
-#: How long processes wait for each other to start.
+#: Timeout of the rendezvous: all processes must have started within it.
 TIMEOUT = timedelta(minutes=15)
 
 
 def fresh_store(init_method: str, rank: int, size: int) -> Any:
-    """Return a part of the shared store that no process of an earlier start has written to.
+    """Return the shared store under a prefix that no earlier start has used.
 
-    Rank 0 publishes a new prefix. Each other rank adds a random token under the prefix that it
-    reads, and uses it once rank 0 has repeated the token: a prefix of an earlier start is never
-    answered with a new token. The restart count of torchrun cannot be the prefix: it differs
-    between machines.
+    Rank 0 publishes a new prefix. Every other rank writes a random token under the prefix that it
+    reads, and accepts the prefix once rank 0 has written the token back. Rank 0 of an earlier start
+    cannot do so, hence its prefix is never accepted. The restart count of torchrun is no
+    alternative, because it differs between machines.
 
     Args:
-        init_method: As in ``torch.distributed.init_process_group``.
-        rank, size: Of this process; number of processes.
+        init_method: See ``torch.distributed.init_process_group``.
+        rank: Rank of this process.
+        size: Number of processes.
 
     Raises:
-        RuntimeError: Not all processes have started in time.
+        RuntimeError: Rank 0 did not answer within :data:`TIMEOUT`.
     """
     store, _, _ = next(rendezvous(init_method, rank, size, timeout=TIMEOUT))
     token, end = uuid.uuid4().hex, time.monotonic() + TIMEOUT.total_seconds()
@@ -51,4 +52,4 @@ def fresh_store(init_method: str, rank: int, size: int) -> Any:
                 break
             time.sleep(0.05)
         time.sleep(0.05)
-    raise RuntimeError(f"rank {rank} of {size} found no rank 0 within {TIMEOUT}")
+    raise RuntimeError(f"rank {rank} of {size} got no answer from rank 0 within {TIMEOUT}")

@@ -1,6 +1,6 @@
-"""What keeps the models of several processes one model: gradients, norms, seeds, equal batches.
+"""Keep the model replicas of several processes equal: gradients, batch norm, seeds, batch sizes.
 
-All of it is nothing with one process.
+With a single process none of these functions has an effect.
 
 Notation: W processes.
 """
@@ -21,10 +21,11 @@ from unreid.engine.distributed import all_gather, rank, world_size
 
 
 def average_norm_statistics(model: nn.Module) -> None:
-    """Let every batch norm have the mean of all processes' running statistics.
+    """Average the running statistics of batch norm over all processes.
 
-    They follow x <- (1 - m) x + m s, which is linear: averaged once, however late, they are what
-    they were with s averaged in every step, as ``MODEL.GHOST_BN`` has it within one process.
+    Running statistics follow x <- (1 - m) x + m s, which is linear in the batch statistics s.
+    Averaging x once per epoch therefore equals averaging s in every step, which is what
+    ``MODEL.GHOST_BN`` does within one process.
     """
     if world_size() == 1:
         return
@@ -44,65 +45,73 @@ def average_norm_statistics(model: nn.Module) -> None:
 
 
 def synchronize_replicas(model: nn.Module) -> list[str]:
-    """Give every process rank 0's weights and buffers where they differ; the names of those.
+    """Broadcast the weights and buffers of rank 0 that differ between processes.
 
-    They never should: memories are moved by the batches of all processes, and gradients are means.
-    Different GPUs round differently, and a model may keep something that only one process saw.
+    Differences are not expected: gradients are averaged, and memories are updated by the batches of
+    all processes. They occur if GPUs of different types round differently, or if a model stores
+    something that only one process computed.
+
+    Returns:
+        Sorted names of the parameters and buffers that differed.
     """
     if world_size() == 1:
         return []
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    sums = {
+    checksums = {
         k: zlib.crc32(v.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         for k, v in tensors.items()
         if v.numel()
     }
-    everywhere = all_gather(sums)
-    differing = [k for k in sums if any(other.get(k) != sums[k] for other in everywhere)]
-    different = sorted({k for names in all_gather(differing) for k in names})
-    for name in different:
+    by_rank = all_gather(checksums)
+    local = [k for k in checksums if any(other.get(k) != checksums[k] for other in by_rank)]
+    differing = sorted({k for names in all_gather(local) for k in names})
+    for name in differing:
         distributed.broadcast(tensors[name].data, 0)
-    return different
+    return differing
 
 
 def seed_replicated(seed: int, epoch: int) -> None:
-    """Every process draws the same from here on: what a model draws for new labels. Nothing is
-    touched where there is one process."""
+    """Seed all global generators with the same value in every process.
+
+    Used while a model prepares for new labels, so that all replicas sample the same values.
+    """
     if world_size() > 1:
-        seed_all_rng(_mixed(seed, epoch, 0))
+        seed_all_rng(_combine_seeds(seed, epoch, 0))
 
 
 def seed_per_rank(seed: int, epoch: int) -> None:
-    """Every process draws its own from here on: augmentation, dropout. It follows from the epoch,
-    so that a resumed run goes on alike."""
+    """Seed all global generators with a value of this rank: for augmentation and dropout.
+
+    The value depends on the epoch, so a resumed run continues with the same random numbers.
+    """
     if world_size() > 1:
-        seed_all_rng(_mixed(seed, epoch, 1 + rank()))
+        seed_all_rng(_combine_seeds(seed, epoch, 1 + rank()))
 
 
-def _mixed(*numbers: int) -> int:
+def _combine_seeds(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def wrap_ddp(model: ReIDModel) -> nn.Module:
-    """The model with its gradients averaged over all processes, which start from rank 0's weights.
+    """Wrap the model in DistributedDataParallel; all processes start from the weights of rank 0.
 
-    Buffers are left alone: a memory is the same everywhere by construction, and batch norms meet in
-    :func:`average_norm_statistics`.
+    Buffers are not synchronised in each step: a memory is replicated by construction, and
+    :func:`average_norm_statistics` averages batch norm.
     """
     if world_size() == 1:
         return model
     on_gpu = next(model.parameters()).is_cuda
-    kind = nn.parallel.DistributedDataParallel
-    # Called so since torch 2.10 or thereabouts; with either name buffers stay this process' own.
-    synced = "forward_sync_buffers" in inspect.signature(kind).parameters
-    apart: dict[str, Any] = {"forward_sync_buffers" if synced else "broadcast_buffers": False}
-    wrapped = kind(
+    ddp = nn.parallel.DistributedDataParallel
+    # Recent releases of torch (from about 2.10) renamed the argument that broadcasts buffers.
+    renamed = "forward_sync_buffers" in inspect.signature(ddp).parameters
+    no_sync: dict[str, Any] = {"forward_sync_buffers" if renamed else "broadcast_buffers": False}
+    wrapped = ddp(
         model,
         device_ids=[torch.cuda.current_device()] if on_gpu else None,
         find_unused_parameters=model.find_unused_parameters,
-        **apart,
+        **no_sync,
     )
-    # At construction it copies rank 0's weights; not every version copies buffers, too.
+    # Construction broadcasts the weights of rank 0; some versions of torch leave buffers out.
     for buffer in model.buffers():
         if buffer.numel():
             distributed.broadcast(buffer, 0)
@@ -110,16 +119,23 @@ def wrap_ddp(model: ReIDModel) -> nn.Module:
 
 
 def check_global_batch(cfg: Any, batch: int, instances: int, key: str, instances_key: str) -> None:
-    """Refuse a batch that cannot be dealt out to all processes as whole clusters.
+    """Check that the global batch can be split among all processes in whole clusters.
+
+    Args:
+        cfg: The config.
+        batch: Global batch size: images of all processes together.
+        instances: Images per cluster in a batch.
+        key: Config key of ``batch``, for the message.
+        instances_key: Config key of ``instances``, for the message.
 
     Raises:
-        ValueError: names both keys and the number of processes.
+        ValueError: The batch cannot be split; names both keys and the number of processes.
     """
     parts = world_size() * cfg.SOLVER.ACCUMULATE
     if world_size() > 1 and (batch % (parts * instances) or batch < 2 * parts):
         accumulated = f" and SOLVER.ACCUMULATE {cfg.SOLVER.ACCUMULATE}"
         raise ValueError(
-            f"{key} is the batch of all processes together: it must be a multiple of"
+            f"{key} is the global batch size: it must be a multiple of"
             f" {max(instances, 2) * parts} with {world_size()} processes"
             f"{accumulated if cfg.SOLVER.ACCUMULATE > 1 else ''}, for whole clusters of"
             f" {instances_key} ({instances}), got {batch}"
@@ -127,7 +143,11 @@ def check_global_batch(cfg: Any, batch: int, instances: int, key: str, instances
 
 
 def check_main_global_batch(cfg: Any) -> None:
-    """:func:`check_global_batch` of the main stage's batch."""
+    """Call :func:`check_global_batch` for the batch of the main stage.
+
+    Raises:
+        ValueError: See :func:`check_global_batch`.
+    """
     check_global_batch(
         cfg,
         cfg.SOLVER.IMS_PER_BATCH,

@@ -1,6 +1,6 @@
-"""``results.json``: what a run scored before and after, what it cost, and on what.
+"""Write ``results.json``: scores before and after training, wall time, versions of libraries.
 
-Written whole after each stage, so that a killed run keeps what it knew.
+The file is rewritten atomically after each stage, so a killed run keeps the results so far.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ SCORES = ("mAP", "Rank-1", "Rank-5", "Rank-10", "mINP")
 
 
 def record_settings(cfg: Any, args: Any, *, keep: bool = False) -> None:
-    """Environment, command line and config go to the log; the config to ``config.yaml``, too.
+    """Log environment, command line and config, and write the config to ``config.yaml``.
 
-    Unlike fast-reid's ``default_setup`` it writes the file whole or not at all, and seeds nothing.
+    Unlike ``default_setup`` of fast-reid it writes the file atomically and seeds no generator.
 
     Args:
         cfg: The config.
-        args: The command line.
-        keep: An evaluation leaves the config of the run that trained in the folder as it was.
+        args: Parsed command line.
+        keep: Do not overwrite an existing ``config.yaml``; for an evaluation in the folder of a
+            training.
     """
     logger.info(f"Rank {comm.get_rank()} of {comm.get_world_size()}\n{collect_env_info()}")
     logger.info(f"Command line: {args}")
@@ -48,11 +49,11 @@ def record_settings(cfg: Any, args: Any, *, keep: bool = False) -> None:
 
 
 class RunResults:
-    """The content of ``OUTPUT_DIR/results.json``; every change is on disk at once.
+    """Content of ``OUTPUT_DIR/results.json``; each change is written to disk immediately.
 
     Args:
-        cfg: The run's config.
-        resume: Keep what an earlier process of the same run wrote.
+        cfg: Config of the run.
+        resume: Keep the entries that an earlier process of the same run wrote.
     """
 
     def __init__(self, cfg: Any, *, resume: bool) -> None:
@@ -64,7 +65,7 @@ class RunResults:
             "seconds": {},
         }
         if resume and os.path.isfile(self.path):
-            self.content.update(self._earlier())
+            self.content.update(self._read_earlier())
         self.content.update(
             project=cfg.PROJECT,
             datasets={"train": list(cfg.DATASETS.NAMES), "test": list(cfg.DATASETS.TESTS)},
@@ -76,31 +77,31 @@ class RunResults:
             versions=versions(),
         )
 
-    def _earlier(self) -> dict[str, Any]:
+    def _read_earlier(self) -> dict[str, Any]:
         found = read_json(self.path)
         for key, kinds in (("before", (dict, type(None))), ("seconds", (dict,))):
             if not isinstance(found.get(key, self.content[key]), kinds):
                 raise ValueError(
                     f"{self.path}: {key} must be an object, got {found[key]!r:.60};"
-                    " mend or delete the file"
+                    " correct or delete the file"
                 )
         for phase, value in found.get("seconds", {}).items():
             check_number(f"{self.path}: seconds of {phase}", value, 0)
         return found
 
     def put(self, key: str, value: Any) -> None:
-        """Set one entry and write the file; of several processes rank 0 writes it."""
+        """Set one entry; rank 0 writes the file."""
         self.content[key] = value
         if comm.is_main_process():
             save_json(self.path, self.content)
 
     def put_scores(self, key: str, results: Mapping[str, Any]) -> None:
-        """Scores of :data:`SCORES` of one test set, or by the name of several."""
+        """Set an entry to the scores of one test set, or of several by name."""
         if results:
             self.put(key, scores_of(results))
 
     def add_seconds(self, seconds: Mapping[str, float]) -> None:
-        """Add wall seconds by phase; a resumed run goes on adding."""
+        """Add wall seconds by phase; a resumed run adds to the earlier seconds."""
         total = dict(self.content["seconds"])
         for phase, value in seconds.items():
             total[phase] = round(total.get(phase, 0.0) + value, 3)
@@ -108,7 +109,7 @@ class RunResults:
 
 
 def scores_of(results: Mapping[str, Any]) -> dict[str, Any]:
-    """What of an evaluation a run reports, of one test set or by the name of several."""
+    """Return the reported scores (:data:`SCORES`, TPR@) of one test set, or of several by name."""
     if results and all(isinstance(v, Mapping) for v in results.values()):
         return {name: scores_of(values) for name, values in results.items()}
     return {

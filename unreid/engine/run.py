@@ -1,4 +1,4 @@
-"""One run from a config: evaluate, train what the project asks for, evaluate, write it down."""
+"""One run from a config: evaluate, train all stages of the project, evaluate, write results."""
 
 from __future__ import annotations
 
@@ -39,42 +39,44 @@ from unreid.registry import LABELER_REGISTRY
 logger = logging.getLogger("fastreid.unreid.run")
 
 
-#: Training images, and the ids of each where they are known.
+#: Training images, and the person id of each image or None.
 TrainingData = tuple[UnlabelledImages, np.ndarray | None]
 
 
 def prepare(cfg: Any, args: Any) -> TrainingData | None:
-    """Read what is trained on, then :func:`start`; None where nothing is trained.
+    """Read the training data, then call :func:`start`.
 
-    In this order bad data moves no file of an earlier run. What reading says is kept for the log,
-    which stands in the output folder.
+    In this order invalid data does not move the files of an earlier run. Log records of the reading
+    are buffered until the log file in the output folder exists.
+
+    Returns:
+        The training data, or None with ``args.eval_only``.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: see :func:`read_data`; also a batch that several
-            processes cannot share.
+        KeyError, ValueError, FileNotFoundError: See :func:`read_data`.
     """
     data = None
-    with _buffered_log() as held:
+    with _buffered_log() as records:
         if not args.eval_only:
             data = distributed.run_on_rank_0(lambda: read_data(cfg))
     start(cfg, args)
-    for record in held:
+    for record in records:
         logging.getLogger(record.name).handle(record)
     return data
 
 
 def read_data(cfg: Any) -> TrainingData:
-    """The training images; the test sets and the labeler have had a look, too.
+    """Read the training images, and check the batch size, the test sets and the labeler.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: bad input, before any long work.
+        KeyError, ValueError, FileNotFoundError: Invalid config or data.
     """
     check_main_global_batch(cfg)
     if not cfg.UNSUP.LABELER:
         raise ValueError("UNSUP.LABELER must name a labeler to train with, got ''")
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     images, pids = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg)
-    for name in cfg.DATASETS.TESTS:  # a missing test set must not show after hours of training
+    for name in cfg.DATASETS.TESTS:  # find a missing test set before hours of training
         build_test_loader(cfg, name)
     cfg = with_dataset_size(cfg, num_cameras=len(images.cameras), num_images=len(images))
     labeler_class.check_images(cfg, images)
@@ -82,7 +84,7 @@ def read_data(cfg: Any) -> TrainingData:
 
 
 class _RecordBuffer(logging.Handler):
-    """Keeps records for a log that does not stand yet."""
+    """Buffer log records until the log file exists."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +96,7 @@ class _RecordBuffer(logging.Handler):
 
 @contextlib.contextmanager
 def _buffered_log() -> Iterator[list[logging.LogRecord]]:
-    """What is logged meanwhile, where no log has been set up yet."""
+    """Collect the log records of this block if fast-reid's logger is not set up yet."""
     log, handler = logging.getLogger("fastreid"), _RecordBuffer()
     if log.handlers:
         yield handler.records
@@ -110,18 +112,18 @@ def _buffered_log() -> Iterator[list[logging.LogRecord]]:
 
 
 def start(cfg: Any, args: Any) -> None:
-    """Logging, seeds, threads and the output folder; says what was decided on its own."""
+    """Set up the output folder, logging and seeds; log the settings that were chosen."""
     training = not args.eval_only
 
-    def tidy() -> tuple[str | None, list[str]]:
-        aside = None
+    def clean_output() -> tuple[str | None, list[str]]:
+        target = None
         if training:
             move = finish_move if args.resume else move_earlier_run
-            aside = move(cfg.OUTPUT_DIR)
+            target = move(cfg.OUTPUT_DIR)
             remove_temporary_files(cfg.OUTPUT_DIR)
-        return aside, _changed_settings(cfg) if args.resume else []
+        return target, _changed_settings(cfg) if args.resume else []
 
-    aside, changed = distributed.run_on_rank_0(tidy)
+    moved, changed = distributed.run_on_rank_0(clean_output)
     quiet_console(setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank()))
     record_settings(cfg, args, keep=not training)
     seed_all_rng(cfg.UNSUP.SEED)
@@ -132,17 +134,17 @@ def start(cfg: Any, args: Any) -> None:
         )
     if distributed.world_size() > 1:
         logger.info(
-            f"{distributed.world_size()} processes; each takes"
-            f" {cfg.SOLVER.IMS_PER_BATCH // distributed.world_size()} of"
-            f" SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} images"
+            f"{distributed.world_size()} processes with"
+            f" {cfg.SOLVER.IMS_PER_BATCH // distributed.world_size()} images per batch each"
+            f" (SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH})"
         )
-    if aside:
+    if moved:
         logger.warning(
-            f"an earlier run stood in {cfg.OUTPUT_DIR}; it was moved to {aside}"
-            " (use --resume to continue one)"
+            f"{cfg.OUTPUT_DIR} had an earlier run; it was moved to {moved}"
+            " (--resume continues a run instead)"
         )
     if changed:
-        logger.warning("resuming with other settings than before: " + ", ".join(changed))
+        logger.warning("resuming with changed settings: " + ", ".join(changed))
 
 
 def _changed_settings(cfg: Any) -> list[str]:
@@ -159,7 +161,7 @@ def _changed_settings(cfg: Any) -> list[str]:
 
 
 def with_dataset_size(cfg: Any, *, num_cameras: int, num_images: int) -> Any:
-    """The config with what is known once the training set is read filled in."""
+    """Return a copy of the config with ``UNSUP.NUM_CAMERAS`` and ``UNSUP.NUM_IMAGES`` set."""
     clone = cfg.clone()
     clone.defrost()
     clone.UNSUP.NUM_CAMERAS = num_cameras
@@ -169,28 +171,31 @@ def with_dataset_size(cfg: Any, *, num_cameras: int, num_images: int) -> Any:
 
 
 def evaluate_only(cfg: Any) -> dict[str, Any]:
-    """Score ``MODEL.WEIGHTS`` (or the start weights) on ``DATASETS.TESTS``."""
+    """Return the scores of ``MODEL.WEIGHTS`` (or the initial weights) on ``DATASETS.TESTS``."""
     model = UnsupervisedTrainer.build_model(cfg)
     AtomicCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     return UnsupervisedTrainer.test(cfg, model)
 
 
-@interrupt_message("what was finished stands on disk, and --resume goes on with it")
+@interrupt_message("finished stages are saved; --resume continues the run")
 def train(
     cfg: Any, project: Project, *, resume: bool, data: TrainingData | None = None
 ) -> dict[str, Any]:
-    """Both ends of a run and all that is between; returns the content of ``results.json``.
+    """Run a whole training: evaluation before, all stages, evaluation after, results, report.
 
     Args:
         cfg: A checked config.
-        project: The one that it names.
+        project: The project of ``cfg.PROJECT``.
         resume: Continue the run in ``OUTPUT_DIR``.
-        data: What :func:`prepare` or :func:`read_data` gave; read here where it is missing.
+        data: Return value of :func:`prepare` or :func:`read_data`; None reads the data here.
+
+    Returns:
+        The content of ``results.json``.
 
     Raises:
-        KeyError, ValueError, FileNotFoundError: bad input, before any long work.
-        RuntimeError: no clusters.
-        FloatingPointError: training diverged.
+        KeyError, ValueError, FileNotFoundError: Invalid config or data, before any long work.
+        RuntimeError: The labels have fewer than two clusters.
+        FloatingPointError: Training has diverged.
     """
     images, pids = data or distributed.run_on_rank_0(lambda: read_data(cfg))
     cfg = with_dataset_size(cfg, num_cameras=len(images.cameras), num_images=len(images))
@@ -202,11 +207,11 @@ def train(
     results.content = distributed.run_on_rank_0(lambda: results.content)
     if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
         started = time.perf_counter()
-        logger.info("Scoring the start weights")
-        seed_all_rng(cfg.UNSUP.SEED)  # what is drawn at random here is what training starts from
+        logger.info("Evaluating the initial weights")
+        seed_all_rng(cfg.UNSUP.SEED)  # random initial weights are those that training starts from
         results.put_scores("before", evaluate_only(cfg))
         results.add_seconds({"evaluate": time.perf_counter() - started})
-    seed_all_rng(cfg.UNSUP.SEED)  # the same weights and order, whatever came before
+    seed_all_rng(cfg.UNSUP.SEED)  # same weights and batches with or without EVAL_BEFORE
     started = time.perf_counter()
     project.before_training(cfg, images, quality)
     results.add_seconds({"before_training": time.perf_counter() - started})
@@ -216,7 +221,7 @@ def train(
     trainer.resume_or_load(resume=resume)
     after = trainer.train()
     if not after and trainer.evaluates and results.content["after"] is None:
-        after = trainer.evaluate()  # a kill came between the final checkpoint and its scores
+        after = trainer.evaluate()  # the run was killed between final checkpoint and evaluation
     close_loaders()
     results.add_seconds(trainer.seconds)
     labels = trainer.label_hook.labels
@@ -231,7 +236,7 @@ def train(
         results.put("selected", trainer.selected)
     _log_summary(cfg, results)
     if cfg.UNSUP.REPORT and comm.is_main_process():
-        # Imported here: what only draws is no part of training.
+        # Imported here, because visualisation is no part of training.
         from unreid.visualization.sources import report_after_training
 
         report_after_training(cfg, images, pids if cfg.UNSUP.LOG_LABEL_QUALITY else None)

@@ -1,4 +1,4 @@
-"""Test scores, by all processes: each computes the features of its batches, rank 0 ranks them."""
+"""Evaluate on a test set with all processes: each extracts features, rank 0 computes the scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 
 
 class _GatheringEvaluator:
-    """An evaluator of some batches, which evaluates all of them on rank 0."""
+    """Collect the predictions of one rank; on ``evaluate`` gather them and score on rank 0."""
 
     def __init__(self, evaluator: UnsupervisedEvaluator) -> None:
         self._evaluator = evaluator
@@ -34,16 +34,16 @@ class _GatheringEvaluator:
 
 
 def score(model: nn.Module, loader: Batches, evaluator: Any, *, flip: bool) -> Any:
-    """What ``evaluator`` says of ``model`` on all batches, in every process.
+    """Return the scores of ``model`` on all batches, in every process.
 
-    An evaluator with a ``process`` of its own may keep what is not known here: it runs on rank 0
-    alone.
+    An evaluator that overrides ``process`` may keep a state of its own that cannot be gathered
+    here; it runs on rank 0 only.
 
     Args:
-        model: Not wrapped for several processes.
-        loader: All batches in order.
-        evaluator: As fast-reid's.
-        flip: Average features with those of mirror images.
+        model: Without DistributedDataParallel.
+        loader: All batches, in order.
+        evaluator: A ``DatasetEvaluator`` of fast-reid.
+        flip: Horizontal-flip test-time augmentation: average the features of both images.
     """
     if world_size() == 1:
         return inference_on_dataset(model, loader, evaluator, flip_test=flip)

@@ -1,8 +1,8 @@
 """Unsupervised model selection: keep the model of the round with the best selection score.
 
-A method that stops at another number of clusters every round needs a choice. BUC makes it by the
-accuracy on the test set; here it is ``Labeler.selection_score``, which sees no id, and the test set
-is scored afterwards.
+A progressive method has another number of clusters in each round, so one round has to be selected.
+BUC selects by accuracy on the test set. Here ``Labeler.selection_score`` selects without ids; the
+test set is evaluated afterwards.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 logger = logging.getLogger("fastreid.unreid.selection")
 
-#: The model of the best round, beside ``model_final.pth``.
+#: File of the selected model, in the folder of ``model_final.pth``.
 SELECTED = "model_selected.pth"
 
 
 class Selection:
-    """Keeps the model of the round with the best selection score; the first of equals.
+    """Keep the model of the round with the best selection score; of equal scores the first.
 
     Args:
         selection_score: ``Labeler.selection_score``.
-        folder: Where ``model_selected.pth`` goes.
+        folder: Output folder of ``model_selected.pth``.
 
     Attributes:
         epoch: Last epoch of the best round, -1 before the first score.
-        score: Its score.
+        score: Selection score of the best round.
     """
 
     def __init__(self, selection_score: Any, folder: str) -> None:
@@ -43,11 +43,11 @@ class Selection:
         self.score = -math.inf
 
     def update(self, model: nn.Module, bank: FeatureBank, pseudo: PseudoLabels, epoch: int) -> None:
-        """Score the round that ended with ``epoch``; keep ``model`` when it is the best yet."""
+        """Score the round that ended with ``epoch``; save ``model`` if the score is the best."""
         score = float(self.selection_score(bank, pseudo))
         best = score > self.score
         logger.info(
-            f"Round to epoch {epoch}: label-free score {score:.4f}"
+            f"Round ending with epoch {epoch}: selection score {score:.4f}"
             + (", the best so far" if best else f" (best: {self.score:.4f}, epoch {self.epoch})")
         )
         if not best:
@@ -57,9 +57,9 @@ class Selection:
         self.epoch, self.score = epoch, score
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state to save in a checkpoint."""
         return {"epoch": self.epoch, "score": self.score}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Of a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.epoch, self.score = int(state["epoch"]), float(state["score"])

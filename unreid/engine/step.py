@@ -1,8 +1,8 @@
-"""One optimiser step: in mixed precision, in parts, and never with a value that is not finite.
+"""One optimiser step: mixed precision, gradient accumulation, checks for non-finite values.
 
 [0] Micikevicius et al., Mixed Precision Training, ICLR 2018, https://arxiv.org/abs/1710.03740
 
-Notation: B images of a step, A parts.
+Notation: B images per step, A micro-batches.
 """
 
 from __future__ import annotations
@@ -22,28 +22,33 @@ from unreid.data.loader import SwappableLoader
 from unreid.engine.checkpoint import unwrap
 from unreid.engine.interrupt import reraise_signal
 
-#: After so many skipped steps in a row the scale of float16 is 2^-9 (it starts at 2^16): what is
-#: still not finite then is no overflow.
+#: Maximum number of consecutive skipped float16 steps. After 25 the loss scale has fallen from 2^16
+#: to 2^-9, so a gradient that is still not finite is no overflow.
 MAX_SKIPPED_STEPS = 25
 
-_ADVICE = "a lower SOLVER.BASE_LR or a longer SOLVER.WARMUP_ITERS helps most often"
+_ADVICE = "try a lower SOLVER.BASE_LR or a larger SOLVER.WARMUP_ITERS"
 
 
 class UnsupervisedStep(SimpleTrainer):
-    """Losses, backward, optimiser, then the model's ``update_memory``.
+    """Compute losses and gradients, update the weights, then call ``update_memory`` of the model.
 
     Args:
         model: A :class:`unreid.contracts.ReIDModel`, or one inside DistributedDataParallel.
         loader: Batches of B images.
-        optimizer: Steps once per batch.
-        param_wrapper: fast-reid's.
-        amp_dtype: Precision of the forward pass where autocast allows it, or None for float32.
-            With float16 the losses are scaled [0], and a step whose gradients overflow is skipped.
-        device: Where the model is.
-        accumulate: A. Each part is B / A consecutive images, so that whole clusters stay together;
-            the gradient is the mean over the parts, and the memory moves once all are done. What a
-            loss compares within a batch (triplets) and plain batch norm see a part alone; batch
-            norm in groups (``MODEL.GHOST_BN``) that divide a part sees what it saw.
+        optimizer: Takes one step per batch.
+        param_wrapper: Parameter wrapper of fast-reid's ``build_optimizer``.
+        amp_dtype: Autocast dtype of the forward pass, or None for float32. With float16 the losses
+            are scaled [0], and a step whose gradients overflow is skipped.
+        device: Device of the model.
+        accumulate: A, number of micro-batches. Each has B / A consecutive images, so whole clusters
+            stay together. The gradient is the mean over the micro-batches; the memory is updated
+            after all of them. Losses within a batch (triplets) and batch norm see one micro-batch
+            only; ghost batch norm (``MODEL.GHOST_BN``) gives the same result if its group size
+            divides B / A.
+
+    Attributes:
+        skipped: Number of consecutive steps skipped because of float16 overflow.
+        losses: Losses of the last step by name.
     """
 
     def __init__(
@@ -65,7 +70,7 @@ class UnsupervisedStep(SimpleTrainer):
         scaled = amp_dtype == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type) if scaled else None
         self.skipped = 0
-        self.losses: dict[str, Tensor] = {}  # of the last step, by name
+        self.losses: dict[str, Tensor] = {}
 
     @classmethod
     def from_config(
@@ -76,12 +81,12 @@ class UnsupervisedStep(SimpleTrainer):
         optimizer: torch.optim.Optimizer,
         param_wrapper: Any,
     ) -> UnsupervisedStep:
-        """By ``SOLVER.AMP``, ``SOLVER.ACCUMULATE``, ``MODEL.COMPILE``.
+        """Build the step from ``SOLVER.AMP``, ``SOLVER.ACCUMULATE`` and ``MODEL.COMPILE``.
 
         Raises:
-            ValueError: bfloat16 on a GPU that has none; or groups of batch norm that differ in
-                size, which what compiles gets wrong.
-            RuntimeError: torch.compile does not work here.
+            ValueError: The GPU does not support bfloat16; or ``MODEL.COMPILE`` with ghost batch
+                norm groups of unequal size, see :func:`check_norm_groups`.
+            RuntimeError: torch.compile does not work on this machine.
         """
         if cfg.MODEL.COMPILE:
             check_norm_groups(cfg, comm.get_world_size())
@@ -97,10 +102,11 @@ class UnsupervisedStep(SimpleTrainer):
         )
 
     def run_step(self) -> None:
-        """Next batch -> losses -> step.
+        """Train on the next batch.
 
         Raises:
-            FloatingPointError: a loss or a gradient is not finite; nothing has been changed by it.
+            FloatingPointError: A loss or a gradient is not finite. Weights and memory are
+                unchanged.
         """
         reraise_signal()
         start = time.perf_counter()
@@ -115,12 +121,12 @@ class UnsupervisedStep(SimpleTrainer):
             unwrap(self.model).update_memory(update)
 
     def _backward(self, data: dict[str, Any]) -> tuple[dict[str, Tensor], list[Any]]:
-        """Gradients of the whole batch; its losses, and the memory update of each part."""
+        """Accumulate the gradients of a batch; return losses and memory update per micro-batch."""
         total: dict[str, Tensor] = {}
         updates: list[Any] = []
         parts = split_batch(data, self.accumulate)
         for number, part in enumerate(parts):
-            with self._gradient_sync(number == len(parts) - 1):
+            with self._gradient_sync(last=number == len(parts) - 1):
                 with torch.autocast(
                     self.device_type, self.amp_dtype, enabled=self.amp_dtype is not None
                 ):
@@ -136,8 +142,8 @@ class UnsupervisedStep(SimpleTrainer):
         return total, updates
 
     @contextlib.contextmanager
-    def _gradient_sync(self, last: bool) -> Iterator[None]:
-        """Processes exchange gradients once a step, after the last part."""
+    def _gradient_sync(self, *, last: bool) -> Iterator[None]:
+        """Synchronise gradients between processes for the last micro-batch only."""
         if last or not isinstance(self.model, nn.parallel.DistributedDataParallel):
             yield
             return
@@ -151,14 +157,15 @@ class UnsupervisedStep(SimpleTrainer):
             self.optimizer.step()
             return
         before = scaler.get_scale()
-        scaler.step(self.optimizer)  # itself leaves out a step with an overflow
+        scaler.step(self.optimizer)  # skips the step if a gradient overflowed
         scaler.update()
         self.skipped = self.skipped + 1 if scaler.get_scale() < before else 0
         if self.skipped > MAX_SKIPPED_STEPS:
             raise FloatingPointError(
                 f"the gradient was not finite in iteration {self.iter} and the {MAX_SKIPPED_STEPS}"
-                f" before it, at any scale ({_format_losses(losses)}); SOLVER.AMP.DTYPE bfloat16 or"
-                f" float32 (SOLVER.AMP.ENABLED False) overflows later, and {_ADVICE}"
+                f" before it, at any loss scale ({_format_losses(losses)}); use bfloat16"
+                " (SOLVER.AMP.DTYPE) or float32 (SOLVER.AMP.ENABLED False), which overflow later,"
+                f" or {_ADVICE}"
             )
 
     def _check_losses(self, losses: dict[str, Tensor]) -> None:
@@ -170,7 +177,13 @@ class UnsupervisedStep(SimpleTrainer):
             )
 
     def _check_gradients(self, losses: dict[str, Tensor]) -> None:
-        """A weight that a NaN has reached is found an iteration, or a checkpoint, too late."""
+        """Check all gradients before the optimiser's step.
+
+        A check of the weights would find a NaN one iteration, or one checkpoint, too late.
+
+        Raises:
+            FloatingPointError: A gradient is not finite; names its parameter.
+        """
         gradients = {
             n: p.grad for n, p in unwrap(self.model).named_parameters() if p.grad is not None
         }
@@ -184,8 +197,9 @@ class UnsupervisedStep(SimpleTrainer):
             return
         name = next(n for n, good in zip(gradients, finite.tolist()) if not good)
         raise FloatingPointError(
-            f"the gradient of {name} (and of {int((~finite).sum()) - 1} others) not finite in"
-            f" iteration {self.iter}, though the losses are ({_format_losses(losses)}); {_ADVICE}"
+            f"the gradient of {name} (and of {int((~finite).sum()) - 1} others) is not finite in"
+            f" iteration {self.iter}, although all losses are finite ({_format_losses(losses)});"
+            f" {_ADVICE}"
         )
 
 
@@ -194,11 +208,14 @@ def _format_losses(losses: dict[str, Tensor]) -> str:
 
 
 def split_batch(data: dict[str, Any], parts: int) -> list[dict[str, Any]]:
-    """``parts`` batches of consecutive images, equally many in each.
+    """Split a batch into ``parts`` micro-batches of consecutive images.
 
     Args:
-        data: Tensors and lists, all B long.
+        data: Tensors and lists of length B.
         parts: A, a divisor of B.
+
+    Returns:
+        A micro-batches of B / A images.
 
     Raises:
         ValueError: A does not divide B.
@@ -208,14 +225,18 @@ def split_batch(data: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     size = len(data["images"])
     if size % parts:
         raise ValueError(
-            f"a batch of {size} images cannot be cut into SOLVER.ACCUMULATE {parts} equal parts"
+            f"a batch of {size} images cannot be split into SOLVER.ACCUMULATE {parts} micro-batches"
+            " of equal size"
         )
     step = size // parts
     return [{k: v[i : i + step] for k, v in data.items()} for i in range(0, size, step)]
 
 
 def scale_momentum(model: nn.Module, parts: int) -> None:
-    """Running statistics go as far in ``parts`` steps as they went in one: 1 - (1 - m)^(1 / A)."""
+    """Replace the momentum m of batch norm by 1 - (1 - m)^(1 / A), in place.
+
+    A updates with the new momentum give the old statistics the same weight as one update with m.
+    """
     if parts == 1:
         return
     for module in model.modules():
@@ -227,51 +248,57 @@ def _amp_dtype(cfg: Any) -> torch.dtype | None:
     amp, device = cfg.SOLVER.AMP, cfg.MODEL.DEVICE
     if not amp.ENABLED:
         return None
-    # Older GPUs compute in bfloat16 by a detour that is slower than float32.
+    # GPUs before Ampere emulate bfloat16, which is slower than float32.
     if (
         amp.DTYPE == "bfloat16"
         and device.startswith("cuda")
         and torch.cuda.get_device_capability(device) < (8, 0)
     ):
         raise ValueError(
-            f"SOLVER.AMP.DTYPE must be float16 on {torch.cuda.get_device_name(device)}"
-            ", which has no bfloat16, got 'bfloat16'"
+            f"SOLVER.AMP.DTYPE must be float16 on {torch.cuda.get_device_name(device)}, which does"
+            " not support bfloat16, got 'bfloat16'"
         )
     return {"bfloat16": torch.bfloat16, "float16": torch.float16}[amp.DTYPE]
 
 
 def check_norm_groups(cfg: Any, processes: int) -> None:
-    """Refuse to compile groups of batch norm of several sizes: inductor's gradients are wrong.
+    """Check that ghost batch norm has groups of one size when the backbone is compiled.
 
-    See :class:`unreid.modeling.ghost_norm.GhostBatchNorm2d`.
+    With groups of several sizes the gradients of inductor are wrong, see
+    :class:`unreid.modeling.ghost_norm.GhostBatchNorm2d`.
+
+    Args:
+        cfg: The config.
+        processes: Number of processes.
 
     Raises:
-        ValueError: such groups.
+        ValueError: The group sizes differ.
     """
     group = cfg.MODEL.GHOST_BN
     size = cfg.SOLVER.IMS_PER_BATCH // (processes * cfg.SOLVER.ACCUMULATE)
     if group and size % min(-(-size // group), size // 2):
         raise ValueError(
-            f"MODEL.GHOST_BN must cut {size} images into equal groups with"
+            f"MODEL.GHOST_BN must split {size} images into groups of equal size with"
             f" MODEL.COMPILE True, got {group}"
         )
 
 
 def compile_backbone(model: nn.Module, backend: str, device: str) -> None:
-    """``model.backbone`` by torch.compile, in place: the names of a checkpoint stay as they are.
+    """Compile ``model.backbone`` by torch.compile in place; the names of parameters do not change.
 
-    The heads, the memory and the losses look at values and sizes that change from batch to batch,
-    and cost little: they stay as they are.
+    Heads, memory and losses are not compiled: they are cheap, and depend on values and shapes that
+    change from batch to batch.
 
     Raises:
-        RuntimeError: ``backend`` cannot compile here (no compiler, say).
+        RuntimeError: ``backend`` does not work on this machine, for example without a compiler.
     """
     probe = torch.compile(lambda x: (x + 1).sum(), backend=backend)
     try:
         probe(torch.zeros(8, device=device))
-    except Exception as error:  # whatever a compiler stumbles over
+    except Exception as error:  # a compiler raises errors of many types
         raise RuntimeError(
-            f"MODEL.COMPILE: torch.compile with backend {backend!r} does not work here; set"
-            f" MODEL.COMPILE False ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
+            f"MODEL.COMPILE: torch.compile with backend {backend!r} does not work on this machine;"
+            " set MODEL.COMPILE False"
+            f" ({type(error).__name__}: {str(error).strip().splitlines()[0]})"
         ) from error
     model.backbone.compile(backend=backend)  # type: ignore[operator, union-attr]

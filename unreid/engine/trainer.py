@@ -1,8 +1,8 @@
-"""fast-reid's trainer with labels that are renewed before every epoch.
+"""fast-reid's trainer with new pseudo labels before every epoch.
 
-A subclass of ``DefaultTrainer`` that replaces what an unsupervised method cannot use: the loader
-(frozen at construction), the flat parameter buffer (trains nothing on torch >= 2), the CUDA-only
-mixed precision, the checkpointer, and the hooks that look at ids.
+A subclass of ``DefaultTrainer`` that replaces the parts that unsupervised training cannot use: the
+loader (fixed at construction), the flat parameter buffer (trains nothing with torch >= 2), mixed
+precision (CUDA only), the checkpointer, and the hooks that read person ids.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ logger = logging.getLogger("fastreid.unreid.trainer")
 
 
 class ReplicaSyncHook(HookBase):
-    """At the end of an epoch all processes have the same model, before it is tested and saved."""
+    """Make the models of all processes equal after an epoch, before evaluation and checkpoint."""
 
     def after_epoch(self) -> None:
         model = unwrap(self.trainer.model)
@@ -56,26 +56,27 @@ class ReplicaSyncHook(HookBase):
         differing = synchronize_replicas(model)
         if differing:
             logger.warning(
-                f"after epoch {self.trainer.epoch} the processes had come apart in"
-                f" {', '.join(differing[:5])} ({len(differing)} in all); they go on from"
-                " rank 0's values"
+                f"after epoch {self.trainer.epoch} the replicas differed in"
+                f" {', '.join(differing[:5])} ({len(differing)} in total); the values of rank 0 are"
+                " used"
             )
 
 
 class UnsupervisedTrainer(DefaultTrainer):
-    """Trains one model on the pseudo labels of one labeler.
+    """Train one model on the pseudo labels of one labeler.
 
     Args:
-        cfg: A checked config; ``OUTPUT_DIR`` is this stage's folder.
-        images: The stage's training images.
+        cfg: A checked config; ``OUTPUT_DIR`` is the folder of this stage.
+        images: Training images of the stage.
         labeler: Called before every epoch.
-        quality: Scores labels for the log; the only thing here that knows ids, and gives none.
-        evaluate: Whether the stage evaluates on ``DATASETS.TESTS`` at all.
+        quality: Scores labels against the ids for the log. No other object of the training loop has
+            access to ids.
+        evaluate: Whether the stage evaluates on ``DATASETS.TESTS``.
 
     Attributes:
         seconds: Wall seconds by phase.
-        selected: After training with a labeler that selects a model: ``epoch``, ``score`` and test
-            scores (percent) of the round that was chosen without labels; else None.
+        selected: ``epoch``, selection ``score`` and test scores (percent) of the selected round;
+            None before the end of training, or if the labeler selects no model.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class UnsupervisedTrainer(DefaultTrainer):
         quality: LabelScorer | None = None,
         evaluate: bool = True,
     ) -> None:
-        # DefaultTrainer.__init__ builds fast-reid's own loader and hooks: not called.
+        # DefaultTrainer.__init__ would build fast-reid's loader and hooks, so it is not called.
         TrainerBase.__init__(self)
         self.cfg = cfg
         self.labeler = labeler
         self.evaluates = evaluate and len(cfg.DATASETS.TESTS) > 0
-        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)  # an earlier stage has a folder of its own
+        os.makedirs(cfg.OUTPUT_DIR, exist_ok=True)  # each stage has its own folder
         loader = SwappableLoader()
         model = self.build_model(cfg)
         if not isinstance(model, ReIDModel):
@@ -101,8 +102,8 @@ class UnsupervisedTrainer(DefaultTrainer):
                 " subclass of unreid.contracts.ReIDModel to be trained"
             )
         optimizer, wrapper = self.build_optimizer(cfg, model)
-        several = wrap_ddp(model)
-        self._trainer = UnsupervisedStep.from_config(cfg, several, loader, optimizer, wrapper)
+        wrapped = wrap_ddp(model)
+        self._trainer = UnsupervisedStep.from_config(cfg, wrapped, loader, optimizer, wrapper)
         self.iters_per_epoch = cfg.UNSUP.ITERS_PER_EPOCH
         self.max_epoch = cfg.SOLVER.MAX_EPOCH
         self.max_iter = self.max_epoch * self.iters_per_epoch
@@ -133,7 +134,7 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     @classmethod
     def build_model(cls, cfg: Any) -> nn.Module:
-        """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``."""
+        """Build the model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``."""
         model = build_model(cfg)
         parameters = sum(p.numel() for p in model.parameters()) / 1e6
         logger.info(
@@ -144,10 +145,10 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: Any, model: nn.Module) -> Any:
-        """fast-reid's optimiser on separate parameters.
+        """Build fast-reid's optimiser without its flat parameter buffer.
 
-        Its flat buffer is what ``zero_grad`` (which forgets gradients since torch 2.0) cuts off
-        from training, without a word.
+        Since torch 2.0 ``zero_grad`` sets gradients to None. This detaches the flat gradient buffer
+        from the parameters, so that training would silently have no effect.
         """
         return build_optimizer(cfg, model, contiguous=False)
 
@@ -164,7 +165,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         output_dir: str | None = None,
         model: nn.Module | None = None,
     ) -> Any:
-        """(loader, evaluator) of one test set; the evaluator is the model's."""
+        """Return (loader, evaluator) of one test set; the model defines the evaluator."""
         loader, num_query = cls.build_test_loader(cfg, dataset_name)
         own = None if model is None else unwrap(model)
         if isinstance(own, ReIDModel):
@@ -173,7 +174,7 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: Any, model: nn.Module) -> OrderedDict[str, Any]:
-        """Scores of every set in ``DATASETS.TESTS``; of one set, without its name around them."""
+        """Return the scores of all ``DATASETS.TESTS`` by name; with one set, its scores."""
         results: OrderedDict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TESTS:
             loader, evaluator = cls.build_evaluator(cfg, name, model=model)
@@ -184,13 +185,13 @@ class UnsupervisedTrainer(DefaultTrainer):
         return results if len(results) != 1 else next(iter(results.values()))
 
     def evaluate(self) -> OrderedDict[str, Any]:
-        """Score the model as it is; kept as the run's latest result."""
+        """Evaluate the current model, and store its scores as the latest result."""
         results = self.test(self.cfg, self.model)
         self._last_eval_results = results
         return results
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Labels first; evaluation before the checkpoint; writers last."""
+        """Build the hooks; labels come first, evaluation before the checkpoint, writers last."""
         cfg = self.cfg
         freeze = cfg.MODEL.FREEZE_LAYERS and cfg.SOLVER.FREEZE_ITERS > 0
         period = max(1, min(50, self.iters_per_epoch))
@@ -199,7 +200,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         log = EpochLogHook(cfg.OUTPUT_DIR, self._trainer, self.label_hook, evaluation)
         return [
             self.label_hook,
-            # From the first iteration: without a time, fast-reid's printer estimates one, and
+            # Time from the first iteration on: otherwise fast-reid's printer estimates the time and
             # divides by zero after an epoch of three iterations or fewer.
             hooks.IterationTimer(warmup_iter=1),
             hooks.LRScheduler(self.optimizer, self.scheduler),
@@ -215,7 +216,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         ]
 
     def extra_state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside model, optimiser, schedulers and labeler."""
+        """Return further checkpoint entries: labels, pairs, hash of the image list, project."""
         labels = self.label_hook.labels
         pairs = labels.pairs if labels is not None else None
         return {
@@ -234,23 +235,24 @@ class UnsupervisedTrainer(DefaultTrainer):
         }
 
     def _image_list(self) -> str:
-        """Names the training list: labels are by position, so another order is another list."""
+        """Return a hash of the ordered image paths, because labels refer to images by position."""
         paths = "\n".join(self.label_hook.images.relative_paths)
         return hashlib.sha256(paths.encode()).hexdigest()
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from the last checkpoint of ``OUTPUT_DIR``, or start from ``MODEL.WEIGHTS``.
+        """Resume from the last checkpoint in ``OUTPUT_DIR``, or start from ``MODEL.WEIGHTS``.
 
         Raises:
-            FileNotFoundError, ValueError: see :class:`unreid.engine.checkpoint.AtomicCheckpointer`;
-                also a checkpoint of a training list of another length.
-            RuntimeError: not every process sees the same ``OUTPUT_DIR``.
+            FileNotFoundError, ValueError: See
+                :meth:`unreid.engine.checkpoint.AtomicCheckpointer.load`.
+            ValueError: The checkpoint was trained on other images.
+            RuntimeError: The processes see different contents of ``OUTPUT_DIR``.
         """
         found = distributed.all_gather(resume and self.checkpointer.get_checkpoint_file())
         if len(set(found)) > 1:
             raise RuntimeError(
-                f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be one folder for all"
-                " processes, but its last checkpoint is not there for all of them"
+                f"OUTPUT_DIR {self.cfg.OUTPUT_DIR} must be a folder shared by all processes, but"
+                " only some of them find its last checkpoint"
             )
         super().resume_or_load(resume=resume)
         if not (resume and self.checkpointer.has_checkpoint()):
@@ -261,31 +263,31 @@ class UnsupervisedTrainer(DefaultTrainer):
         if num != len(self.label_hook.images):
             raise ValueError(
                 f"checkpoint {path} was trained on {num} images, but DATASETS.NAMES has"
-                f" {len(self.label_hook.images)} now"
+                f" {len(self.label_hook.images)}"
             )
         if state.get("image_list", self._image_list()) != self._image_list():
             raise ValueError(
-                f"checkpoint {path} was trained on other images, as many as DATASETS.NAMES has now"
+                f"checkpoint {path} was trained on other images than those of DATASETS.NAMES"
             )
         try:
             self.label_hook.labels = _labels_from_checkpoint(state)
             set_rng_state(state["rng"])
-        except Exception as error:  # whatever values of another kind make each trip over
+        except Exception as error:  # values of a wrong type raise errors of many types
             raise ValueError(
-                f"checkpoint {path} cannot be resumed from: its labels or random"
-                f" numbers are damaged ({type(error).__name__}: {error})"
+                f"checkpoint {path} cannot be resumed from: its labels or its random"
+                f" state are damaged ({type(error).__name__}: {error})"
             ) from error
         labels = self.label_hook.labels
         if labels is not None and len(labels) != num:
             raise ValueError(
                 f"checkpoint {path} cannot be resumed from: it has labels of"
-                f" {len(labels)} images, and was trained on {num}"
+                f" {len(labels)} images, but was trained on {num}"
             )
         logger.info(f"Resumed from {path} at epoch {self.start_epoch}")
 
     def train(self) -> OrderedDict[str, Any] | None:
-        """All epochs that are left; the last evaluation, or None where there is none."""
-        # The loop's ``finally`` reads these even when ``before_train`` fails or nothing is left.
+        """Train the remaining epochs; return the scores of the last evaluation, or None."""
+        # The ``finally`` of TrainerBase.train reads ``epoch`` even if no epoch is trained.
         self.epoch = self.start_epoch - 1
         start = time.perf_counter()
         before = sum(self.seconds.values())
@@ -298,7 +300,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         return self._last_eval_results
 
     def _evaluate_selected(self) -> None:
-        """Score the round that was chosen without labels; the model itself stays the last one."""
+        """Evaluate the selected round, then restore the weights of the last epoch."""
         selection = self.label_hook.selection
         if selection is None or selection.epoch < 0:
             return
@@ -316,7 +318,7 @@ class UnsupervisedTrainer(DefaultTrainer):
 
 
 def _labels_from_checkpoint(state: dict[str, Any]) -> PseudoLabels | None:
-    """The labels in force when a checkpoint was written; of an older one, those that it has."""
+    """Return the labels and pairs of a checkpoint, or None if it has no labels."""
     labels = state.get("labels")
     if labels is None or not labels.numel():
         return None
@@ -328,9 +330,9 @@ def _labels_from_checkpoint(state: dict[str, Any]) -> PseudoLabels | None:
 
 
 def describe_test_settings(cfg: Any) -> str:
-    """The test settings that must be named beside a number, or nothing.
+    """Return the test settings that change scores, as text to print next to them, or "".
 
-    Those of ``TEST``, and the ``RERANK`` of a project that has one.
+    They are those of ``TEST`` and ``RERANK.ENABLED`` of a project that has this key.
     """
     test = cfg.TEST
     named = [

@@ -278,7 +278,7 @@ def _ignore_training_only_weights() -> Iterator[None]:
     log = logging.getLogger("fastreid.unreid.checkpoint")
 
     def unusual(record: logging.LogRecord) -> bool:
-        return "not in the model, left out" not in record.getMessage()
+        return "not in the model, ignored" not in record.getMessage()
 
     log.addFilter(unusual)
     try:

@@ -1,4 +1,4 @@
-"""Makes CALR importable: it is the method that these tests train."""
+"""Load the project CALR, which these tests train."""
 
 from __future__ import annotations
 

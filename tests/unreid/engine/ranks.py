@@ -1,4 +1,4 @@
-"""Runs a function in several forked processes that know each other, and brings back its results."""
+"""Run a function in several forked processes of one process group, and return its results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from unreid.engine.interrupt import raise_on_signals
 def run_on_ranks(
     work: Callable[[int], Any], folder: Path, *, size: int = 2, timeout: float = 60
 ) -> list[Any]:
-    """What ``work(rank)`` returned in each process; each must end well. One of size 1 is alone."""
+    """Return the results of ``work(rank)`` by rank, and assert that each process succeeded.
+
+    With ``size`` 1 there is no process group.
+    """
     codes = exit_codes(work, folder, size=size, timeout=timeout)
     errors = [(folder / f"{rank}.err").read_text() for rank in range(size)]
     assert codes == [0] * size, "\n".join(errors)
@@ -31,14 +34,14 @@ def run_on_ranks(
 def exit_codes(
     work: Callable[[int], Any], folder: Path, *, size: int = 2, timeout: float = 60
 ) -> list[int]:
-    """How each process ended: a signal is negative, an error of ``work`` is 3."""
+    """Return the exit code of each process: negative for a signal, 3 for an error of ``work``."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "meeting").unlink(missing_ok=True)  # of processes that were killed
+    (folder / "rendezvous").unlink(missing_ok=True)  # of an earlier start that was killed
     children = [_fork(work, folder, rank, size) for rank in range(size)]
     end = time.monotonic() + timeout
     codes: dict[int, int] = {}
     while len(codes) < size:
-        assert time.monotonic() < end, f"hangs: {[c for c in children if c not in codes]}"
+        assert time.monotonic() < end, f"still running: {[c for c in children if c not in codes]}"
         for child in children:
             if child not in codes:
                 done, status = os.waitpid(child, os.WNOHANG)
@@ -57,9 +60,9 @@ def _fork(work: Callable[[int], Any], folder: Path, rank: int, size: int) -> int
     try:
         os.dup2(errors.fileno(), 2)
         sys.stderr = errors
-        torch.set_num_threads(1)  # the pool of the parent did not come along
-        together = process_group(rank, size, f"file://{folder}/meeting")
-        with raise_on_signals(), together if size > 1 else contextlib.nullcontext():
+        torch.set_num_threads(1)  # the thread pool of the parent is not inherited by fork
+        group = process_group(rank, size, f"file://{folder}/rendezvous")
+        with raise_on_signals(), group if size > 1 else contextlib.nullcontext():
             result = work(rank)
         (folder / f"{rank}.pkl").write_bytes(pickle.dumps(result))
         code = 0

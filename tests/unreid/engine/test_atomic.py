@@ -1,4 +1,4 @@
-"""Files are the old or the new one, never half of it."""
+"""Atomic writes: a file has its old or its new content, never a part of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from unreid.engine.atomic import replace_file, save_arrays, save_json
 
 
-def test_crash_while_writing__leaves_the_earlier_file_whole_and_nothing_beside(
+def test_crash_while_writing__keeps_the_earlier_file_and_no_temporary_file(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.txt"
@@ -25,7 +25,7 @@ def test_crash_while_writing__leaves_the_earlier_file_whole_and_nothing_beside(
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
-def test_full_disk__names_the_file_and_says_that_the_earlier_one_stands(
+def test_full_disk__names_the_file_and_states_that_it_is_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.json"
@@ -40,7 +40,7 @@ def test_full_disk__names_the_file_and_says_that_the_earlier_one_stands(
     assert error.value.errno == errno.ENOSPC
     assert f"could not write {path}" in str(error.value)
     assert "No space left on device" in str(error.value)
-    assert "what stood there before is untouched" in str(error.value)
+    assert "its previous content is unchanged" in str(error.value)
     assert json.loads(path.read_text()) == {"a": 1} and os.listdir(tmp_path) == ["a.json"]
 
 
@@ -51,7 +51,9 @@ def test_folder_that_cannot_be_written__names_the_file(tmp_path: Path) -> None:
         save_json(str(blocked / "a.json"), {})
 
 
-def test_arrays__come_back_without_pickles(tmp_path: Path) -> None:
+def test_save_arrays__writes_arrays_that_load_without_pickle_and_refuses_objects(
+    tmp_path: Path,
+) -> None:
     save_arrays(str(tmp_path / "deep" / "a.npz"), paths=np.array(["a", "b"]), labels=np.arange(2))
     with np.load(tmp_path / "deep" / "a.npz", allow_pickle=False) as file:
         assert file["paths"].tolist() == ["a", "b"] and file["labels"].dtype == np.int64

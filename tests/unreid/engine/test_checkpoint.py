@@ -1,4 +1,4 @@
-"""Checkpoints: whole files, safe loading, and errors for another model."""
+"""Checkpoints: atomic writes, safe loading, and errors for other models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def saved(folder: Path, model: nn.Module, name: str = "model_last") -> Path:
     return folder / f"{name}.pth"
 
 
-def test_round_trip__restores_model_and_companions(tmp_path: Path) -> None:
+def test_round_trip__restores_model_and_optimiser(tmp_path: Path) -> None:
     model = Model()
     optimizer = torch.optim.Adam(model.parameters())
     model.heads(model.backbone(torch.randn(4, 2))).sum().backward()
@@ -58,7 +58,7 @@ def test_round_trip__restores_model_and_companions(tmp_path: Path) -> None:
     [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()],
     ids=["full disk", "crash"],
 )
-def test_failure_while_saving__leaves_the_earlier_checkpoint_whole(
+def test_failure_while_saving__keeps_the_earlier_checkpoint(
     failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = Model()
@@ -80,10 +80,10 @@ def test_failure_while_saving__leaves_the_earlier_checkpoint_whole(
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_last.pth"]
 
 
-def test_full_disk__under_torch_save_itself_is_an_oserror_that_names_the_file(
+def test_full_disk__during_torch_save_raises_oserror_that_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torch's own writer turns a failing file object into an error of its own."""
+    """The writer of torch raises a RuntimeError when the file object fails."""
     import builtins
 
     opened = builtins.open
@@ -116,17 +116,17 @@ def test_full_disk__under_torch_save_itself_is_an_oserror_that_names_the_file(
         saved(tmp_path, Model())
 
 
-class Boom:
+class Malicious:
     def __reduce__(self) -> Any:
         return (os.system, ("touch pwned",))
 
 
-def test_malicious_pickle__is_refused_and_not_run(
+def test_malicious_pickle__is_refused_and_not_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"model": Boom()}, tmp_path / "evil.pth")
-    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Boom()))
+    torch.save({"model": Malicious()}, tmp_path / "evil.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Malicious()))
     for name in ("evil.pth", "plain.pth"):
         with pytest.raises(
             ValueError,
@@ -158,13 +158,13 @@ def test_missing_file__is_named() -> None:
         AtomicCheckpointer(Model()).load("nowhere.pth")
 
 
-def test_last_checkpoint_that_is_gone__is_named(tmp_path: Path) -> None:
+def test_missing_last_checkpoint__is_named(tmp_path: Path) -> None:
     saved(tmp_path, Model()).unlink()
     with pytest.raises(FileNotFoundError, match=r"checkpoint .*model_last.pth: no such file"):
         AtomicCheckpointer(Model(), str(tmp_path)).resume_or_load("", resume=True)
 
 
-def test_another_width__says_that_it_is_another_model(tmp_path: Path) -> None:
+def test_another_width__is_reported_as_another_model(tmp_path: Path) -> None:
     path = saved(tmp_path, Model(width=5))
     with pytest.raises(
         ValueError,
@@ -174,18 +174,18 @@ def test_another_width__says_that_it_is_another_model(tmp_path: Path) -> None:
         AtomicCheckpointer(Model()).load(str(path))
 
 
-def test_another_backbone__says_how_much_is_missing(tmp_path: Path) -> None:
+def test_another_backbone__states_how_many_entries_are_missing(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(
         ValueError,
         match=r"other.pth is of another model: 6 of 7 backbone entries"
-        r" are missing in it, the first 'backbone.0.weight'; it"
+        r" are missing, the first is 'backbone.0.weight'; it"
         r" holds 'conv.weight'",
     ):
         AtomicCheckpointer(Model()).load(str(tmp_path / "other.pth"))
 
 
-def test_wrong_kind_of_file__is_refused(tmp_path: Path) -> None:
+def test_checkpoint_that_is_no_dict__is_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"list.pth must hold a dict, got list"):
         AtomicCheckpointer(Model()).load(str(tmp_path / "list.pth"))
@@ -199,16 +199,16 @@ def test_bare_state_dict_of_data_parallel__loads(tmp_path: Path) -> None:
     assert torch.equal(other.backbone[0].weight, model.backbone[0].weight)
 
 
-def test_rng_state__continues_every_generator() -> None:
+def test_rng_state__restores_every_generator() -> None:
     state = rng_state()
 
-    def draw() -> tuple[Any, ...]:
+    def sample() -> tuple[Any, ...]:
         normal = np.random.standard_normal(3).tolist()  # noqa: NPY002
         return random.random(), random.gauss(0, 1), normal, torch.rand(3).tolist()
 
-    first = draw()
+    first = sample()
     set_rng_state(state)
-    assert draw() == first
+    assert sample() == first
 
 
 def test_rng_state__is_tensors_and_plain_values(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def finished(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return output
 
 
-def test_checkpoint_of_a_run__holds_all_that_a_resume_needs(finished: Path) -> None:
+def test_checkpoint_of_a_run__has_everything_that_resume_needs(finished: Path) -> None:
     state = final_checkpoint(finished)  # weights_only
     assert set(state) >= {
         "model",
@@ -244,17 +244,19 @@ def test_checkpoint_of_a_run__holds_all_that_a_resume_needs(finished: Path) -> N
     assert steps == {4}
 
 
-def test_finished_run__leaves_one_checkpoint(finished: Path) -> None:
+def test_finished_run__has_one_checkpoint(finished: Path) -> None:
     assert [p.name for p in finished.glob("*.pth")] == ["model_final.pth"]
     assert (finished / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_resume__with_another_network_or_list_is_refused(
+def test_resume__with_another_network_or_training_list_is_refused(
     finished: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ValueError, match=r"model_final.pth is of another model"):
         train_tiny(BASELINE, synthetic_root, finished, resume=True, MODEL__BACKBONE__DEPTH="0.25x")
-    monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: pytest.fail("too late"))
+    monkeypatch.setattr(
+        UnsupervisedTrainer, "train", lambda self: pytest.fail("training must not start")
+    )
     real = UnsupervisedTrainer.resume_or_load
 
     def fewer(self: UnsupervisedTrainer, resume: bool = True) -> None:
@@ -284,14 +286,14 @@ def test_evaluation__of_a_checkpoint_of_another_model_is_refused(
     assert evaluate_only(right)["mAP"] > 0
 
 
-def test_interrupted_save_in_a_run__resumes_from_the_checkpoint_before(
+def test_interrupted_save__resumes_from_the_previous_checkpoint(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = torch.save, []
 
     def second_fails(data: Any, file: Any) -> None:
         calls.append(1)
-        if len(calls) in (2, 3):  # when the run ends early it is tried once more
+        if len(calls) in (2, 3):  # a run that ends early tries to save once more
             file.write(b"half")
             raise Interrupted
         real(data, file)
@@ -304,10 +306,12 @@ def test_interrupted_save_in_a_run__resumes_from_the_checkpoint_before(
     assert final_checkpoint(tmp_path)["epoch"] == 1
 
 
-def test_resume__on_as_many_other_images_is_refused(
+def test_resume__with_the_same_number_of_other_images_is_refused(
     finished: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: pytest.fail("too late"))
+    monkeypatch.setattr(
+        UnsupervisedTrainer, "train", lambda self: pytest.fail("training must not start")
+    )
     real = UnsupervisedTrainer.resume_or_load
 
     def renamed(self: UnsupervisedTrainer, resume: bool = True) -> None:
@@ -325,17 +329,15 @@ def test_resume__on_as_many_other_images_is_refused(
     "tag",
     ["../elsewhere/model_last.pth", "/etc/passwd", "", "log.txt", "a\nb.pth", "x" * 1000 + ".pth"],
 )
-def test_last_checkpoint__names_a_file_of_its_own_folder_or_nothing(
-    tag: str, tmp_path: Path
-) -> None:
+def test_last_checkpoint__must_name_a_file_in_its_own_folder(tag: str, tmp_path: Path) -> None:
     saved(tmp_path, Model())
     (tmp_path / "last_checkpoint").write_text(tag)
-    with pytest.raises(ValueError, match=r"last_checkpoint must name a checkpoint of its own"):
+    with pytest.raises(ValueError, match=r"last_checkpoint must name a checkpoint in its own"):
         AtomicCheckpointer(Model(), str(tmp_path)).resume_or_load("", resume=True)
 
 
 @pytest.mark.parametrize("state", ["Adam", {"state": {}, "param_groups": []}, [1]])
-def test_damaged_state_of_a_companion__is_named(state: Any, tmp_path: Path) -> None:
+def test_damaged_optimiser_state__is_named(state: Any, tmp_path: Path) -> None:
     model = Model()
     torch.save({"model": model.state_dict(), "optimizer": state}, tmp_path / "a.pth")
     checkpointer = AtomicCheckpointer(model, optimizer=torch.optim.Adam(model.parameters()))
@@ -344,7 +346,7 @@ def test_damaged_state_of_a_companion__is_named(state: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("epoch", ["0", -1, 10**30, 1.5])
-def test_epoch__must_be_one(epoch: Any, tmp_path: Path) -> None:
+def test_epoch__must_be_a_non_negative_integer(epoch: Any, tmp_path: Path) -> None:
     model = Model()
     torch.save({"model": model.state_dict(), "epoch": epoch}, tmp_path / "a.pth")
     with pytest.raises(ValueError, match=r"a\.pth: epoch must be an integer >= 0"):
@@ -352,9 +354,9 @@ def test_epoch__must_be_one(epoch: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
-def test_weights_of_another_kind__are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+def test_weights_of_another_dtype__are_refused(dtype: torch.dtype, tmp_path: Path) -> None:
     model = Model()
     state = {key: value.to(dtype) for key, value in model.state_dict().items()}
     torch.save(state, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"a\.pth is damaged, or of another model: .* is torch\."):
+    with pytest.raises(ValueError, match=r"a\.pth is damaged or of another model: .* got torch\."):
         AtomicCheckpointer(model).load(str(tmp_path / "a.pth"))

@@ -1,4 +1,4 @@
-"""When a checkpoint is written, and what a run that ends early has saved."""
+"""When checkpoints are written, and what a run saves that ends early."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from unreid.engine.step import UnsupervisedStep
 
 
 class Trainer:
-    """As much of a trainer as the hook looks at."""
+    """The attributes of a trainer that the hook reads."""
 
     def __init__(self, folder: Path, *, period: int, max_epoch: int = 6) -> None:
         self.model = nn.Linear(2, 2)
@@ -52,11 +52,11 @@ def last(folder: Path) -> dict[str, Any]:
     return torch.load(folder / "model_last.pth", weights_only=True)
 
 
-def test_period__decides_what_is_on_disk_until_the_run_ends_early(tmp_path: Path) -> None:
+def test_newest_epoch__is_saved_by_period_and_when_the_run_ends_early(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path, period=2)
     trainer.run(3)
     assert last(tmp_path)["epoch"] == 1
-    trainer.iter += 4  # within epoch 3, whose steps change the weights
+    trainer.iter += 4  # within epoch 3, which has changed the weights
     with torch.no_grad():
         trainer.model.weight.fill_(99)
     with pytest.raises(Terminated) as error, trainer.hook.save_on_early_exit():
@@ -65,8 +65,8 @@ def test_period__decides_what_is_on_disk_until_the_run_ends_early(tmp_path: Path
     assert state["epoch"] == 2 and state["labels"].tolist() == [2, 2, 2]
     assert state["model"]["weight"].unique().tolist() == [2]
     assert str(error.value) == (
-        f"{tmp_path / 'model_last.pth'} holds the state after epoch 2; --resume goes on from there"
-        " (epoch 3 from its first iteration: 4 are done again)"
+        f"{tmp_path / 'model_last.pth'} holds the state after epoch 2; --resume continues from it"
+        " (epoch 3 starts again, 4 iterations are repeated)"
     )
 
 
@@ -74,19 +74,19 @@ def test_period__decides_what_is_on_disk_until_the_run_ends_early(tmp_path: Path
     "error",
     [KeyboardInterrupt(), Terminated(), FloatingPointError("loss_a not finite in iteration 3")],
 )
-def test_end_in_the_first_epoch__says_that_nothing_is_saved(
+def test_end_in_the_first_epoch__reports_that_no_epoch_was_saved(
     error: BaseException, tmp_path: Path
 ) -> None:
     trainer = Trainer(tmp_path, period=2)
     with pytest.raises(type(error)) as raised, trainer.hook.save_on_early_exit():
         raise error
     assert type(raised.value) is type(error)
-    assert str(raised.value).endswith("no epoch is saved: --resume begins with the first one")
+    assert str(raised.value).endswith("no epoch was saved: --resume starts with the first epoch")
     assert str(raised.value).startswith(str(error))
     assert os.listdir(tmp_path) == []
 
 
-def test_other_errors__pass_on_as_they_are_and_the_newest_epoch_is_saved(tmp_path: Path) -> None:
+def test_other_errors__pass_unchanged_and_the_newest_epoch_is_saved(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path, period=5)
     trainer.run(1)
     error = RuntimeError("no cluster in epoch 1")
@@ -95,25 +95,25 @@ def test_other_errors__pass_on_as_they_are_and_the_newest_epoch_is_saved(tmp_pat
     assert raised.value is error and last(tmp_path)["epoch"] == 0
 
 
-def test_signal_that_follows_an_error__does_not_break_off_the_saving(
+def test_signal_after_an_error__does_not_interrupt_saving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where another process has failed: its connection breaks, then the launcher ends all."""
+    """If another process fails, its connection is lost and then the launcher sends SIGTERM."""
     trainer = Trainer(tmp_path, period=5)
     trainer.run(1)
     write = trainer.hook._write
 
-    def late() -> None:
+    def write_after_signal() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         write()
 
-    monkeypatch.setattr(trainer.hook, "_write", late)
+    monkeypatch.setattr(trainer.hook, "_write", write_after_signal)
     with pytest.raises(Terminated), raise_on_signals(), trainer.hook.save_on_early_exit():
         raise RuntimeError("Connection closed by peer")
     assert last(tmp_path)["epoch"] == 0
 
 
-def test_full_disk__says_which_file_failed_and_which_epoch_stands(
+def test_full_disk__names_the_file_that_failed_and_the_saved_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(tmp_path, period=1)
@@ -129,13 +129,13 @@ def test_full_disk__says_which_file_failed_and_which_epoch_stands(
         trainer.run(1)
     assert raised.value.errno == errno.ENOSPC
     assert f"could not write {tmp_path / 'model_last.pth'}" in str(raised.value)
-    assert "what stood there before is untouched" in str(raised.value)
+    assert "its previous content is unchanged" in str(raised.value)
     assert "holds the state after epoch 0" in str(raised.value)
     assert (tmp_path / "model_last.pth").read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_last.pth"]
 
 
-def test_log_that_cannot_be_written__names_its_folder_and_other_files_keep_their_error(
+def test_log_on_a_full_disk__names_its_folder_and_other_errors_are_unchanged(
     tmp_path: Path,
 ) -> None:
     trainer = Trainer(tmp_path, period=1)
@@ -144,11 +144,11 @@ def test_log_that_cannot_be_written__names_its_folder_and_other_files_keep_their
         trainer.hook.save_on_early_exit(),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(FileNotFoundError, match="a picture"), trainer.hook.save_on_early_exit():
-        raise FileNotFoundError(errno.ENOENT, "a picture")
+    with pytest.raises(FileNotFoundError, match="an image"), trainer.hook.save_on_early_exit():
+        raise FileNotFoundError(errno.ENOENT, "an image")
 
 
-def test_interruption_of_the_last_save__ends_in_the_final_checkpoint_alone(
+def test_interrupted_last_save__leaves_the_final_checkpoint_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(tmp_path, period=1, max_epoch=2)
@@ -167,7 +167,7 @@ def test_interruption_of_the_last_save__ends_in_the_final_checkpoint_alone(
     assert sorted(os.listdir(tmp_path)) == ["last_checkpoint", "model_final.pth"]
 
 
-def test_kill_between_the_final_checkpoint_and_the_tidying__is_tidied_by_the_resume(
+def test_kill_after_the_final_checkpoint__leaves_no_model_last_after_resume(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "model_last.pth").write_text("")
@@ -178,7 +178,7 @@ def test_kill_between_the_final_checkpoint_and_the_tidying__is_tidied_by_the_res
     assert os.listdir(tmp_path) == []
 
 
-def test_copy__shares_nothing_with_what_is_trained() -> None:
+def test_copy_to_cpu__shares_no_memory_with_its_argument() -> None:
     content = {"a": [torch.ones(2), 3], "b": (torch.zeros(1), "x"), "c": None}
     copy = copy_to_cpu(content)
     content["a"][0].add_(1)  # type: ignore[index]
@@ -190,7 +190,7 @@ def test_copy__shares_nothing_with_what_is_trained() -> None:
     ("name", "value"),
     [("weight", float("inf")), ("weight", float("nan")), ("running_mean", float("nan"))],
 )
-def test_model_that_is_not_finite__is_not_kept(name: str, value: float, tmp_path: Path) -> None:
+def test_non_finite_model__is_not_saved(name: str, value: float, tmp_path: Path) -> None:
     trainer = Trainer(tmp_path, period=1)
     trainer.model.add_module("norm", nn.BatchNorm1d(2))
     trainer.run(1)
@@ -199,7 +199,7 @@ def test_model_that_is_not_finite__is_not_kept(name: str, value: float, tmp_path
     with (
         pytest.raises(
             FloatingPointError,
-            match=rf"^norm.{name} (not finite|NaN) after epoch 1.*"
+            match=rf"^norm.{name} is (not finite|NaN) after epoch 1.*"
             r"holds the state after epoch 0",
         ),
         trainer.hook.save_on_early_exit(),
@@ -208,13 +208,13 @@ def test_model_that_is_not_finite__is_not_kept(name: str, value: float, tmp_path
     assert last(tmp_path)["epoch"] == 0
 
 
-def test_buffer_of_infinities__may_be_a_method_s_own() -> None:
+def test_infinite_buffer__is_accepted() -> None:
     model = nn.Linear(2, 2)
     model.register_buffer("best", torch.tensor(-float("inf")))
     check_finite(model, 0)
 
 
-def test_interrupted_run__has_saved_an_epoch_that_was_not_due_and_resumes_to_the_bit(
+def test_interrupted_run__saves_its_newest_epoch_and_resumes_bit_identically(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"SOLVER__CHECKPOINT_PERIOD": 5, "SOLVER__MAX_EPOCH": 3, "DATASETS__TESTS": "()"}
@@ -232,8 +232,8 @@ def test_interrupted_run__has_saved_an_epoch_that_was_not_due_and_resumes_to_the
     with pytest.raises(
         Terminated,
         match=r"model_last.pth holds the state after epoch 1; --resume"
-        r" goes on from there \(epoch 2 from its first"
-        r" iteration: 1 are done again\)",
+        r" continues from it \(epoch 2 starts again,"
+        r" 1 iterations are repeated\)",
     ):
         train_tiny(BASELINE, synthetic_root, stopped, **settings)
     assert last(stopped)["epoch"] == 1

@@ -1,4 +1,4 @@
-"""What several processes share. How they end: ``test_launch.py``."""
+"""Collective operations and replicas of several processes. Failures: ``test_launch.py``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bank_of(num: int) -> FeatureBank:
     return FeatureBank(rows, np.zeros(num, np.int64))
 
 
-def test_alone__nothing_needs_others() -> None:
+def test_single_process__needs_no_process_group_and_keeps_the_random_state() -> None:
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.run_on_rank_0(lambda: 7) == 7
     assert distributed.all_gather("x") == ["x"] == distributed.gather_to_rank_0("x")
@@ -37,17 +37,17 @@ def test_alone__nothing_needs_others() -> None:
     before = torch.get_rng_state()
     replicas.seed_replicated(0, 0)
     replicas.seed_per_rank(0, 0)
-    assert torch.equal(torch.get_rng_state(), before), "runs of one process draw as ever"
+    assert torch.equal(torch.get_rng_state(), before), "a single process is not seeded again"
 
 
-def test_result_of_rank_0__is_everybodys(tmp_path: Path) -> None:
+def test_collectives__give_all_ranks_the_result_of_rank_0_and_all_rows(tmp_path: Path) -> None:
     def work(rank: int) -> Any:
-        led = distributed.run_on_rank_0(lambda: np.arange(3) + (0 if rank == 0 else 9))
+        from_rank_0 = distributed.run_on_rank_0(lambda: np.arange(3) + (0 if rank == 0 else 9))
         rows = indices_per_rank(11, 2, 2)
         mine = torch.arange(11)[torch.from_numpy(rows[rank])].float()[:, None]
         whole = distributed.all_gather_rows(mine, rows)
         return (
-            led.tolist(),
+            from_rank_0.tolist(),
             distributed.all_gather(rank),
             distributed.gather_to_rank_0(rank),
             whole[:, 0].tolist(),
@@ -59,7 +59,7 @@ def test_result_of_rank_0__is_everybodys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("num", [2, 40])
-def test_neighbours_and_distances__of_three_processes_are_those_of_one(
+def test_neighbours_and_distances__of_three_processes_equal_those_of_one(
     num: int, tmp_path: Path
 ) -> None:
     bank = bank_of(num)
@@ -80,7 +80,9 @@ def test_neighbours_and_distances__of_three_processes_are_those_of_one(
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Path) -> None:
+def test_replicas__average_norm_statistics_name_differences_and_seed_per_rank(
+    tmp_path: Path,
+) -> None:
     def work(rank: int) -> Any:
         torch.manual_seed(5)
         model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
@@ -93,14 +95,14 @@ def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Pat
             model[0].bias += rank
         names = replicas.synchronize_replicas(model)
         replicas.seed_replicated(1, 2)
-        alike = torch.rand(1).item()
+        replicated = torch.rand(1).item()
         replicas.seed_per_rank(1, 2)
         return (
             own.tolist(),
             averaged.tolist(),
             names,
             model[0].bias.tolist(),
-            alike,
+            replicated,
             torch.rand(1).item(),
         )
 
@@ -111,7 +113,7 @@ def test_norms__have_the_mean_statistics_and_what_differs_is_named(tmp_path: Pat
     assert first[4] == second[4] and first[5] != second[5]
 
 
-def test_rank_0__takes_the_threads_of_the_processes_that_wait_on_its_machine(
+def test_rank_0__uses_the_threads_of_the_waiting_processes_of_its_machine(
     tmp_path: Path,
 ) -> None:
     def work(rank: int) -> list[int]:
@@ -122,7 +124,7 @@ def test_rank_0__takes_the_threads_of_the_processes_that_wait_on_its_machine(
             with pytest.raises(RuntimeError, match="no cluster"):
                 distributed.run_on_rank_0(no_cluster)
             counts.append(torch.get_num_threads())
-            distributed.run_on_rank_0(int)  # the others are still in the call that failed
+            distributed.run_on_rank_0(int)  # the other rank still waits in the call that failed
         else:
             distributed.run_on_rank_0(int)
         return counts
@@ -134,14 +136,14 @@ def no_cluster() -> None:
     raise RuntimeError("no cluster")
 
 
-def test_work_of_rank_0__may_ask_for_work_on_rank_0_itself(tmp_path: Path) -> None:
+def test_run_on_rank_0__may_be_nested(tmp_path: Path) -> None:
     def work(rank: int) -> int:
         return distributed.run_on_rank_0(lambda: 1 + distributed.run_on_rank_0(lambda: 1))
 
     assert run_on_ranks(work, tmp_path) == [2, 2]
 
 
-def test_connection_that_is_lost__is_recognised_and_raised_where_no_launcher_ends_the_process(
+def test_lost_connection__is_detected_and_raised_without_a_launcher(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "DETECTION_SECONDS", 0.5)
@@ -173,7 +175,7 @@ def test_connection_that_is_lost__is_recognised_and_raised_where_no_launcher_end
         (4, 1, 1, True),
     ],
 )
-def test_batch__must_be_whole_clusters_for_each_process(
+def test_global_batch__must_give_whole_clusters_to_each_process(
     batch: int, instances: int, accumulate: int, fits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cfg, _ = load_tiny(BASELINE, SOLVER__ACCUMULATE=accumulate)
@@ -185,26 +187,26 @@ def test_batch__must_be_whole_clusters_for_each_process(
         return
     with pytest.raises(
         ValueError,
-        match=r"CALR.INTRA.IMS_PER_BATCH is the batch of all processes"
-        rf" together: .* with 2 processes.* got {batch}",
+        match=r"CALR.INTRA.IMS_PER_BATCH is the global batch size:"
+        rf" .* with 2 processes.* got {batch}",
     ):
         replicas.check_global_batch(cfg, batch, instances, *names)
 
 
 @pytest.mark.parametrize(("num", "batch", "ranks"), [(10, 3, 2), (3, 4, 2), (64, 8, 3)])
-def test_images_of_the_ranks__are_whole_batches_in_turn(num: int, batch: int, ranks: int) -> None:
+def test_indices_per_rank__are_whole_batches_in_turn(num: int, batch: int, ranks: int) -> None:
     rows = indices_per_rank(num, batch, ranks)
     assert sorted(np.concatenate(rows).tolist()) == list(range(num))
     for rank, own in enumerate(rows):
         assert {i // batch % ranks for i in own.tolist()} <= {rank}
 
 
-def test_gpus__must_suffice_and_are_not_chosen_by_number() -> None:
+def test_gpus__must_suffice_and_may_not_be_selected_by_number() -> None:
     with pytest.raises(
         ValueError,
         match=r"MODEL.DEVICE must be 'cuda' with several processes.*"
         r"got 'cuda:1'",
     ):
         distributed._select_gpu("cuda:1", 0, 2)
-    with pytest.raises(ValueError, match=r"99 processes need as many GPUs on this machine"):
+    with pytest.raises(ValueError, match=r"99 processes need 99 GPUs on this machine, got"):
         distributed._select_gpu("cuda", 0, 99)

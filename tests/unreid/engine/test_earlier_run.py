@@ -1,4 +1,4 @@
-"""What stands in an output folder when a run begins."""
+"""Output folder at the start of a run: earlier runs are moved, temporary files are deleted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fill(folder: Path, text: str) -> None:
 
 @pytest.mark.parametrize("resume", [True, False])
 @pytest.mark.parametrize("moved", range(len(NAMES) + 2))
-def test_move_that_was_broken_off__is_finished_so_that_no_two_runs_are_mixed(
+def test_interrupted_move__is_completed_so_that_files_of_two_runs_are_never_mixed(
     moved: int, resume: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, "earlier")
@@ -44,14 +44,14 @@ def test_move_that_was_broken_off__is_finished_so_that_no_two_runs_are_mixed(
             move_earlier_run(str(tmp_path))
     monkeypatch.setattr(os, "rename", rename)
     target = (finish_move if resume else move_earlier_run)(str(tmp_path))
-    done = resume and moved > len(NAMES)  # it had never begun: a resume continues the run
+    done = resume and moved > len(NAMES)  # no move was started: resume continues the run
     assert target == (None if done else str(tmp_path / "previous" / "001"))
     where = tmp_path if done else tmp_path / "previous" / "001"
     assert sorted(p.name for p in where.iterdir()) == NAMES
     assert output_files(str(tmp_path)) == (NAMES if done else [])
 
 
-def test_folder_without_a_run__is_left_alone(tmp_path: Path) -> None:
+def test_folder_without_a_run__is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
     for folder in (tmp_path, tmp_path / "missing"):
         assert move_earlier_run(str(folder)) is None
@@ -59,7 +59,7 @@ def test_folder_without_a_run__is_left_alone(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_leftovers_of_killed_writes__go_and_nothing_else(tmp_path: Path) -> None:
+def test_temporary_files_of_killed_writes__are_deleted_and_no_others(tmp_path: Path) -> None:
     kept = ["model_last.pth", "notes.tmp", "data/a.7.tmp", "labels/epoch_000.npz"]
     gone = [
         "labels/epoch_001.npz.41.tmp",
@@ -75,7 +75,7 @@ def test_leftovers_of_killed_writes__go_and_nothing_else(tmp_path: Path) -> None
     assert remove_temporary_files(str(tmp_path / "missing")) == []
 
 
-def test_leftovers__have_the_name_that_a_write_gives_them(tmp_path: Path) -> None:
+def test_temporary_files__have_the_names_that_replace_file_uses(tmp_path: Path) -> None:
     with replace_file(str(tmp_path / "model_last.pth")):
         (half,) = os.listdir(tmp_path)
         assert remove_temporary_files(str(tmp_path)) == [str(tmp_path / half)]

@@ -1,4 +1,4 @@
-"""``epochs.jsonl``: the run's own numbers, one line per epoch, also after a kill."""
+"""``epochs.jsonl``: one line per epoch with the numbers of the run, also after a kill."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from unreid.engine.step import UnsupervisedStep
 from unreid.reading.epochs_file import EPOCHS, EpochRecord, read_epochs
 
 SETTINGS = {"SOLVER__MAX_EPOCH": 3, "TEST__EVAL_PERIOD": 1, "UNSUP__EVAL_BEFORE": False}
-#: Fields that a clock decides.
+#: Fields that depend on time.
 CLOCK = ("started", "finished", "seconds", "label_seconds")
 
 
 def rows(output: Path) -> list[dict[str, Any]]:
-    """Every line of the file as JSON; a line that is not JSON fails."""
+    """Return all lines of the file, parsed; fails for a line that is not JSON."""
     return [json.loads(line) for line in (output / EPOCHS).read_text().splitlines()]
 
 
@@ -62,7 +62,7 @@ def test_every_epoch__has_one_line_with_all_documented_fields(finished: Path) ->
         assert before["finished"] <= after["started"]
 
 
-def test_label_counts__are_those_of_the_label_files(finished: Path) -> None:
+def test_label_counts__equal_those_of_the_label_files(finished: Path) -> None:
     for row in rows(finished):
         file = label_files(finished)[f"labels/epoch_{row['epoch']:03d}.npz"]
         labels, kept = file["labels"], file["labels"][file["labels"] >= 0]
@@ -79,14 +79,14 @@ def test_label_counts__are_those_of_the_label_files(finished: Path) -> None:
         }
 
 
-def test_quality_and_scores__end_with_those_of_the_results(finished: Path) -> None:
+def test_quality_and_scores__of_the_last_epoch_equal_those_of_the_results(finished: Path) -> None:
     results, last = json.loads((finished / "results.json").read_text()), rows(finished)[-1]
     wanted = {k: v for k, v in results["labels"].items() if k not in ("clusters", "noise")}
     assert {k: round(v, 4) for k, v in last["quality"]["final"].items()} == wanted
     assert last["scores"] == {"Market1501": results["after"]}
 
 
-def test_losses__are_the_mean_over_the_epochs_iterations(
+def test_losses__are_means_over_the_iterations_of_the_epoch(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[float] = []
@@ -110,8 +110,8 @@ def test_learning_rate__is_that_of_the_last_iteration(finished: Path) -> None:
     assert [row["learning_rate"] for row in rows(finished)] == [rates[i] for i in (1, 3, 5)]
 
 
-def test_metrics_json__keeps_labels_and_scores_of_every_epoch(finished: Path) -> None:
-    """fast-reid's writer drops a value of an iteration that it has written before."""
+def test_metrics_json__has_labels_and_scores_of_every_epoch(finished: Path) -> None:
+    """The writer of fast-reid drops values of an iteration that it has already written."""
     written = [json.loads(line) for line in (finished / "metrics.json").read_text().splitlines()]
     clusters = [row["labels/clusters"] for row in written if "labels/clusters" in row]
     assert clusters == [row["labels"]["clusters"] for row in rows(finished)]
@@ -125,7 +125,7 @@ def test_metrics_json__keeps_labels_and_scores_of_every_epoch(finished: Path) ->
 
 @pytest.mark.parametrize("period", [1, 2], ids=["a checkpoint per epoch", "every other epoch"])
 @pytest.mark.parametrize("step", [4, 5, 6], ids=["epoch 1", "start of epoch 2", "end of epoch 2"])
-def test_kill_and_resume__leave_the_lines_of_an_undisturbed_run(
+def test_kill_and_resume__give_the_lines_of_an_uninterrupted_run(
     finished: Path,
     synthetic_root: Path,
     tmp_path: Path,
@@ -137,7 +137,7 @@ def test_kill_and_resume__leave_the_lines_of_an_undisturbed_run(
 
     settings = {**SETTINGS, "SOLVER__CHECKPOINT_PERIOD": period}
     with monkeypatch.context() as patch, interrupted_at_step(step), pytest.raises(Interrupted):
-        # A kill saves nothing on its way out.
+        # A killed process saves nothing.
         patch.setattr(CheckpointHook, "save_now", lambda self: "")
         train_tiny(BASELINE, synthetic_root, tmp_path, **settings)
     with open(tmp_path / EPOCHS, "a") as file:
@@ -166,7 +166,7 @@ def test_kill_between_line_and_checkpoint__repeats_the_epoch_and_its_line(
     assert timeless(tmp_path) == timeless(finished)
 
 
-def test_new_run_in_a_used_folder__has_no_line_of_the_earlier_one(
+def test_new_run_in_a_used_folder__has_no_line_of_the_earlier_run(
     synthetic_root: Path, tmp_path: Path
 ) -> None:
     (tmp_path / EPOCHS).write_text(EpochRecord(0).to_line() + EpochRecord(7).to_line())
@@ -174,8 +174,10 @@ def test_new_run_in_a_used_folder__has_no_line_of_the_earlier_one(
     assert [(row["epoch"], row["iterations"]) for row in rows(tmp_path)] == [(0, 2)]
 
 
-@pytest.mark.parametrize("step", [None, 3, 4], ids=["undisturbed", "kept epoch", "its end"])
-def test_kept_labels__repeat_counts_and_quality_and_cost_no_label_step(
+@pytest.mark.parametrize(
+    "step", [None, 3, 4], ids=["uninterrupted", "start of kept epoch", "end of kept epoch"]
+)
+def test_kept_labels__repeat_counts_and_quality_without_a_label_step(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int | None
 ) -> None:
     monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: epoch != 1, raising=False)
@@ -191,7 +193,7 @@ def test_kept_labels__repeat_counts_and_quality_and_cost_no_label_step(
     assert kept["label_seconds"] == {}
 
 
-def test_stage_one__has_a_file_per_camera_with_its_quality_and_silhouette(
+def test_stage_one__has_a_file_per_camera_with_quality_and_silhouette(
     synthetic_root: Path, tmp_path: Path
 ) -> None:
     train_tiny(MARKET, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=1)
@@ -208,7 +210,7 @@ def test_stage_one__has_a_file_per_camera_with_its_quality_and_silhouette(
     assert set(main[0]["quality"]) == {"before_refinement", "final"}
 
 
-def test_run_without_truth__has_no_quality(synthetic_root: Path, tmp_path: Path) -> None:
+def test_run_without_ids__has_no_label_quality(synthetic_root: Path, tmp_path: Path) -> None:
     train_tiny(
         BASELINE, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=1, UNSUP__LOG_LABEL_QUALITY=False
     )
@@ -216,7 +218,7 @@ def test_run_without_truth__has_no_quality(synthetic_root: Path, tmp_path: Path)
     assert row["quality"] == {} and row["labels"]["clusters"] >= 2
 
 
-def test_append__keeps_what_stood_there_when_the_disk_is_full(
+def test_append_line__keeps_the_file_unchanged_on_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / EPOCHS

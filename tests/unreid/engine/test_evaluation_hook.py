@@ -1,4 +1,4 @@
-"""In which epochs a run is evaluated: every ``EVAL_PERIOD`` epochs and after the last one."""
+"""Evaluation every ``TEST.EVAL_PERIOD`` epochs and after the last epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Features of the training list."""
+"""Feature extraction of the training images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def network(**settings: object) -> tuple[Any, Any]:
     return cfg, build_model(cfg)
 
 
-def test_bank__has_the_feature_of_each_image_in_the_order_of_the_list(
+def test_feature_bank__has_the_feature_of_each_image_in_list_order(
     images: UnlabelledImages,
 ) -> None:
     cfg, model = network(TEST__IMS_PER_BATCH=16)
@@ -38,14 +38,14 @@ def test_bank__has_the_feature_of_each_image_in_the_order_of_the_list(
     np.testing.assert_array_equal(bank.camids, images.camids)
     model.eval()
     for i in (0, 31, 71):
-        picture = np.asarray(load_image(images.paths[i]).resize((32, 64), 3), dtype=np.float32)
-        batch = {"images": torch.from_numpy(picture.transpose(2, 0, 1).copy())[None]}
+        image = np.asarray(load_image(images.paths[i]).resize((32, 64), 3), dtype=np.float32)
+        batch = {"images": torch.from_numpy(image.transpose(2, 0, 1).copy())[None]}
         with torch.no_grad():
             own = model(batch)[0].numpy()
         np.testing.assert_allclose(bank.features[i], own, atol=1e-4)
 
 
-def test_extraction__does_not_depend_on_the_batch_and_changes_no_statistic(
+def test_extraction__does_not_depend_on_the_batch_size_and_changes_no_buffer(
     images: UnlabelledImages,
 ) -> None:
     banks = []
@@ -54,12 +54,14 @@ def test_extraction__does_not_depend_on_the_batch_and_changes_no_statistic(
         before = {k: v.clone() for k, v in model.state_dict().items()}
         model.train()
         banks.append(extract(cfg, model, images).features)
-        assert model.training, "the mode is put back"
+        assert model.training, "training mode is restored"
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     np.testing.assert_allclose(*banks, atol=1e-5)
 
 
-def test_flip__averages_an_image_with_its_mirror_image(images: UnlabelledImages) -> None:
+def test_extract_flip__averages_the_features_of_an_image_and_its_horizontal_flip(
+    images: UnlabelledImages,
+) -> None:
     cfg, model = network(UNSUP__EXTRACT_FLIP=True)
     both = extract(cfg, model, images).features
     plain, _ = load_tiny(BASELINE)
@@ -67,17 +69,17 @@ def test_flip__averages_an_image_with_its_mirror_image(images: UnlabelledImages)
     model_eval = model.eval
     forward = model.forward
 
-    def mirrored(batch: dict[str, Any]) -> torch.Tensor:
+    def flipped(batch: dict[str, Any]) -> torch.Tensor:
         return forward({**batch, "images": batch["images"].flip(3)})
 
-    model.forward = mirrored
+    model.forward = flipped
     other = extract(plain, model, images).features
     mean = one + other
     np.testing.assert_allclose(both, mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-5)
     assert not np.allclose(one, other) and model_eval
 
 
-def test_feature_that_is_not_finite__names_the_image(images: UnlabelledImages) -> None:
+def test_non_finite_feature__names_the_image(images: UnlabelledImages) -> None:
     cfg, model = network()
 
     def broken(batch: dict[str, Any]) -> torch.Tensor:
@@ -89,19 +91,17 @@ def test_feature_that_is_not_finite__names_the_image(images: UnlabelledImages) -
     with pytest.raises(FloatingPointError) as error:
         extract(cfg, model, images)
     message = str(error.value)
-    assert f"the feature of {images.paths[3]} is not finite (2 of 72 are not)" in message
+    assert f"the feature of {images.paths[3]} is not finite (2 of 72 features are not)" in message
     assert "SOLVER.BASE_LR" in message
 
 
-def test_progress__is_silent_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress__prints_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(progress(range(3), "features")) == [0, 1, 2]
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_lengths__are_those_before_features_were_brought_to_unit_length(
-    flip: bool, images: UnlabelledImages
-) -> None:
+def test_lengths__are_the_norms_before_normalisation(flip: bool, images: UnlabelledImages) -> None:
     cfg, model = network(UNSUP__EXTRACT_FLIP=flip)
     unit = extract(cfg, model, images)
     assert unit.lengths is not None
@@ -114,15 +114,15 @@ def test_lengths__are_those_before_features_were_brought_to_unit_length(
     np.testing.assert_allclose(longer.features, unit.features, atol=1e-6)
 
 
-def test_batches_of_an_extraction__name_their_images(images: UnlabelledImages) -> None:
+def test_extraction_batches__have_the_indices_of_their_images(images: UnlabelledImages) -> None:
     cfg, model = network(TEST__IMS_PER_BATCH=16)
     seen: list[int] = []
     forward = model.forward
 
-    def look(batch: Any) -> Any:
+    def record(batch: Any) -> Any:
         seen.extend(batch["indices"].tolist())
         return forward(batch)
 
-    model.forward = look
+    model.forward = record
     extract(cfg, model, images)
     assert seen == list(range(72))

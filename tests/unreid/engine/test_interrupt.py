@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what they raise, when they wait, and the exit code of a tool."""
+"""SIGTERM and Ctrl-C: exceptions, deferred signals, exit codes and messages of a command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def send(number: int = signal.SIGTERM) -> None:
 
 
 @BOTH
-def test_first_signal__raises_and_the_handlers_come_back(
+def test_first_signal__raises_and_the_handlers_are_restored(
     number: int, raised: type[BaseException]
 ) -> None:
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
@@ -41,7 +41,7 @@ def test_first_signal__raises_and_the_handlers_come_back(
     assert received_signal() is None
 
 
-def test_second_signal__does_not_break_off_the_saving_and_the_third_does() -> None:
+def test_second_signal__does_not_interrupt_saving_and_the_third_does() -> None:
     saved = []
     with pytest.raises(KeyboardInterrupt), raise_on_signals():
         try:
@@ -54,7 +54,7 @@ def test_second_signal__does_not_break_off_the_saving_and_the_third_does() -> No
     assert saved == [1]
 
 
-def test_signal__waits_for_the_file_that_is_being_written(tmp_path: Path) -> None:
+def test_signal__is_deferred_until_a_file_is_written(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(Terminated), raise_on_signals():
         with replace_file(str(path), "w") as file:
@@ -65,16 +65,16 @@ def test_signal__waits_for_the_file_that_is_being_written(tmp_path: Path) -> Non
     assert path.read_text() == "first, second" and os.listdir(tmp_path) == ["file"]
 
 
-def test_held_blocks__may_be_nested() -> None:
+def test_defer_signals__may_be_nested() -> None:
     reached = []
     with pytest.raises(Terminated), raise_on_signals(), defer_signals():
         with defer_signals():
             send()
-        reached.append("the end of the inner one")
+        reached.append("end of the inner block")
     assert reached
 
 
-def test_saving_after_a_signal__is_not_broken_off_by_that_signal(tmp_path: Path) -> None:
+def test_saving_after_a_signal__is_not_interrupted_by_that_signal(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(Terminated), raise_on_signals():
         try:
@@ -87,21 +87,21 @@ def test_saving_after_a_signal__is_not_broken_off_by_that_signal(tmp_path: Path)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_exception_that_was_lost__is_raised_where_the_loop_comes_round() -> None:
+def test_discarded_exception__is_raised_again_by_reraise_signal() -> None:
     class Dying:
         def __del__(self) -> None:
             send()
 
     with raise_on_signals():
-        reraise_signal()  # nothing came yet
+        reraise_signal()  # no signal yet: no effect
         thing = Dying()
-        del thing  # Python prints the exception, and goes on
+        del thing  # Python prints and discards the exception
         with pytest.raises(Terminated):
             reraise_signal()
 
 
 def test_ignored_signal__stays_ignored() -> None:
-    """nohup and the background jobs of a shell ask for it."""
+    """As set by nohup and for background jobs of a shell."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with raise_on_signals():
@@ -111,7 +111,7 @@ def test_ignored_signal__stays_ignored() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_other_threads__are_left_alone() -> None:
+def test_other_threads__change_no_handler() -> None:
     seen = []
 
     def work() -> None:
@@ -129,20 +129,20 @@ def test_other_threads__are_left_alone() -> None:
     ("number", "code", "word"),
     [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")],
 )
-def test_tool__ends_with_the_code_of_the_signal_and_says_what_stands(
+def test_command__exits_with_the_code_of_the_signal_and_prints_the_message(
     number: int, code: int, word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @interrupt_message("it stands")
+    @interrupt_message("epoch 3 is saved")
     def work() -> None:
         send(number)
 
     assert guarded(work) == code
-    assert capsys.readouterr().err == f"\n{word}: it stands\n"
+    assert capsys.readouterr().err == f"\n{word}: epoch 3 is saved\n"
     assert guarded(lambda: send(number)) == code
     assert capsys.readouterr().err == f"\n{word}\n"
 
 
-def test_error_on_the_way_out__is_said_and_the_code_stays_that_of_the_signal(
+def test_error_during_shutdown__is_printed_and_the_exit_code_is_that_of_the_signal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def work() -> None:

@@ -1,4 +1,4 @@
-"""The label step: what it publishes, and to whom."""
+"""The label step: transforms of the features, label files, memory and log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unreid.structures import FeatureBank
 SHORT = {"SOLVER__MAX_EPOCH": 1, "UNSUP__ITERS_PER_EPOCH": 1}
 
 
-def test_cameras_per_cluster__equal_a_loop(rng: np.random.Generator) -> None:
+def test_cameras_per_cluster__equals_a_loop(rng: np.random.Generator) -> None:
     labels = np.concatenate([np.arange(5), rng.integers(-1, 5, 40)])
     camids = rng.integers(0, 4, 45)
     expected = [len({camids[i] for i in range(45) if labels[i] == k}) for k in range(5)]
@@ -42,7 +42,7 @@ def test_label_file__has_relative_paths_cameras_and_labels_before_refinement(
 def bank_and_labelled(
     root: Path, output: Path, monkeypatch: pytest.MonkeyPatch, **settings: object
 ) -> tuple[FeatureBank, FeatureBank]:
-    """The bank as extracted, and as the labeler is given it."""
+    """Return the features as extracted, and as the labeler receives them."""
     seen: dict[str, Any] = {}
     extract = label_hook.extract
 
@@ -67,7 +67,7 @@ def bank_and_labelled(
 
 
 @pytest.mark.parametrize("centred", [False, True])
-def test_labeler__sees_centred_features_and_the_memory_never_does(
+def test_labeler__receives_centred_features_if_enabled(
     centred: bool, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank, labelled = bank_and_labelled(
@@ -81,7 +81,7 @@ def test_labeler__sees_centred_features_and_the_memory_never_does(
         assert labelled is bank
 
 
-def test_labeler__sees_cameras_evened_out_and_neighbours_drawn_together(
+def test_labeler__receives_whitened_and_smoothed_features(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bank, labelled = bank_and_labelled(
@@ -92,8 +92,8 @@ def test_labeler__sees_cameras_evened_out_and_neighbours_drawn_together(
         UNSUP__WHITEN_CAMERAS=0.3,
         UNSUP__SMOOTH_NEIGHBOURS=3,
     )
-    evened = whiten_cameras(bank.features, bank.camids, power=0.3, mean_shrinkage=2.0)
-    expected = smooth_mutual(evened, 3, neighbours=knn(evened, 4))
+    whitened = whiten_cameras(bank.features, bank.camids, power=0.3, mean_shrinkage=2.0)
+    expected = smooth_mutual(whitened, 3, neighbours=knn(whitened, 4))
     np.testing.assert_array_equal(labelled.features, expected)
     assert labelled.lengths is None
     np.testing.assert_array_equal(labelled.camids, bank.camids)
@@ -104,16 +104,16 @@ def test_whitening_without_centring__is_refused() -> None:
         load_tiny(BASELINE, UNSUP__WHITEN_CAMERAS=0.3)
 
 
-def test_memory__is_made_of_features_as_extracted(
+def test_memory__is_initialised_with_features_as_extracted(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from unreid.modeling.memory_reid import MemoryReID
 
-    told: list[Any] = []
+    received: list[Any] = []
     new_labels = MemoryReID.on_new_labels
 
-    def watch(self: Any, pseudo: Any, bank: Any, epoch: int) -> None:
-        told.append(bank)
+    def record(self: Any, pseudo: Any, bank: Any, epoch: int) -> None:
+        received.append(bank)
         new_labels(self, pseudo, bank, epoch)
 
     extracted: list[Any] = []
@@ -123,13 +123,13 @@ def test_memory__is_made_of_features_as_extracted(
         extracted.append(extract(*args))
         return extracted[-1]
 
-    monkeypatch.setattr(MemoryReID, "on_new_labels", watch)
+    monkeypatch.setattr(MemoryReID, "on_new_labels", record)
     monkeypatch.setattr(label_hook, "extract", keep)
     train_tiny(BASELINE, synthetic_root, tmp_path, UNSUP__CENTER_CAMERAS=True, **SHORT)
-    assert told[0] is extracted[0]
+    assert received[0] is extracted[0]
 
 
-def test_log__has_one_line_a_refresh_and_the_quality_before_and_after(
+def test_log__has_one_line_per_label_step_and_the_label_quality(
     synthetic_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import logging

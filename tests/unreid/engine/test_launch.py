@@ -1,4 +1,4 @@
-"""From ``--num-gpus`` to processes, and how a run of several processes ends."""
+"""Launching several processes, and what happens when one of them fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unreid.engine import launch
 
 ROOT = Path(__file__).resolve().parents[3]
 
-#: Stands for the tool: writes down what it was given, and ends as its option says.
+#: Replaces the training script: writes its environment to a file, and ends as its option says.
 SCRIPT = """
 import os, sys, time
 rank, how, folder = int(os.environ["RANK"]), sys.argv[1], sys.argv[2]
@@ -31,7 +31,7 @@ if how != "well":
     time.sleep(60)
 """
 
-#: The launcher, in a process of its own: it takes the signals over.
+#: The launcher, in a separate process, because it installs signal handlers.
 LAUNCHER = """
 import argparse, sys
 from unreid.engine import launch
@@ -56,7 +56,7 @@ def started(folder: Path, how: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
-#: Stands for a training: rank 0 computes while the others wait for it, and saves what it has.
+#: Replaces a training: rank 0 computes while the others wait for it, and saves on an error.
 TRAINING = """
 import os, pathlib, sys, time
 sys.path.insert(0, {root!r})
@@ -79,7 +79,7 @@ def work():
         distributed.all_gather(rank)
         (folder / f"pid {{rank}}").write_text(str(os.getpid()))
         if rank == 1 and how == "rank 1 fails":
-            raise ValueError("this picture is odd")
+            raise ValueError("this image is damaged")
         if rank == 1 and how == "rank 1 is terminated":
             time.sleep(0.5)
             os.kill(os.getpid(), 15)
@@ -96,7 +96,7 @@ sys.exit(launch.run_rank(work))
 
 
 def training(folder: Path, how: str, *, size: int = 3) -> subprocess.Popen[str]:
-    """``size`` processes of :data:`TRAINING`, under the launcher."""
+    """Launch ``size`` processes of :data:`TRAINING`."""
     script = folder / "training.py"
     script.write_text(TRAINING.format(root=str(ROOT)))
     return subprocess.Popen(
@@ -117,75 +117,75 @@ def until_it_computes(folder: Path, process: subprocess.Popen[str], size: int = 
         time.sleep(0.05)
 
 
-def ended(process: subprocess.Popen[str], seconds: float = 200) -> tuple[int, str]:
-    """Its exit code and what stood on the terminal; none takes the 600 s of the computation."""
+def finish(process: subprocess.Popen[str], seconds: float = 200) -> tuple[int, str]:
+    """Return exit code and console output; fails if the computation of 600 s is not ended."""
     output, errors = process.communicate(timeout=seconds)
     return process.returncode, output + errors
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_rank_that_is_killed__ends_all_within_seconds_and_is_named(
+def test_killed_rank__ends_all_processes_within_seconds_and_is_named(
     victim: int, tmp_path: Path
 ) -> None:
     process = training(tmp_path, "well")
     until_it_computes(tmp_path, process)
     os.kill(int((tmp_path / f"pid {victim}").read_text()), signal.SIGKILL)
     killed = time.monotonic()
-    code, said = ended(process)
+    code, output = finish(process)
     assert code == 1
-    assert time.monotonic() - killed < 45, "the others would have computed for 600 s"
-    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+    assert time.monotonic() - killed < 45, "the other ranks would compute for 600 s"
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         f"error: rank {victim} of 3 was killed by SIGKILL (out of memory?)"
-    ], said
+    ], output
     assert (tmp_path / "saved 0").exists() == (victim != 0)
 
 
 @pytest.mark.parametrize(
     ("how", "code", "message"),
     [
-        ("rank 1 fails", 2, "rank 1 of 3: ValueError: this picture is odd"),
+        ("rank 1 fails", 2, "rank 1 of 3: ValueError: this image is damaged"),
         ("rank 0 fails", 2, "rank 0 of 3: RuntimeError: no cluster"),
         ("all fail", 2, "rank 0 of 3: ValueError: K must be >= 2"),
         ("rank 1 has a bug", 1, "rank 1 of 3: AssertionError: a bug"),
     ],
 )
-def test_error_of_a_rank__is_shown_once_and_ends_all_with_its_code(
+def test_error_of_a_rank__is_printed_once_and_its_code_is_the_exit_code(
     how: str, code: int, message: str, tmp_path: Path
 ) -> None:
-    found, said = ended(training(tmp_path, how))
-    assert found == code, said
-    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+    found, output = finish(training(tmp_path, how))
+    assert found == code, output
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         f"error: {message}"
-    ], said
+    ], output
     bug = code == 1
-    assert ("Traceback" in said) == bug, "of what is no bad input alone"
-    assert said.count(message.split(": ")[-1]) == 1 + 2 * bug
+    assert ("Traceback" in output) == bug, "only errors other than bad input have a traceback"
+    assert output.count(message.split(": ")[-1]) == 1 + 2 * bug
 
 
-def test_sigterm_to_one_rank__interrupts_rank_0_so_that_it_saves(tmp_path: Path) -> None:
-    """A rank that waits for rank 0 inside of gloo gets its signal when the wait ends."""
-    code, said = ended(training(tmp_path, "rank 1 is terminated"))
+def test_sigterm_to_one_rank__lets_rank_0_save(tmp_path: Path) -> None:
+    """A rank that waits for rank 0 inside gloo handles its signal after the wait only."""
+    code, output = finish(training(tmp_path, "rank 1 is terminated"))
     assert code == 128 + signal.SIGTERM
-    assert "error: rank 1 of 3 was ended by SIGTERM" in said
+    assert "error: rank 1 of 3 was ended by SIGTERM" in output
     assert (tmp_path / "saved 0").exists()
 
 
 @pytest.mark.parametrize(
     ("number", "word"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")]
 )
-def test_signal_to_the_launcher__lets_rank_0_save_and_say_so_alone(
+def test_signal_to_the_launcher__lets_rank_0_save_and_print_one_message(
     number: signal.Signals, word: str, tmp_path: Path
 ) -> None:
     process = training(tmp_path, "well")
     until_it_computes(tmp_path, process)
     process.send_signal(number)
-    code, said = ended(process)
+    code, output = finish(process)
     assert code == 128 + number
     assert (tmp_path / "saved 0").exists()
-    assert said.splitlines().count(word) == 1 and "Traceback" not in said
+    assert output.splitlines().count(word) == 1 and "Traceback" not in output
 
 
-def test_processes__know_their_number_and_share_the_cores(tmp_path: Path) -> None:
+def test_processes__get_their_rank_and_share_the_cores(tmp_path: Path) -> None:
     process = started(tmp_path, "well", "--num-gpus", "2")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
@@ -195,17 +195,17 @@ def test_processes__know_their_number_and_share_the_cores(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("how", "code"), [("fail", 2), ("killed", 1)])
-def test_process_that_ends_early__ends_the_others_and_gives_its_code(
+def test_process_that_ends_early__ends_the_others_and_sets_the_exit_code(
     how: str, code: int, tmp_path: Path
 ) -> None:
     begun = time.monotonic()
     process = started(tmp_path, how, "--num-gpus", "2")
     process.communicate(timeout=60)
     assert process.returncode == code
-    assert time.monotonic() - begun < 50, "the other one would have slept for a minute"
+    assert time.monotonic() - begun < 50, "the other process would sleep for a minute"
 
 
-def test_sigterm_to_the_launcher__reaches_everybody(tmp_path: Path) -> None:
+def test_sigterm_to_the_launcher__reaches_all_processes(tmp_path: Path) -> None:
     process = started(tmp_path, "wait", "--num-gpus", "2")
     end = time.monotonic() + 50
     while not all((tmp_path / str(rank)).exists() for rank in range(2)):
@@ -222,7 +222,7 @@ def arguments(*words: str) -> argparse.Namespace:
     return parser.parse_args(list(words))
 
 
-def test_process_of_a_launcher__starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_launched_process__does_not_launch_others(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not launch.should_launch(arguments())
     assert launch.should_launch(arguments("--num-gpus", "2"))
     assert launch.should_launch(arguments("--num-machines", "2"))
@@ -239,7 +239,7 @@ def test_launch_options__are_checked(capsys: pytest.CaptureFixture[str]) -> None
     assert "--max-restarts must be >= 0, got -1" in capsys.readouterr().err
 
 
-def test_restart_by_torchrun__is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_restart_by_torchrun__is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
     assert not launch.restarted()
     for count, known in (("0", False), ("1", True)):

@@ -1,4 +1,4 @@
-"""The bug of torchrun that ``unreid/engine/rendezvous.py`` works around, as long as it is there."""
+"""The bug of torchrun that ``unreid/engine/rendezvous.py`` works around."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
 """
 
 
-# Seen with 2.14; older releases may not have it.
+# Observed with torch 2.14; older releases may not have it.
 @pytest.mark.xfail(
     strict=tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 14),
     raises=AssertionError,
-    reason="torchrun gives the processes of a restart the store of those before",
+    reason="torchrun restarts processes with the store of the previous start",
 )
-def test_process_group__of_restarted_processes_needs_no_store_of_its_own(tmp_path: Path) -> None:
-    """When this passes, ``fresh_store`` has become needless for the torch that is installed."""
+def test_process_group__of_restarted_processes_needs_no_fresh_store(tmp_path: Path) -> None:
+    """If this passes, ``fresh_store`` is not needed with the installed version of torch."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     done = subprocess.run(

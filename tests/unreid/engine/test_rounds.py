@@ -1,4 +1,4 @@
-"""Labels that are kept for a round of several epochs, and the choice of a round without labels."""
+"""Labels kept for a round of several epochs, and unsupervised model selection."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def two_epochs_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_epochs_a_round")
-def test_kept_labels__are_those_of_the_epoch_before_and_cost_no_extraction(
+def test_kept_labels__equal_those_of_the_previous_epoch_without_extraction(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[int] = []
@@ -57,7 +57,7 @@ def test_kept_labels__are_those_of_the_epoch_before_and_cost_no_extraction(
 
 @pytest.mark.usefixtures("two_epochs_a_round")
 @pytest.mark.parametrize("step", [3, 4, 5], ids=["first of the kept epoch", "second", "next round"])
-def test_resume_inside_a_round__goes_on_with_its_labels(
+def test_resume_within_a_round__continues_with_its_labels(
     step: int, synthetic_root: Path, tmp_path: Path
 ) -> None:
     train_tiny(BASELINE, synthetic_root, tmp_path / "whole", **ROUNDS)
@@ -68,7 +68,7 @@ def test_resume_inside_a_round__goes_on_with_its_labels(
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_batches_of_a_kept_epoch__are_others(
+def test_batches__differ_between_epochs_with_the_same_labels(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CALRLabeler, "renews", lambda self, epoch: False)
@@ -85,10 +85,10 @@ def test_batches_of_a_kept_epoch__are_others(
     assert seen[0] != seen[1]
 
 
-def test_label_parameters__lose_their_moments_and_no_others(
+def test_optimiser_state__is_cleared_for_label_parameters_only(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A moment gathered for class 7 must not push what class 7 is after a merge."""
+    """After a merge class 7 is another cluster, so its old Adam moments must not be applied."""
     steps: dict[str, list[float]] = {"neck": [], "others": []}
     update_memory = MemoryReID.update_memory
 
@@ -117,13 +117,13 @@ def test_label_parameters__lose_their_moments_and_no_others(
 
 
 def select_by(score: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let CALR's labeler select a model by this score."""
+    """Let the labeler of CALR select a model by this score."""
     monkeypatch.setattr(CALRLabeler, "selects_model", True)
     monkeypatch.setattr(CALRLabeler, "selection_score", score)
 
 
 def scored(scores: list[float], monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Labels scored, in order; the scores come from a list."""
+    """Return a list that receives the labels to score, in order; the scores come from a list."""
     asked: list[np.ndarray] = []
 
     def score(self: Any, bank: FeatureBank, pseudo: PseudoLabels) -> float:
@@ -137,7 +137,7 @@ def scored(scores: list[float], monkeypatch: pytest.MonkeyPatch) -> list[np.ndar
 @pytest.mark.parametrize(
     ("scores", "chosen"), [([0.1, 0.3, 0.2], 1), ([0.3, 0.3, 0.3], 0), ([0.1, 0.2, 0.3], 2)]
 )
-def test_selected_round__is_the_best_scored_and_the_first_of_equals(
+def test_selected_round__has_the_best_score_and_is_the_first_of_equal_scores(
     scores: list[float],
     chosen: int,
     synthetic_root: Path,
@@ -148,7 +148,7 @@ def test_selected_round__is_the_best_scored_and_the_first_of_equals(
     results = train_tiny(BASELINE, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3)
     assert results["selected"]["epoch"] == chosen
     assert results["selected"]["score"] == scores[chosen]
-    # Scored on the labels that were trained, not on the next ones.
+    # A round is scored on the labels that it was trained on, not on the next ones.
     for epoch, labels in enumerate(asked):
         stored = label_files(tmp_path)[f"labels/epoch_{epoch:03d}.npz"]["labels"]
         np.testing.assert_array_equal(labels, stored)
@@ -161,7 +161,7 @@ def test_selected_round__is_the_best_scored_and_the_first_of_equals(
         assert results["selected"]["mAP"] == results["after"]["mAP"]
 
 
-def test_selected_scores__are_those_of_its_own_weights(
+def test_selected_scores__are_computed_with_the_selected_weights(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored([0.2, 0.1, 0.0], monkeypatch)
@@ -172,7 +172,7 @@ def test_selected_scores__are_those_of_its_own_weights(
     assert longer["selected"]["mAP"] != longer["after"]["mAP"]
 
 
-def test_selection__survives_a_kill(
+def test_selection__is_resumed_after_a_kill(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     select_by(lambda self, bank, pseudo: -float(np.abs(bank.features[:5]).sum()), monkeypatch)
@@ -185,7 +185,7 @@ def test_selection__survives_a_kill(
     assert again["selected"] == whole["selected"]
 
 
-def test_selection_state__comes_back() -> None:
+def test_selection_state__is_restored() -> None:
     one = Selection(lambda bank, pseudo: 0.0, "unused")
     one.epoch, one.score = 3, 0.25
     other = Selection(lambda bank, pseudo: 0.0, "unused")
@@ -193,7 +193,7 @@ def test_selection_state__comes_back() -> None:
     assert (other.epoch, other.score) == (3, 0.25)
 
 
-def test_pairs__are_published_scored_and_kept_in_the_checkpoint(
+def test_pairs__are_saved_in_the_label_file_and_the_checkpoint(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = CALRLabeler.__call__
@@ -211,7 +211,9 @@ def test_pairs__are_published_scored_and_kept_in_the_checkpoint(
     assert results["labels"]["clusters"] >= 2
 
 
-def test_label_quality__is_what_the_run_reports(synthetic_root: Path, tmp_path: Path) -> None:
+def test_results__report_the_label_quality_of_the_final_labels(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
     results = train_tiny(BASELINE, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=1)
     stored = label_files(tmp_path)["labels/epoch_000.npz"]
     pids = np.array([int(Path(p).name.split("_")[0]) for p in stored["paths"]])

@@ -1,4 +1,4 @@
-"""A run from both ends: what it writes, what it keeps, what it refuses, and that it sees no ids."""
+"""A whole run: results, resume, invalid data, and training without access to person ids."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def read(output: Path) -> dict[str, Any]:
     return json.loads((output / "results.json").read_text())
 
 
-def test_results__have_before_and_after_in_percent(finished: Path) -> None:
+def test_results__have_scores_before_and_after_in_percent(finished: Path) -> None:
     results = read(finished)
     for key in ("before", "after"):
         scores = results[key]
         assert set(scores) >= {"mAP", "Rank-1", "Rank-5", "mINP"}
         assert all(0 <= value <= 100 for value in scores.values())
-        assert max(scores.values()) > 1, "percent, not shares"
+        assert max(scores.values()) > 1, "percent, not fractions"
         assert scores["Rank-1"] <= scores["Rank-5"]
     assert set(results["seconds"]) >= {"evaluate", "extract", "label", "train"}
     assert all(s >= 0 for s in results["seconds"].values())
@@ -72,10 +72,10 @@ def test_results__have_before_and_after_in_percent(finished: Path) -> None:
     assert {"precision", "recall"} <= {k.removeprefix("pairwise_") for k in results["labels"]}
 
 
-def test_before__is_scored_on_the_very_weights_that_training_starts_from(
+def test_eval_before__evaluates_the_weights_that_training_starts_from(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also from scratch, and with a whole stage in between."""
+    """Also with random initial weights, and with a stage of CALR in between."""
     states: list[dict[str, torch.Tensor]] = []
 
     def keep(model: torch.nn.Module) -> None:
@@ -96,7 +96,7 @@ def test_before__is_scored_on_the_very_weights_that_training_starts_from(
     assert all(torch.equal(before[k], start[k]) for k in before)
 
 
-def test_resume_of_a_finished_run__changes_no_score_no_label_no_weight(
+def test_resume_of_a_finished_run__changes_no_score_label_or_weight(
     finished: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "run"
@@ -109,7 +109,7 @@ def test_resume_of_a_finished_run__changes_no_score_no_label_no_weight(
     assert_same_weights(finished, copy)
 
 
-def test_kill_between_the_final_checkpoint_and_its_scores__is_made_good_by_the_resume(
+def test_kill_before_the_final_evaluation__is_completed_by_resume(
     finished: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "run"
@@ -122,7 +122,7 @@ def test_kill_between_the_final_checkpoint_and_its_scores__is_made_good_by_the_r
     }
 
 
-def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
+def test_new_run_in_a_used_folder__moves_all_files_of_the_earlier_run(
     tmp_path: Path,
 ) -> None:
     def fill(text: str) -> dict[str, str]:
@@ -147,26 +147,26 @@ def test_new_run_in_a_used_folder__moves_the_old_one_aside_and_loses_nothing(
             if p.is_file() and "previous" not in p.parts
         }
 
-    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("of the user")
     assert move_earlier_run(str(tmp_path)) is None
     for number, text in (("001", "first "), ("002", "second ")):
         content = fill(text)
         target = move_earlier_run(str(tmp_path))
         assert target == str(tmp_path / "previous" / number)
-        mine = content.pop("notes.txt")
+        notes = content.pop("notes.txt")
         moved = {
             p.relative_to(target).as_posix(): p.read_text()
             for p in Path(target).rglob("*")
             if p.is_file()
         }
         assert moved == content
-        assert (tmp_path / "notes.txt").read_text() == mine
+        assert (tmp_path / "notes.txt").read_text() == notes
         assert sorted(os.listdir(tmp_path)) == ["notes.txt", "previous"]
     assert (tmp_path / "previous/001/log.txt").read_text() == "first log.txt"
     assert move_earlier_run(str(tmp_path / "missing")) is None
 
 
-def test_start__says_what_it_moved_and_what_changed(
+def test_start__logs_the_moved_run_and_the_changed_settings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     logging.getLogger("fastreid").propagate = True
@@ -178,13 +178,13 @@ def test_start__says_what_it_moved_and_what_changed(
     changed, _ = load_tiny(BASELINE, tmp_path / "run", UNSUP__SEED=5)
     with caplog.at_level(logging.WARNING):
         run.start(changed, Namespace(eval_only=False, resume=True, config_file=""))
-        assert "resuming with other settings than before: UNSUP.SEED 0 -> 5" in caplog.text
+        assert "resuming with changed settings: UNSUP.SEED 0 -> 5" in caplog.text
         run.start(changed, fresh)
     assert "it was moved to" in caplog.text and "--resume" in caplog.text
     assert (tmp_path / "run/previous/001/results.json").exists()
 
 
-def test_evaluation__leaves_the_config_of_the_run_that_trained_there(tmp_path: Path) -> None:
+def test_evaluation__keeps_the_config_of_the_training_in_its_folder(tmp_path: Path) -> None:
     cfg, _ = load_tiny(BASELINE, tmp_path / "run")
     run.start(cfg, Namespace(eval_only=False, resume=False, config_file=""))
     trained = (tmp_path / "run" / "config.yaml").read_bytes()
@@ -194,7 +194,7 @@ def test_evaluation__leaves_the_config_of_the_run_that_trained_there(tmp_path: P
 
 
 def holds_ids(thing: Any, truth: set[bytes], skip: type | None = None) -> list[str]:
-    """Paths from ``thing`` to any array that equals one of ``truth``, through all attributes."""
+    """Return the attribute paths from ``thing`` to arrays that equal one of ``truth``."""
     found, seen, queue = [], set(), [("", thing)]
     while queue:
         path, value = queue.pop()
@@ -222,15 +222,15 @@ def holds_ids(thing: Any, truth: set[bytes], skip: type | None = None) -> list[s
     return found
 
 
-def test_training_loop__never_sees_a_person_id(
+def test_training_loop__has_no_access_to_person_ids(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither in a batch, nor anywhere in the trainer but inside the scorer of the log."""
+    """No id in a batch, nor in an attribute of the trainer outside of the label scorer."""
     batches: list[dict[str, Any]] = []
     trainers: list[UnsupervisedTrainer] = []
     forward, train = MemoryReID.forward, UnsupervisedTrainer.train
 
-    def watch(self: MemoryReID, batch: dict[str, Any]) -> Any:
+    def record(self: MemoryReID, batch: dict[str, Any]) -> Any:
         if self.training:
             batches.append(batch)
         return forward(self, batch)
@@ -240,15 +240,15 @@ def test_training_loop__never_sees_a_person_id(
         return train(self)
 
     monkeypatch.setattr(UnsupervisedTrainer, "train", keep)
-    monkeypatch.setattr(MemoryReID, "forward", watch)
+    monkeypatch.setattr(MemoryReID, "forward", record)
     scored: list[LabelScorer] = []
     init = LabelScorer.__init__
 
-    def remember(self: LabelScorer, *args: Any) -> None:
+    def record_scorer(self: LabelScorer, *args: Any) -> None:
         init(self, *args)
         scored.append(self)
 
-    monkeypatch.setattr(LabelScorer, "__init__", remember)
+    monkeypatch.setattr(LabelScorer, "__init__", record_scorer)
     # Centred features have clusters on any processor and with any number of threads.
     train_tiny(MARKET, synthetic_root, tmp_path, UNSUP__CENTER_CAMERAS=True)
     assert len(batches) == 3 + 4 and len(trainers) == 4
@@ -262,11 +262,11 @@ def test_training_loop__never_sees_a_person_id(
     truth = {s._pids.tobytes() for s in scored}
     assert all(len(t) > 8 for t in truth)
     for trainer in trainers:
-        assert holds_ids(trainer, truth), "the walk must find what the scorer holds"
+        assert holds_ids(trainer, truth), "the search must find the ids of the scorer"
         assert holds_ids(trainer, truth, skip=LabelScorer) == []
 
 
-def test_without_label_quality__nothing_that_trains_can_reach_an_id(
+def test_without_label_quality__no_label_scorer_is_created(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
@@ -295,7 +295,7 @@ def test_shuffled_ids__change_neither_labels_nor_weights(
     assert_same_weights(tmp_path / "true", tmp_path / "shuffled")
     true, false = read(tmp_path / "true"), read(tmp_path / "shuffled")
     assert true["after"] == false["after"]
-    assert true["labels"] != false["labels"], "only the log's quality knows the difference"
+    assert true["labels"] != false["labels"], "only the logged label quality differs"
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def copy(synthetic_root: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        UnsupervisedStep, "run_step", lambda self: pytest.fail("the error comes too late")
+        UnsupervisedStep, "run_step", lambda self: pytest.fail("training must not start")
     )
 
 
@@ -330,7 +330,7 @@ def test_one_camera__is_refused_before_training(
         train_tiny(MARKET, copy, tmp_path / "run")
 
 
-def test_one_camera__trains_where_nothing_needs_two(copy: Path, tmp_path: Path) -> None:
+def test_one_camera__is_accepted_by_the_baseline(copy: Path, tmp_path: Path) -> None:
     keep_cameras(copy, "1")
     assert train_tiny(BASELINE, copy, tmp_path / "run", **SHORT)["after"]
 
@@ -356,7 +356,7 @@ def test_missing_test_set__is_named_before_training(
         train_tiny(BASELINE, synthetic_root, tmp_path, DATASETS__TESTS="('DukeMTMC',)")
 
 
-def test_labeler__must_be_named_to_train(synthetic_root: Path, tmp_path: Path) -> None:
+def test_labeler__must_be_set_for_training(synthetic_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"UNSUP.LABELER must name a labeler"):
         train_tiny(BASELINE, synthetic_root, tmp_path, UNSUP__LABELER="''")
 
@@ -383,7 +383,7 @@ DBSCAN = {"UNSUP__CLUSTER__NAME": "dbscan"}
     ],
     ids=["all noise", "one cluster"],
 )
-def test_useless_labels__stop_the_run_with_what_to_change(
+def test_fewer_than_two_clusters__stop_the_run_with_a_suggestion(
     settings: dict[str, Any], words: str, synthetic_root: Path, tmp_path: Path, no_training: None
 ) -> None:
     with pytest.raises(RuntimeError, match=words) as error:
@@ -398,13 +398,13 @@ def second_set(synthetic_root: Path) -> Iterator[str]:
     class Second(Market1501):
         dataset_name = "second"
 
-    # The same pictures: what matters is that their cameras are others.
+    # The same images; only their cameras count as others.
     DATASET_REGISTRY._do_register(name, lambda root: Second(root=str(synthetic_root)))
     yield name
     del DATASET_REGISTRY._obj_map[name]
 
 
-def test_several_sets__train_together_and_are_scored_by_name(
+def test_several_datasets__train_together_and_are_evaluated_by_name(
     second_set: str, copy: Path, tmp_path: Path
 ) -> None:
     names = f"('Market1501', '{second_set}')"
@@ -431,19 +431,17 @@ def test_several_sets__train_together_and_are_scored_by_name(
     [{"SOLVER__AMP__ENABLED": True}, {"INPUT__AFFINE__ENABLED": True}],
     ids=["mixed precision", "affine"],
 )
-def test_what_fastreid_cannot_do_here__trains_on_a_cpu(
+def test_amp_and_affine__train_on_a_cpu(
     settings: dict[str, Any], synthetic_root: Path, tmp_path: Path
 ) -> None:
-    """Its own mixed precision asserts CUDA, its affine transform an argument of old torchvision."""
+    """Mixed precision of fast-reid needs CUDA; its affine transform needs an old torchvision."""
     train_tiny(BASELINE, synthetic_root, tmp_path, **settings, **SHORT)
     state = torch.load(tmp_path / "model_final.pth", weights_only=True)
     model = {k: v for k, v in state["model"].items() if v.is_floating_point()}
     assert all(v.dtype == torch.float32 and torch.isfinite(v).all() for v in model.values())
 
 
-def test_divergence__stops_with_the_name_of_an_image_or_the_loss(
-    synthetic_root: Path, tmp_path: Path
-) -> None:
+def test_divergence__raises_floating_point_error(synthetic_root: Path, tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError):
         train_tiny(BASELINE, synthetic_root, tmp_path, SOLVER__BASE_LR=1e30)
 
@@ -457,7 +455,7 @@ def test_workers__end_with_the_run(synthetic_root: Path, tmp_path: Path) -> None
     assert set(multiprocessing.active_children()) <= before
 
 
-def test_hash_in_results__is_that_of_the_config_with_its_cameras(finished: Path) -> None:
+def test_config_hash__is_that_of_the_config_with_dataset_size(finished: Path) -> None:
     cfg, _ = load_tiny(BASELINE, finished, UNSUP__EVAL_BEFORE=True)
     assert read(finished)["config_hash"] == config_hash(
         run.with_dataset_size(cfg, num_cameras=3, num_images=72)

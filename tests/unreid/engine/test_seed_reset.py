@@ -1,4 +1,4 @@
-"""Training starts from the seed, whatever was drawn at random before it."""
+"""Generators are seeded again before each stage, whatever was sampled before."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from unreid.engine import run
 
 
 class Stop(Exception):
-    """Ends the run where training would start."""
+    """Ends the run before training starts."""
 
 
-def draws() -> tuple[float, float, float]:
+def sample() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(()))  # noqa: NPY002
 
 
@@ -37,21 +37,21 @@ def test_seed__is_reset_before_each_stage_of_training(
     seen: list[tuple[float, float, float]] = []
 
     def before_training(*_: Any) -> None:
-        seen.append(draws())
+        seen.append(sample())
 
     def scores(_: Any) -> dict[str, float]:
-        draws()
+        sample()
         return {"mAP": 1.0, "Rank-1": 1.0}
 
     def trainer(*_: Any, **__: Any) -> None:
-        seen.append(draws())
+        seen.append(sample())
         raise Stop
 
     monkeypatch.setattr(run, "evaluate_only", scores)
     monkeypatch.setattr(run, "UnsupervisedTrainer", trainer)
     monkeypatch.setattr(project, "before_training", before_training if stage else lambda *_: None)
-    draws()
+    sample()
     with pytest.raises(Stop):
         run.train(cfg, project, resume=False)
     seed_all_rng(7)
-    assert seen == [draws()] * (1 + stage)
+    assert seen == [sample()] * (1 + stage)

@@ -1,4 +1,4 @@
-"""One optimiser step: in parts, in mixed precision, compiled, and stopped by what is not finite."""
+"""One optimiser step: gradient accumulation, mixed precision, compilation, non-finite values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SHORT = {"SOLVER__MAX_EPOCH": 1, "UNSUP__ITERS_PER_EPOCH": 1}
 
 
 class Model(ReIDModel):
-    """A network with batch norm over pairs of images, and a memory that its features move."""
+    """A network with ghost batch norm of two images, and a cluster memory."""
 
     def __init__(self, update: str = "plain") -> None:
         super().__init__()
@@ -105,12 +105,12 @@ def state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-# --- in parts ---
+# --- gradient accumulation ---
 
 
 @pytest.mark.parametrize("update", ["plain", "hard"])
 @pytest.mark.parametrize("parts", [2, 4])
-def test_parts__give_the_weights_losses_and_memory_of_the_whole_batch(
+def test_micro_batches__give_the_weights_losses_and_memory_of_the_whole_batch(
     parts: int, update: str, storage: EventStorage
 ) -> None:
     whole = Model(update)
@@ -130,7 +130,7 @@ def test_parts__give_the_weights_losses_and_memory_of_the_whole_batch(
     assert logged[0] == pytest.approx(logged[1], rel=1e-4)
 
 
-def test_running_statistics__go_as_far_in_parts_as_in_one() -> None:
+def test_running_statistics__of_micro_batches_equal_those_of_the_whole_batch() -> None:
     whole = Model()
     start = whole.backbone[1].running_mean.clone()
     cut = copy.deepcopy(whole)
@@ -141,7 +141,7 @@ def test_running_statistics__go_as_far_in_parts_as_in_one() -> None:
     torch.testing.assert_close(moved, other, rtol=0.1, atol=0.002)
 
 
-def test_memory__moves_after_the_optimiser_and_by_every_part_once() -> None:
+def test_memory__is_updated_after_the_optimiser_once_per_micro_batch() -> None:
     model = Model()
     made = step_of(model, accumulate=4)
     order: list[str] = []
@@ -156,41 +156,41 @@ def test_memory__moves_after_the_optimiser_and_by_every_part_once() -> None:
     assert [t for part in model.seen for t in part] == batch()["targets"].tolist()
 
 
-def test_processes__exchange_gradients_after_the_last_part_alone() -> None:
+def test_gradients__are_synchronised_for_the_last_micro_batch_only() -> None:
     class Wrapped(nn.parallel.DistributedDataParallel):
         def __init__(self) -> None:
-            nn.Module.__init__(self)  # without other processes
-            self.module, self.quiet, self.log = Model(), False, []
+            nn.Module.__init__(self)  # without a process group
+            self.module, self.unsynced, self.log = Model(), False, []
 
         def forward(self, data: dict[str, Any]) -> Any:
-            self.log.append(self.quiet)
+            self.log.append(self.unsynced)
             return self.module(data)
 
         def no_sync(self) -> Any:
             import contextlib
 
             @contextlib.contextmanager
-            def quiet() -> Iterator[None]:
-                self.quiet = True
+            def no_sync() -> Iterator[None]:
+                self.unsynced = True
                 yield
-                self.quiet = False
+                self.unsynced = False
 
-            return quiet()
+            return no_sync()
 
     model = Wrapped()
     step_of(model, accumulate=4).run_step()
     assert model.log == [True, True, True, False]
 
 
-def test_batch__is_cut_into_consecutive_parts_or_refused() -> None:
+def test_split_batch__gives_consecutive_images_or_raises() -> None:
     parts = split_batch(batch(), 4)
     assert [p["targets"].tolist() for p in parts] == [[c] * 4 for c in range(4)]
     assert [path for p in parts for path in p["img_paths"]] == batch()["img_paths"]
     assert split_batch(parts[0], 1)[0] is parts[0]
     with pytest.raises(
         ValueError,
-        match=r"a batch of 16 images cannot be cut into"
-        r" SOLVER.ACCUMULATE 3 equal parts",
+        match=r"a batch of 16 images cannot be split into"
+        r" SOLVER.ACCUMULATE 3 micro-batches of equal size",
     ):
         split_batch(batch(), 3)
 
@@ -213,7 +213,7 @@ def test_settings__are_checked_before_any_work(settings: dict[str, Any], words: 
         load_tiny(BASELINE, **settings)
 
 
-# --- what is not finite ---
+# --- non-finite values ---
 
 
 def spoiled(name: str, value: float) -> Any:
@@ -223,7 +223,7 @@ def spoiled(name: str, value: float) -> Any:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["NaN", "infinity"])
 @pytest.mark.parametrize("accumulate", [1, 4])
 @pytest.mark.parametrize("amp", [None, torch.float16])
-def test_loss_that_is_not_finite__is_named_and_changes_nothing(
+def test_non_finite_loss__is_named_and_changes_no_weight(
     value: float, accumulate: int, amp: torch.dtype | None
 ) -> None:
     model = Model()
@@ -255,21 +255,21 @@ def infinite_gradient(losses: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: _Spoil.apply(value) for name, value in losses.items()}
 
 
-def test_gradient_that_is_not_finite__is_named_and_changes_nothing() -> None:
+def test_non_finite_gradient__is_named_and_changes_no_weight() -> None:
     model = Model()
     model.spoil = infinite_gradient
     before = state(model)
     with pytest.raises(
         FloatingPointError,
         match=r"the gradient of backbone.0.weight \(and of \d"
-        r" others\) not finite in iteration 7",
+        r" others\) is not finite in iteration 7",
     ):
         step_of(model).run_step()
     assert all(torch.equal(v, before[k]) for k, v in state(model).items())
     assert model.seen == []
 
 
-def test_float16__leaves_out_a_step_that_overflows_and_stops_when_none_is_left() -> None:
+def test_float16__skips_steps_that_overflow_and_raises_after_the_maximum_number() -> None:
     model = Model()
     made = step_of(model, amp_dtype=torch.float16)
     assert made.grad_scaler is not None
@@ -295,7 +295,9 @@ def test_float16__leaves_out_a_step_that_overflows_and_stops_when_none_is_left()
 # --- precision and compilation ---
 
 
-def test_amp__has_the_dtype_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_amp_dtype__is_that_of_the_config_and_bfloat16_needs_hardware_support(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert _amp_dtype(load_tiny(BASELINE)[0]) is None
     for dtype in ("bfloat16", "float16"):
         cfg, _ = load_tiny(BASELINE, SOLVER__AMP__ENABLED=True, SOLVER__AMP__DTYPE=dtype)
@@ -335,7 +337,9 @@ def test_mixed_precision__trains_every_method_and_keeps_float32_weights(
     assert ("grad_scaler" in state) == (dtype == "float16")
 
 
-def test_half_precision_and_parts__resume_to_the_bit(synthetic_root: Path, tmp_path: Path) -> None:
+def test_resume__with_float16_and_accumulation_is_bit_identical(
+    synthetic_root: Path, tmp_path: Path
+) -> None:
     settings = {
         "SOLVER__AMP__ENABLED": True,
         "SOLVER__AMP__DTYPE": "float16",
@@ -353,15 +357,13 @@ def test_half_precision_and_parts__resume_to_the_bit(synthetic_root: Path, tmp_p
     assert scales[0] == scales[1] and scales[0]["scale"] <= 65536
 
 
-def test_parts_of_stage_1__are_checked_with_those_of_stage_2(
-    synthetic_root: Path, tmp_path: Path
-) -> None:
+def test_accumulate__is_checked_for_stage_1_too(synthetic_root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"CALR.INTRA.IMS_PER_BATCH must be a multiple of 8"):
         load_tiny(MARKET, SOLVER__ACCUMULATE=4)
 
 
-def test_compiled_backbone__takes_the_same_step_under_the_same_names() -> None:
-    """Without a code generator: what is tested is what is compiled, and that a file stays alike."""
+def test_compiled_backbone__trains_equally_and_keeps_the_parameter_names() -> None:
+    """Backend "eager" generates no code: tested are the compiled modules and the state dict."""
     plain = Model()
     compiled = copy.deepcopy(plain)
     compile_backbone(compiled, "eager", "cpu")
@@ -374,7 +376,7 @@ def test_compiled_backbone__takes_the_same_step_under_the_same_names() -> None:
         torch.testing.assert_close(value, compiled.state_dict()[name], rtol=1e-4, atol=1e-6)
 
 
-def test_compiled_groups__must_be_of_one_size() -> None:
+def test_norm_groups__must_have_one_size_when_compiled() -> None:
     for parts, group, good in ((1, 2, True), (1, 3, False), (2, 3, True), (2, 0, True)):
         cfg, _ = load_tiny(BASELINE, MODEL__GHOST_BN=group, SOLVER__ACCUMULATE=parts)
         if good:
@@ -382,13 +384,13 @@ def test_compiled_groups__must_be_of_one_size() -> None:
         else:
             with pytest.raises(
                 ValueError,
-                match=r"MODEL.GHOST_BN must cut 8 images into equal"
-                r" groups with MODEL.COMPILE True, got 3",
+                match=r"MODEL.GHOST_BN must split 8 images into groups of equal"
+                r" size with MODEL.COMPILE True, got 3",
             ):
                 check_norm_groups(cfg, 1)
 
 
-def test_settings__reach_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_config__passes_all_settings_to_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[tuple[nn.Module, str, str]] = []
     monkeypatch.setattr(module, "compile_backbone", lambda *arguments: compiled.append(arguments))
     model = Model()
@@ -405,7 +407,7 @@ def test_settings__reach_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.grad_scaler is not None
 
 
-def test_compiler_that_does_not_work__is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiler_error__names_the_backend_and_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(function: Any, backend: str) -> Any:
         def run(x: Tensor) -> Tensor:
             raise FileNotFoundError("no C++ compiler")
@@ -416,6 +418,6 @@ def test_compiler_that_does_not_work__is_named(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(
         RuntimeError,
         match=r"MODEL.COMPILE: torch.compile with backend 'inductor'"
-        r" does not work here.*no C\+\+ compiler",
+        r" does not work on this machine.*no C\+\+ compiler",
     ):
         compile_backbone(Model(), "inductor", "cpu")

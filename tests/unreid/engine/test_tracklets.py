@@ -1,4 +1,4 @@
-"""Video: a data set whose items carry a tracklet is labelled and scored by tracklet."""
+"""Video: a dataset whose items have a tracklet is labelled and evaluated by tracklet."""
 
 from __future__ import annotations
 
@@ -33,25 +33,25 @@ from unreid.evaluation.rank import evaluate_features
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 from unreid.structures import FeatureBank, PseudoLabels, PseudoPairs
 
-VIDEO = {"DATASETS__NAMES": "('DrawnVideo',)", "DATASETS__TESTS": "('DrawnVideo',)"}
+VIDEO = {"DATASETS__NAMES": "('SyntheticVideo',)", "DATASETS__TESTS": "('SyntheticVideo',)"}
 
 
 @pytest.fixture(autouse=True)
-def drawn_video() -> Iterator[None]:
-    """The drawn set, whose pictures of a person in a camera are frames of one tracklet."""
+def synthetic_video() -> Iterator[None]:
+    """The synthetic dataset; all images of a person in a camera are frames of one tracklet."""
 
-    class DrawnVideo(Market1501):
+    class SyntheticVideo(Market1501):
         def process_dir(self, dir_path: str, is_train: bool = True) -> list[Any]:
             items = super().process_dir(dir_path, is_train)
             return [(path, pid, cam, f"{pid}@{cam}") for path, pid, cam in items]
 
-    DATASET_REGISTRY._obj_map["DrawnVideo"] = DrawnVideo
+    DATASET_REGISTRY._obj_map["SyntheticVideo"] = SyntheticVideo
     yield
-    del DATASET_REGISTRY._obj_map["DrawnVideo"]
+    del DATASET_REGISTRY._obj_map["SyntheticVideo"]
 
 
 def frames_of(images: UnlabelledImages) -> dict[int, set[str]]:
-    """The (person, camera) of every tracklet, read from the file names."""
+    """Return the (person, camera) names of every tracklet, from the file names."""
     assert images.tracklets is not None
     names = ["_".join(Path(p).name.split("s")[0].split("_")[:2]) for p in images.paths]
     return {
@@ -60,11 +60,11 @@ def frames_of(images: UnlabelledImages) -> dict[int, set[str]]:
     }
 
 
-def test_tracklets__are_numbered_by_first_appearance_and_keep_to_one_camera(
+def test_tracklets__are_numbered_by_first_appearance_and_have_one_camera_each(
     synthetic_root: Path,
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
-    images, _ = load_training_images(["DrawnVideo"])
+    images, _ = load_training_images(["SyntheticVideo"])
     assert images.tracklets is not None
     assert list(dict.fromkeys(images.tracklets.tolist())) == list(range(images.tracklets.max() + 1))
     assert all(len(found) == 1 for found in frames_of(images).values())
@@ -72,7 +72,7 @@ def test_tracklets__are_numbered_by_first_appearance_and_keep_to_one_camera(
     assert images.tracklets[images.unit_indices].tolist() == sorted(frames_of(images))
 
 
-def test_number_tracklets__an_unnamed_image_stands_for_itself() -> None:
+def test_number_tracklets__gives_an_image_without_a_name_its_own_tracklet() -> None:
     items = [("a", 0, "1"), ("", 0, "2"), ("a", 0, "3"), ("", 0, "4")]
     numbers = number_tracklets(items)
     assert numbers is not None and numbers.tolist() == [0, 1, 0, 2]
@@ -80,14 +80,14 @@ def test_number_tracklets__an_unnamed_image_stands_for_itself() -> None:
     assert number_tracklets([]) is None
 
 
-def test_number_tracklets__of_two_cameras_is_refused_by_name() -> None:
+def test_number_tracklets__raises_for_a_tracklet_of_two_cameras_and_names_it() -> None:
     with pytest.raises(ValueError, match=r"tracklet 'a' must be of one camera, got 0 and 1 \(two"):
         number_tracklets([("a", 0, "one"), ("a", 1, "two")])
 
 
-def test_subset__renumbers_the_tracklets_that_are_left(synthetic_root: Path) -> None:
+def test_subset__renumbers_the_remaining_tracklets(synthetic_root: Path) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
-    images, _ = load_training_images(["DrawnVideo"])
+    images, _ = load_training_images(["SyntheticVideo"])
     assert images.tracklets is not None
     own = np.flatnonzero(images.tracklets >= 3)
     part = images.subset(own)
@@ -97,7 +97,7 @@ def test_subset__renumbers_the_tracklets_that_are_left(synthetic_root: Path) -> 
     np.testing.assert_array_equal(same, images.tracklets[own, None] == images.tracklets[own])
 
 
-def test_labeler__sees_the_mean_of_each_tracklets_frames_and_all_frames_get_its_label(
+def test_labeler__receives_the_mean_feature_per_tracklet_and_all_frames_get_its_label(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
@@ -126,12 +126,12 @@ def test_labeler__sees_the_mean_of_each_tracklets_frames_and_all_frames_get_its_
 
 
 @pytest.mark.parametrize("config", [BASELINE, MARKET], ids=["baseline", "CALR with stage 1"])
-def test_video__trains_is_killed_and_resumes_to_the_same_labels(
+def test_video__resumes_after_a_kill_to_the_same_labels_and_weights(
     config: Path, synthetic_root: Path, tmp_path: Path
 ) -> None:
     settings = {**VIDEO, "SOLVER__MAX_EPOCH": 2, "CALR__INTRA__NUM_CLUSTERS": 3}
     train_tiny(config, synthetic_root, tmp_path / "whole", **settings)
-    last = 4 if config == BASELINE else 7  # three cameras, one step each, come first in CALR
+    last = 4 if config == BASELINE else 7  # stage 1 of CALR: three cameras, one step each
     with pytest.raises(Interrupted), interrupted_at_step(last):
         train_tiny(config, synthetic_root, tmp_path / "stopped", **settings)
     train_tiny(config, synthetic_root, tmp_path / "stopped", resume=True, **settings)
@@ -139,7 +139,7 @@ def test_video__trains_is_killed_and_resumes_to_the_same_labels(
     assert_same_weights(tmp_path / "whole", tmp_path / "stopped")
 
 
-def test_pairs_of_tracklets__are_refused_with_what_to_do(
+def test_pairs_of_tracklets__raise_an_error_that_names_the_dataset_and_a_solution(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pairs = PseudoPairs(np.array([[0, 1]]), np.ones(1, np.float32))
@@ -148,11 +148,11 @@ def test_pairs_of_tracklets__are_refused_with_what_to_do(
         "__call__",
         lambda self, bank, epoch: PseudoLabels(np.arange(len(bank)) // 2, pairs=pairs),
     )
-    with pytest.raises(RuntimeError, match=r"DrawnVideo has tracklets.*without tracklets"):
+    with pytest.raises(RuntimeError, match=r"SyntheticVideo has tracklets.*without tracklets"):
         train_tiny(BASELINE, synthetic_root, tmp_path, **VIDEO)
 
 
-def test_selection_score__sees_tracklets_too(
+def test_selection_score__receives_tracklets(
     synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lengths: list[tuple[int, int]] = []
@@ -164,7 +164,7 @@ def test_selection_score__sees_tracklets_too(
     monkeypatch.setattr(CALRLabeler, "selects_model", True)
     monkeypatch.setattr(CALRLabeler, "selection_score", score)
     train_tiny(BASELINE, synthetic_root, tmp_path, **VIDEO)
-    images, _ = load_training_images(["DrawnVideo"])
+    images, _ = load_training_images(["SyntheticVideo"])
     assert lengths == [(len(images.unit_indices),) * 2] * 2
 
 
@@ -174,7 +174,7 @@ def test_scores__are_those_of_mean_features_per_tracklet(
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
     cfg, _ = load_tiny(BASELINE, **VIDEO, TEST__CENTER_CAMERAS=centred)
-    loader, num_query = build_test_loader(cfg, "DrawnVideo")
+    loader, num_query = build_test_loader(cfg, "SyntheticVideo")
     generator = torch.Generator().manual_seed(0)
     evaluator = UnsupervisedEvaluator(cfg, num_query)
     evaluator.reset()
@@ -196,7 +196,7 @@ def test_scores__are_those_of_mean_features_per_tracklet(
             position += 1
     found = evaluator.evaluate()
     if centred:
-        return  # runs; its arithmetic is that of images, tested elsewhere
+        return  # only that it runs: the arithmetic is that of images, see test_reid_evaluator.py
     means = torch.stack([F.normalize(torch.stack(r).mean(0), dim=0) for r in rows.values()])
     pids, cams, is_query = (np.array(column) for column in zip(*of.values()))
     query = np.flatnonzero(is_query)

@@ -1,4 +1,4 @@
-"""Training in two processes: the labels of one, one memory, one set of files, and a clean end."""
+"""Training in two processes: labels, memory, files, and restart after a killed rank."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ def folder(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def found(folder: Path, name: str) -> Any:
-    """By rank: results, fingerprints of the memory after each step, of the model at the end."""
+    """Return by rank: results, hashes of the memory after each step, hashes of the final model."""
     return pickle.loads((folder / f"{name}.pkl").read_bytes())
 
 
-def test_first_label_step__is_that_of_one_process_exactly(folder: Path) -> None:
+def test_first_label_step__equals_that_of_one_process(folder: Path) -> None:
     assert_same_labels(folder / "one step", folder / "two step")
     assert len(label_files(folder / "two step")["labels/epoch_000.npz"]["labels"]) == 72
 
 
-def test_steps__are_those_of_one_process_with_as_many_norm_groups(folder: Path) -> None:
-    """Batches, gradients, running statistics and memory, up to rounding: weights move by 0.3 here,
-    and differed by 6e-5."""
+def test_training_steps__equal_those_of_one_process_with_the_same_norm_groups(folder: Path) -> None:
+    """Batches, gradients, running statistics and memory, up to rounding.
+
+    Weights change by up to 0.3 here; the largest difference measured was 6e-5.
+    """
     one, two = (final_checkpoint(folder / name)["model"] for name in ("one step", "two step"))
     assert one.keys() == two.keys()
     norms = [k for k in one if k.endswith("running_mean")]
@@ -69,8 +71,8 @@ def test_memory_weights_and_buffers__are_equal_on_both_ranks(name: str, folder: 
     assert first["after"]
 
 
-def test_batches_of_the_ranks__move_one_memory(folder: Path) -> None:
-    """The memory does change, and in two processes as in one: see the steps above."""
+def test_memory__changes_in_every_step(folder: Path) -> None:
+    """Equality with one process is tested above."""
     _, memories, _ = found(folder, "whole")[0]
     assert len(set(memories)) == len(memories) == 4
 
@@ -89,28 +91,28 @@ def test_files__are_written_once_by_rank_0(folder: Path) -> None:
     assert not list(folder.rglob("*.tmp"))
 
 
-def test_round_that_is_chosen_without_labels__is_the_same_everywhere(folder: Path) -> None:
+def test_selected_round__is_equal_on_both_ranks(folder: Path) -> None:
     first, second = (results["selected"] for results, *_ in found(folder, "rounds"))
     assert first == second and first["epoch"] in (0, 1) and first["mAP"] > 0
 
 
-def test_killed_rank__ends_the_other_within_seconds_and_both_resume_to_the_same_end(
+def test_killed_rank__ends_the_other_rank_and_resume_gives_the_same_weights(
     folder: Path,
 ) -> None:
-    (code, said, seconds), _ = pickle.loads((folder / "launched.pkl").read_bytes())
-    assert code == 1, said
+    (code, output, seconds), _ = pickle.loads((folder / "launched.pkl").read_bytes())
+    assert code == 1, output
     assert seconds < 60
-    assert [line for line in said.splitlines() if line.startswith("error: ")] == [
+    assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         "error: rank 1 of 2 was killed by SIGKILL (out of memory?)"
-    ], said
+    ], output
     assert_same_labels(folder / "whole", folder / "killed")
     assert_same_weights(folder / "whole", folder / "killed")
 
 
-def test_killed_rank__is_restarted_by_the_launcher_and_the_run_resumes_to_the_same_end(
+def test_max_restarts__restarts_after_a_killed_rank_and_gives_the_same_weights(
     folder: Path,
 ) -> None:
-    _, (code, said, _) = pickle.loads((folder / "launched.pkl").read_bytes())
-    assert code == 0, said
+    _, (code, output, _) = pickle.loads((folder / "launched.pkl").read_bytes())
+    assert code == 0, output
     assert_same_labels(folder / "whole", folder / "restarted")
     assert_same_weights(folder / "whole", folder / "restarted")

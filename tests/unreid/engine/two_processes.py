@@ -1,7 +1,7 @@
-"""Trains in one and in two processes and leaves what came of it; run once for all its tests.
+"""Train in one and in two processes, and write the results for ``test_two_processes.py``.
 
-A program of its own: torch does not train in a process that was forked after its parent trained,
-as the one that runs the tests has. It is also what the launcher starts where a rank is killed.
+This is a separate program, because torch cannot train in a process that was forked after its parent
+trained, as the test process has. The launcher starts it, too, for the tests that kill a rank.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from unreid.engine.step import UnsupervisedStep
 from unreid.engine.trainer import UnsupervisedTrainer
 
 SPHERE = Path("projects/SphereCluster/configs/synthetic.yml")
-#: Batches of extraction small enough that both processes have some.
+#: Extraction batches are small enough that both processes get some.
 SMALL = {"TEST__IMS_PER_BATCH": 16}
-#: What makes a step comparable: no chance in the pictures, no Adam that magnifies rounding.
+#: Settings for comparable steps: no random augmentation, and no Adam, which amplifies rounding.
 PLAIN = {
     "INPUT__FLIP__ENABLED": False,
     "INPUT__PADDING__ENABLED": False,
@@ -46,7 +46,7 @@ PLAIN = {
 
 
 def state_of(trainer: UnsupervisedTrainer) -> dict[str, str]:
-    """A fingerprint of every weight and buffer, also of those that no checkpoint holds."""
+    """Return a hash of every weight and buffer, including those that no checkpoint contains."""
     model = unwrap(trainer.model)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     return {k: hashlib.sha256(v.detach().numpy().tobytes()).hexdigest() for k, v in tensors.items()}
@@ -61,7 +61,7 @@ def trained(
     before_step: Callable[[int], None] = lambda number: None,
     **settings: object,
 ) -> Any:
-    """(results, fingerprints after each step, fingerprints at the end) of a run in this process."""
+    """Train in this process; return results, hashes after each step, and final hashes."""
     trainers: list[UnsupervisedTrainer] = []
     memories: list[str] = []
     train, step = UnsupervisedTrainer.train, UnsupervisedStep.run_step
@@ -70,7 +70,7 @@ def trained(
         trainers.append(self)
         return train(self)
 
-    def watched(self: UnsupervisedStep) -> None:
+    def recorded(self: UnsupervisedStep) -> None:
         before_step(len(memories) + 1)
         step(self)
         memory = unwrap(self.model).memory.state_dict()
@@ -80,7 +80,7 @@ def trained(
 
     with (
         mock.patch.object(UnsupervisedTrainer, "train", keep),
-        mock.patch.object(UnsupervisedStep, "run_step", watched),
+        mock.patch.object(UnsupervisedStep, "run_step", recorded),
     ):
         results = train_tiny(config, root, output, resume=resume, **settings)
     return results, memories, state_of(trainers[-1])
@@ -117,7 +117,7 @@ def main(root: Path, folder: Path) -> None:
     (folder / "launched.pkl").write_bytes(pickle.dumps((killed, restarted)))
 
 
-#: What ``--num-gpus`` does, for this program instead of a tool.
+#: Launches this program as ``unreid train --num-gpus`` launches the training.
 LAUNCHER = """
 import argparse, sys
 from unreid.engine import launch
@@ -129,8 +129,11 @@ sys.exit(launch.launch(args, rest[0], rest[1:]))
 
 
 def launched(root: Path, output: Path, *options: str) -> tuple[int, str, float]:
-    """A training of two processes of which rank 1 is killed in the fourth step, by the launcher:
-    exit code, what stood on the terminal, seconds from the kill to the end."""
+    """Launch a training of two processes, of which rank 1 is killed in the fourth step.
+
+    Returns:
+        Exit code, console output, and seconds from the kill to the end.
+    """
     done = subprocess.run(
         [
             sys.executable,
@@ -154,7 +157,7 @@ def launched(root: Path, output: Path, *options: str) -> tuple[int, str, float]:
 
 
 def one_rank(root: Path, output: Path) -> None:
-    """A process of :func:`launched`: rank 1 kills itself, unless it has been restarted."""
+    """Train as a process of :func:`launched`; rank 1 kills itself unless it was restarted."""
 
     def before_step(number: int) -> None:
         if os.environ["RANK"] == "1" and number == 4 and not launch.restarted():
