@@ -1,4 +1,4 @@
-"""The check as a user meets it: table, findings, exit code, and what to type next."""
+"""``unreid check``: table, problems found, exit code, and the suggested next command."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def folder(synthetic_root: Path, tmp_path: Path) -> Path:
     """Copy 72 synthetic images of 8 identities and 3 cameras, for a test to break."""
     return Path(
         shutil.copytree(
-            synthetic_root / "Market-1501-v15.09.15/bounding_box_train", tmp_path / "my pictures"
+            synthetic_root / "Market-1501-v15.09.15/bounding_box_train", tmp_path / "my images"
         )
     )
 
@@ -49,7 +49,7 @@ def first(folder: Path) -> Path:
     return sorted(folder.glob("*.jpg"))[0]
 
 
-def test_good_folder__is_a_table_exit_code_0_and_what_to_type_next(
+def test_valid_folder__prints_a_table_and_a_next_command_with_exit_code_0(
     tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(["--root", str(folder), "--pattern", WITH_IDS]) == 0
@@ -58,11 +58,11 @@ def test_good_folder__is_a_table_exit_code_0_and_what_to_type_next(
     assert ["all", "all", "72", "8", "-", "64", "128", "0"] in rows
     assert {"1", "2", "3"} == {r[1] for r in rows if r[:1] == ["all"]} - {"all"}
     assert "72 files read in" in out and "\nno error\n" in out
-    told = shlex.split(out.split("to train on it: ")[1])
-    assert told[:2] == ["unreid", "train"]
+    suggested = shlex.split(out.split("to train on it: ")[1])
+    assert suggested[:2] == ["unreid", "train"]
     args = train.parse(
         [
-            *told[2:],
+            *suggested[2:],
             *CONFIG,
             *tiny_options(BASELINE, "unused", DATASETS__NAMES=NAMES, DATASETS__TESTS=NAMES),
         ]
@@ -73,19 +73,19 @@ def test_good_folder__is_a_table_exit_code_0_and_what_to_type_next(
     assert len(load_training_images(cfg.DATASETS.NAMES, cfg=cfg)[0]) == 54
 
 
-def test_folder_without_ids__is_told_to_train_alone(
+def test_folder_without_ids__suggests_training_without_evaluation(
     tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(["--root", str(folder), "--pattern", PATTERN]) == 0
-    told = capsys.readouterr().out.split("to train on it: ")[1]
-    assert "without evaluation: no identity is seen by two cameras" in told
-    command = shlex.split(told.partition("  (")[0])
+    suggested = capsys.readouterr().out.split("to train on it: ")[1]
+    assert "without evaluation: no identity is seen by two cameras" in suggested
+    command = shlex.split(suggested.partition("  (")[0])
     args = train.parse(command[2:])
     train.resolve(args)
     assert args.opts[args.opts.index("DATASETS.TESTS") + 1] == "()"
 
 
-def test_truncated_picture__is_named_with_exit_code_1(
+def test_truncated_image__is_named_with_exit_code_1(
     tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = first(folder)
@@ -106,7 +106,7 @@ def test_copies_and_cameras_with_few_images__are_warnings_with_exit_code_0(
     assert "warning: 3 cameras have fewer than 1000 training images" in out
 
 
-def test_no_camera_named__is_warned_of_and_the_pattern_is_suggested(
+def test_folder_without_a_camera_option__gives_a_warning_and_suggests_a_pattern(
     tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(["--root", str(folder)]) == 0
@@ -137,7 +137,7 @@ def test_train_with_val__counts_the_validation_images_of_msmt17_as_training_imag
     assert f"{total} files read in" in out
 
 
-def test_train_with_val__is_refused_by_the_check_where_there_are_none(
+def test_train_with_val__is_an_error_without_validation_images(
     tool: ModuleType, synthetic_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
@@ -155,7 +155,7 @@ def test_train_with_val__is_refused_by_the_check_where_there_are_none(
         (["--camera", "subfoldr"], "did you mean 'subfolder'"),
     ],
 )
-def test_folder_that_cannot_be_listed__is_one_line_and_exit_code_1(
+def test_folder_that_cannot_be_listed__is_a_one_line_error_with_exit_code_1(
     tool: ModuleType,
     folder: Path,
     arguments: list[str],
@@ -176,7 +176,7 @@ def test_missing_and_empty_folders__are_errors(
     assert "error: no picture (jpg" in capsys.readouterr().out
 
 
-def test_csv__says_how_many_pictures_it_leaves_out_and_where_a_path_escapes(
+def test_csv__reports_images_that_it_does_not_list_and_paths_outside_the_folder(
     tool: ModuleType, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = sorted(p.name for p in folder.glob("*.jpg"))
@@ -191,7 +191,7 @@ def test_csv__says_how_many_pictures_it_leaves_out_and_where_a_path_escapes(
     assert "list.csv line 2: " in capsys.readouterr().err
 
 
-def test_config__checks_what_it_trains_and_is_tested_on(
+def test_config__checks_training_and_test_images(
     tool: ModuleType, synthetic_root: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(synthetic_root)
@@ -212,7 +212,7 @@ def test_config__checks_what_it_trains_and_is_tested_on(
     assert "left out by UNSUP.BAD_IMAGE skip" in capsys.readouterr().out
 
 
-def test_bad_setting_of_a_config__is_exit_code_2(
+def test_invalid_setting_of_a_config__has_exit_code_2(
     tool: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main([*CONFIG, "UNSUP.FOLDER.ROT", "x"]) == 2
@@ -231,7 +231,7 @@ def test_bad_setting_of_a_config__is_exit_code_2(
         ([*CONFIG, "--csv", "a.csv"], "with --config, name the folder by UNSUP.FOLDER.ROOT"),
     ],
 )
-def test_misuse__is_named_and_exits_with_2(
+def test_usage_error__is_named_with_exit_code_2(
     tool: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -1,4 +1,4 @@
-"""The command ``unreid``: its sub-commands, what they import, earlier names, outputs."""
+"""The command ``unreid``: sub-commands, imports, deprecated options, outputs, own images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unreid.commands.options import check_output_file, check_output_folder
 from unreid.config import load_config
 
 HEAVY = ("torch", "fastreid", "faiss", "sklearn", "matplotlib", "scipy")
-#: One command with bad arguments or files for each sub-command, and words of its error.
+#: Sub-command -> (invalid arguments, part of the error message).
 MISTAKES = {
     "train": (["--images", "no/such"], "no/such: no such folder"),
     "eval": (["--run", "no/such"], "no/such is no folder of a run"),
@@ -42,7 +42,7 @@ def module_of(name: str) -> str:
 
 
 def run_and_list(arguments: list[str]) -> tuple[int, str, list[str], float]:
-    """Exit code, stderr, the slow libraries that were imported, processor seconds."""
+    """Return exit code, output, the imported libraries of :data:`HEAVY`, and CPU seconds."""
     code = (
         "import sys\nfrom unreid.commands import main\n"
         "try:\n    code = main(sys.argv[1:])\nexcept SystemExit as end:\n    code = end.code\n"
@@ -58,9 +58,9 @@ def run_and_list(arguments: list[str]) -> tuple[int, str, list[str], float]:
         timeout=300,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said, _, loaded = done.stderr.partition("\nLOADED ")
+    errors, _, loaded = done.stderr.partition("\nLOADED ")
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return done.returncode, done.stdout + said, loaded.split(), seconds
+    return done.returncode, done.stdout + errors, loaded.split(), seconds
 
 
 def test_every_module__is_a_command_with_a_parser_and_an_example() -> None:
@@ -75,7 +75,7 @@ def test_every_module__is_a_command_with_a_parser_and_an_example() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_help_and_errors__import_nothing_slow_and_take_half_a_second(name: str) -> None:
+def test_help_and_errors__import_no_heavy_library_and_take_half_a_second(name: str) -> None:
     code, text, loaded, seconds = run_and_list([name, "--help"])
     assert (code, loaded) == (0, []) and "example:" in text and seconds < 0.5
     arguments, words = MISTAKES[name]
@@ -93,7 +93,7 @@ def test_help_and_errors__import_nothing_slow_and_take_half_a_second(name: str) 
         (["lable"], 2, "unreid: error: unknown command 'lable'; did you mean 'label'?"),
     ],
 )
-def test_first_word(
+def test_command_name__is_required_and_misspellings_get_a_suggestion(
     arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert commands.main(arguments) == code
@@ -101,7 +101,7 @@ def test_first_word(
     assert words in printed.out + printed.err
 
 
-def test_module__is_the_command() -> None:
+def test_python_m_unreid__is_the_same_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "unreid", "--help"],
         cwd=ROOT,
@@ -114,7 +114,7 @@ def test_module__is_the_command() -> None:
     assert re.search(r'^unreid = "unreid.commands:main"$', project, re.MULTILINE)
 
 
-def test_importing_unreid__imports_nothing_slow_and_fastreid_can_follow() -> None:
+def test_import_unreid__imports_no_heavy_library_and_fastreid_can_be_imported_after() -> None:
     code = (
         "import sys, unreid\n"
         f"assert not [m for m in {HEAVY!r} if m in sys.modules]\n"
@@ -146,21 +146,21 @@ def test_importing_unreid__imports_nothing_slow_and_fastreid_can_follow() -> Non
         ),
     ],
 )
-def test_earlier_name__does_the_same_with_a_warning(
+def test_deprecated_option__has_the_same_effect_and_warns(
     command: str, earlier: str, option: str, others: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     parse = importlib.import_module(module_of(command)).parse
     value = {"--pattern": "c([0-9])", "--images": "7"}.get(earlier, "x")
     for spelt in ([earlier, value], [f"{earlier}={value}"]):
         assert vars(parse([*others, *spelt])) == vars(parse([*others, option, value]))
-        said = capsys.readouterr().err
-        assert f"warning: {earlier} is deprecated, use {option};" in said and said.count("\n") == 1
+        err = capsys.readouterr().err
+        assert f"warning: {earlier} is deprecated, use {option};" in err and err.count("\n") == 1
     help_text = importlib.import_module(module_of(command)).build_parser().format_help()
     assert not re.search(rf"{earlier}\b(?!-)", help_text) or command == "show-pairs"
 
 
-def test_same_thing__has_the_same_name_in_every_command() -> None:
-    """An option that two commands have is of the same kind in both."""
+def test_options_of_one_name__have_one_type_in_all_commands() -> None:
+    """Action and type are equal in all commands that have the option."""
     kinds: dict[str, set[tuple[str, object]]] = {}
     for name in COMMANDS:
         parser = importlib.import_module(module_of(name)).build_parser()
@@ -173,7 +173,7 @@ def test_same_thing__has_the_same_name_in_every_command() -> None:
     assert not {"--out", "--root", "--pattern"} & kinds.keys()
 
 
-def test_label_methods__are_those_of_the_library() -> None:
+def test_label_methods__equal_those_of_the_library() -> None:
     from unreid.inference.labelling import DEFAULT
     from unreid.labels.clusterers import CLUSTERER_REGISTRY, parameters
 
@@ -185,14 +185,14 @@ def test_label_methods__are_those_of_the_library() -> None:
     assert found == label.METHODS
 
 
-def test_export_kinds__are_those_of_the_library() -> None:
+def test_export_formats__equal_those_of_the_library() -> None:
     from unreid.commands import export
     from unreid.inference.export import KINDS
 
     assert export.KINDS == KINDS and set(export.SUFFIXES.values()) == set(KINDS)
 
 
-def test_sweep_settings__are_those_of_the_library() -> None:
+def test_sweep_settings__equal_those_of_the_library() -> None:
     from unreid.commands import sweep
     from unreid.sweep.rows import TEST_SETTINGS
 
@@ -211,7 +211,7 @@ def test_sweep_settings__are_those_of_the_library() -> None:
         (check_output_folder, "locked/out", "cannot be written to"),
     ],
 )
-def test_output_that_cannot_be__ends_before_any_work(
+def test_output_path__that_cannot_be_written_is_a_usage_error(
     check: object,
     path: str,
     words: str,
@@ -226,12 +226,14 @@ def test_output_that_cannot_be__ends_before_any_work(
     monkeypatch.setattr("os.access", lambda p, mode: "locked" not in str(p) and real(p, mode))
     with pytest.raises(SystemExit) as stop:
         check(Parser(prog="x"), "--output", f"{tmp_path}/{path}")  # type: ignore[operator]
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and words in said and "--output" in said
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and words in err and "--output" in err
 
 
 @pytest.mark.parametrize("path", ["", "new/labels.csv", "folder/labels.csv"])
-def test_output_that_can_be__passes_and_makes_nothing(path: str, tmp_path: Path) -> None:
+def test_output_path__that_can_be_written_is_accepted_and_not_created(
+    path: str, tmp_path: Path
+) -> None:
     (tmp_path / "folder").mkdir()
     check_output_file(Parser(prog="x"), "--output", path and f"{tmp_path}/{path}")
     check_output_folder(Parser(prog="x"), "--output", path and f"{tmp_path}/folder")
@@ -239,7 +241,7 @@ def test_output_that_can_be__passes_and_makes_nothing(path: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", ["label", "search", "export", "report"])
-def test_output_that_is_of_the_wrong_kind__is_refused_by_every_command(
+def test_output_of_the_wrong_kind__is_refused_by_every_command(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").touch()
@@ -292,7 +294,7 @@ def shop(tmp_path: Path) -> Path:
         (["--camera", "subfolder", "--id-pattern", "person{id}_*"], ("Folder",)),
     ],
 )
-def test_own_images__are_the_settings_of_the_four_line_command(
+def test_own_images__set_the_config_keys_of_the_folder_dataset(
     shop: Path, options: list[str], tests: tuple[str, ...]
 ) -> None:
     args = train.parse(["--images", str(shop), *options, "--config", "CALR/synthetic"])
@@ -307,7 +309,7 @@ def test_own_images__are_the_settings_of_the_four_line_command(
     assert len(images.cameras) == 3
 
 
-def test_own_images__without_a_config_take_the_recommended_one(shop: Path) -> None:
+def test_own_images__use_the_recommended_config_by_default(shop: Path) -> None:
     args = train.parse(["--images", str(shop), "--output", "o", "--device", "cpu", "A.B", "1"])
     train.resolve(args)
     assert args.config_file.endswith("projects/CALR/configs/market_plus.yml")
@@ -325,7 +327,7 @@ def test_own_images__without_a_config_take_the_recommended_one(shop: Path) -> No
         (["--images", "x", "--camera-pattern", "cam"], "must have a group (?P<camera>...)"),
     ],
 )
-def test_own_images__misuse(
+def test_own_images__invalid_options_are_usage_errors(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
@@ -333,7 +335,7 @@ def test_own_images__misuse(
     assert words in capsys.readouterr().err
 
 
-def test_slow_pattern_of_a_config__ends_with_an_error(
+def test_slow_pattern_of_a_config__is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / ("a" * 40 + ".jpg")).touch()
@@ -346,15 +348,15 @@ def test_slow_pattern_of_a_config__ends_with_an_error(
         UNSUP__FOLDER__PATTERN="(a+)+(?P<camera>b)$",
     )
     assert train.main(["--config-file", str(ROOT / BASELINE), *opts]) == 2
-    said = capsys.readouterr().err
-    assert "takes too long to search" in said and "(a+)+(?P<camera>b)$" in said
+    err = capsys.readouterr().err
+    assert "takes too long to search" in err and "(a+)+(?P<camera>b)$" in err
     assert not (tmp_path / "run").exists()
 
 
-def test_training__prints_a_line_per_epoch_and_a_table_and_nothing_twice(
+def test_training__prints_one_line_per_epoch_and_a_table_without_duplicates(
     shop: Path, tmp_path: Path
 ) -> None:
-    """In a process of its own: what another training set up would print, too."""
+    """In a separate process, because log handlers of other trainings would print, too."""
     output = tmp_path / "run"
     tiny = tiny_options(BASELINE, output, SOLVER__MAX_EPOCH=2, UNSUP__EVAL_BEFORE=True)
     opts = [

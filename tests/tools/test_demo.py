@@ -1,4 +1,4 @@
-"""The demo, in small: it draws, trains, prints its table and leaves its results."""
+"""``unreid demo`` with fewer images and iterations: output and results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from unreid.commands import demo
 
 
-def test_demo__prints_before_and_after_and_leaves_results(
+def test_demo__prints_scores_before_and_after_and_writes_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "TRAIN_IDS", 16)

@@ -1,4 +1,4 @@
-"""A run that cannot start leaves an earlier one in the same folder alone."""
+"""A run that cannot start does not change an earlier run in the same folder."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def content(output: Path) -> dict[str, str]:
     ],
     ids=["no data", "no test set", "no folder", "no labeler"],
 )
-def test_error_in_the_data__moves_no_file_of_an_earlier_run(
+def test_invalid_data__moves_no_file_of_an_earlier_run(
     tool: ModuleType,
     earlier: Path,
     settings: dict[str, object],
@@ -66,7 +66,7 @@ def test_error_in_the_data__moves_no_file_of_an_earlier_run(
     assert content(earlier) == before and not (earlier / "previous").exists()
 
 
-def test_unreadable_picture__moves_nothing_and_when_skipped_is_named_in_the_log(
+def test_unreadable_image__moves_no_file_and_is_logged_when_skipped(
     tool: ModuleType,
     earlier: Path,
     synthetic_root: Path,

@@ -1,4 +1,4 @@
-"""Export as a user asks for it: the format by the suffix, the missing extra, the exit codes."""
+"""``unreid export``: format by suffix, missing extra, exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated.*")
-def test_torchscript__is_written_and_its_difference_told(
+def test_torchscript__is_written_and_its_largest_difference_printed(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out" / "model.pt"
@@ -33,7 +33,7 @@ def test_torchscript__is_written_and_its_difference_told(
     assert "for 3 images" in printed and output.stat().st_size > 100_000
 
 
-def test_missing_extra__is_told_before_the_model_is_read(
+def test_missing_extra__is_an_error_before_the_model_is_read(
     tool: ModuleType,
     run_folder: Path,
     tmp_path: Path,
@@ -63,7 +63,7 @@ def test_missing_extra__is_told_before_the_model_is_read(
         (["--run", "r"], "--output"),
     ],
 )
-def test_misuse__is_named_and_exits_with_2(
+def test_usage_error__is_named_with_exit_code_2(
     tool: ModuleType, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:

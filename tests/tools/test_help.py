@@ -1,4 +1,4 @@
-"""Every script's --help has an example, and a misspelt option of it ends with the nearest."""
+"""Every script has an example in --help, and suggests an option for a misspelt one."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def test_help__has_an_example_that_names_the_command(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOOLS)
-def test_misspelt_option__ends_with_the_nearest(
+def test_misspelt_option__gets_the_nearest_option_as_suggestion(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of each tool the longest option, its last two letters turned round."""
+    """The longest option of each tool, with its last two letters swapped."""
     tool = load_tool(name.removesuffix(".py"))
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit):
@@ -46,5 +46,5 @@ def test_misspelt_option__ends_with_the_nearest(
     assert f"unknown option {wrong}; did you mean {option!r}?" in capsys.readouterr().err
 
 
-def test_tools__are_found() -> None:
+def test_tool_list__has_the_known_tools() -> None:
     assert {"train_net.py", "check_data.py", "demo.py", "make_demo_data.py"} <= set(TOOLS)

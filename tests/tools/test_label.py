@@ -1,4 +1,4 @@
-"""Labels as a user asks for them: the CSV, the sheets, settings of another clusterer."""
+"""``unreid label``: CSV, image sheets, options of the clusterers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("label") / "run")
 
 
-def test_folder_becomes_a_csv_and_sheets(
+def test_folder__gives_a_csv_and_image_sheets(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [f"cam {camera}/人 {i}.png" for camera in range(2) for i in range(5)]
@@ -51,7 +51,7 @@ def test_folder_becomes_a_csv_and_sheets(
     ]
     assert tool.main(arguments) == 2
     assert f"error: {paths[3]} cannot be read" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists(), "nothing half-written"
+    assert not (tmp_path / "out").exists(), "no partial output"
     assert tool.main([*arguments, "--skip-bad"]) == 0
     printed = capsys.readouterr()
     assert f"left out: {paths[3]}" in printed.err
@@ -66,10 +66,10 @@ def test_folder_becomes_a_csv_and_sheets(
 
 
 @pytest.mark.parametrize("setting", ["UNSUP.WHITEN_CAMERAS 0.5", "UNSUP.SMOOTH_NEIGHBOURS 3"])
-def test_transforms_of_the_run__are_those_of_its_training(
+def test_label__applies_the_feature_transforms_of_the_run(
     setting: str, tool: ModuleType, run_folder: Path, tmp_path: Path
 ) -> None:
-    """Whitening and smoothing were left out: the CSV was the same with and without them."""
+    """Regression test: whitening and smoothing were once ignored."""
     fill(tmp_path / "crops", [f"cam{camera}/{i}.png" for camera in range(2) for i in range(12)])
     key, value = setting.split()
     tables = []
@@ -106,7 +106,7 @@ def test_transforms_of_the_run__are_those_of_its_training(
     assert tables[0] != tables[1]
 
 
-def test_one_picture__is_nobody(tool: ModuleType, run_folder: Path, tmp_path: Path) -> None:
+def test_single_image__is_unassigned(tool: ModuleType, run_folder: Path, tmp_path: Path) -> None:
     fill(tmp_path / "crops", ["a.png"])
     output = tmp_path / "labels.csv"
     assert (
@@ -126,7 +126,7 @@ def test_one_picture__is_nobody(tool: ModuleType, run_folder: Path, tmp_path: Pa
     assert output.read_text() == "path,camera,identity,confidence\na.png,0,-1,0.0000\n"
 
 
-def test_config_and_weights__do_as_a_run(
+def test_config_and_weights__give_the_same_labels_as_a_run_folder(
     tool: ModuleType, run_folder: Path, tmp_path: Path
 ) -> None:
     fill(tmp_path / "crops", [f"{i}.png" for i in range(6)])
@@ -180,7 +180,7 @@ def test_setting_of_another_clusterer__is_refused(
     assert words in capsys.readouterr().err
 
 
-def test_empty_folder__is_one_line(
+def test_empty_folder__is_a_one_line_error(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(["--run", str(run_folder), "--images", str(tmp_path)]) == 2

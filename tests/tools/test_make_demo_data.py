@@ -27,7 +27,7 @@ def tool() -> ModuleType:
     return module
 
 
-def test_as_folder__has_everybody_under_names_that_a_pattern_reads(
+def test_as_folder__has_all_images_under_names_that_a_pattern_matches(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "shop"
@@ -43,7 +43,7 @@ def test_as_folder__has_everybody_under_names_that_a_pattern_reads(
 def test_folder_in_use__is_refused(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "mine.jpg").touch()
+    (tmp_path / "own.jpg").touch()
     assert tool.main(["--as-folder", str(tmp_path), *SMALL]) == 2
     assert "is not empty; name a new folder" in capsys.readouterr().err
-    assert [p.name for p in tmp_path.iterdir()] == ["mine.jpg"]
+    assert [p.name for p in tmp_path.iterdir()] == ["own.jpg"]

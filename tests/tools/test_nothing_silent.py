@@ -1,4 +1,4 @@
-"""Label, search and report where they used to go wrong without a message."""
+"""Cases in which label, search or report once gave a wrong result without a message."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def copied_run(run: Path, target: Path, **settings: str) -> Path:
-    """The same weights under a config with other settings."""
+    """Copy a run and change settings in its config."""
     shutil.copytree(run, target)
     text = (target / "config.yaml").read_text()
     for key, value in settings.items():
@@ -77,7 +77,7 @@ def labels_of(run: Path, shop: Path, output: Path, *options: str) -> str:
     return output.read_text()
 
 
-def test_label__whitens_and_smooths_as_the_run_says(
+def test_label__applies_whitening_and_smoothing_of_the_run(
     run_folder: Path, shop: Path, tmp_path: Path
 ) -> None:
     plain = labels_of(run_folder, shop, tmp_path / "plain.csv", "--no-center-cameras")
@@ -90,7 +90,7 @@ def test_label__whitens_and_smooths_as_the_run_says(
         name: labels_of(run, shop, tmp_path / f"{name}.csv")
         for name, run in (("centred", centred), ("whitened", whitened), ("smoothed", smoothed))
     }
-    assert len({plain, *found.values()}) == 4, "each setting changes the confidences"
+    assert len({plain, *found.values()}) == 4, "every setting changes the confidences"
     assert found["whitened"] == labels_of(
         run_folder, shop, tmp_path / "a.csv", "--center-cameras", "--whiten-cameras", "0.5"
     )
@@ -101,7 +101,7 @@ def test_label__whitens_and_smooths_as_the_run_says(
     assert off == plain
 
 
-def test_index__keeps_how_cameras_are_read(
+def test_index__stores_the_camera_pattern(
     run_folder: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "kept.index"
@@ -110,7 +110,7 @@ def test_index__keeps_how_cameras_are_read(
     assert search.main([*common, "--gallery", str(shop), *WITH_IDS]) == 0
     before = Gallery.load(str(index)).entries
     assert search.main([*common, "--gallery", str(shop), *query, "--other-cameras"]) == 0
-    assert Gallery.load(str(index)).entries == before, "no camera and no id is lost"
+    assert Gallery.load(str(index)).entries == before, "cameras and ids are kept"
     assert {row["camera"] for row in rows_of(tmp_path / "out" / "ranks.csv")} == {"2"}
     capsys.readouterr()
     assert search.main([*common, *query, "--camera-pattern", "(cam[0-9])"]) == 2
@@ -119,7 +119,7 @@ def test_index__keeps_how_cameras_are_read(
     assert "--camera-pattern of this command contradict it" in error
 
 
-def test_index_made_without_cameras__can_be_told_them(
+def test_index_without_cameras__accepts_a_camera_pattern_later(
     run_folder: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index = tmp_path / "kept.index"
@@ -131,7 +131,7 @@ def test_index_made_without_cameras__can_be_told_them(
     assert {entry.camera for entry in Gallery.load(str(index)).entries} == {"1", "2"}
 
 
-def test_index_of_an_earlier_version__asks_for_the_pattern(
+def test_index_of_an_earlier_version__requires_the_pattern(
     run_folder: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dataclasses import replace
@@ -164,10 +164,10 @@ def test_another_folder__does_not_empty_an_index(
     assert len(Gallery.load(str(index))) == len(NAMES)
 
 
-def test_list_and_summary__follow_one_rule(
+def test_result_list_and_summary__exclude_the_same_images(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The nearest answer is the same person in the same camera: it counts in neither."""
+    """The nearest image shows the same person in the same camera; neither of them counts it."""
     fill(tmp_path / "shop", ["cam1/person0_0.png", "cam1/person1_0.png", "cam2/person2_0.png"])
     shutil.copy(tmp_path / "shop/cam1/person0_0.png", tmp_path / "shop/cam1/person0_1.png")
     fill(tmp_path / "shop", ["cam2/person0_0.png"], seed=9)
@@ -197,7 +197,7 @@ def test_list_and_summary__follow_one_rule(
     assert "answers of the query's own camera are left out" in printed
 
 
-def test_gpu_that_is_not_there__is_said_in_one_line(
+def test_missing_gpu__is_logged_in_one_line(
     run_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import logging
@@ -218,7 +218,7 @@ def test_gpu_that_is_not_there__is_said_in_one_line(
         log.removeHandler(caplog.handler)
 
 
-def test_one_camera__is_said_where_cameras_would_be_centred(
+def test_one_camera__gives_a_warning_that_centring_has_no_effect(
     run_folder: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ["--run", str(run_folder), "--center-cameras"]
@@ -246,7 +246,7 @@ def test_one_camera__is_said_where_cameras_would_be_centred(
     assert "cameras centred" not in printed.out
 
 
-def test_query_without_a_camera__is_not_searched_as_if_it_had_one(
+def test_query_without_a_camera__is_an_error_with_other_cameras(
     run_folder: Path, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(tmp_path / "queries", ["a.png"], seed=3)
@@ -285,7 +285,7 @@ def test_query_without_a_camera__is_not_searched_as_if_it_had_one(
     assert "no image is excluded for it; --camera-pattern" in record.getMessage()
 
 
-def test_report_without_the_images__keeps_the_full_page(
+def test_report_without_the_images__does_not_replace_the_full_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report.beside(str(tmp_path), None) is None, "nothing to keep"
@@ -293,5 +293,5 @@ def test_report_without_the_images__keeps_the_full_page(
     assert report.beside(str(tmp_path), object()) is None
     path = report.beside(str(tmp_path), None)
     assert path == str(tmp_path / report.WITHOUT_IMAGES)
-    said = capsys.readouterr().err
-    assert "stays as it is" in said and "--output names another one" in said
+    err = capsys.readouterr().err
+    assert "stays as it is" in err and "--output names another one" in err

@@ -1,4 +1,4 @@
-"""``unreid report``: one run, several runs, misuse."""
+"""``unreid report``: one run, several runs, usage errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, synthetic_root: Path) -> P
     return folder
 
 
-def test_one_run__gets_its_page_beside_it(
+def test_one_run__writes_a_page_into_its_folder_and_changes_no_other_file(
     tool: ModuleType,
     trained: Path,
     synthetic_root: Path,
@@ -58,11 +58,11 @@ def test_one_run__gets_its_page_beside_it(
     text = Reading(page).text
     assert "a run" in text and "principal components" in text and "A sample: 30 of" in text
     after = {p: p.stat().st_mtime_ns for p in trained.rglob("*") if p != page}
-    assert after == before, "a report changes nothing of the run"
+    assert after == before, "a report changes no file of the run"
     page.unlink()
 
 
-def test_data_elsewhere__is_a_page_without_pictures(
+def test_missing_dataset__gives_a_page_without_images(
     tool: ModuleType,
     trained: Path,
     tmp_path: Path,
@@ -77,7 +77,7 @@ def test_data_elsewhere__is_a_page_without_pictures(
     assert "img" not in reading.tags and "Clusters" in reading.charts
 
 
-def test_without_model__is_a_page_of_curves_and_clusters(
+def test_no_model__gives_a_page_of_curves_and_clusters(
     tool: ModuleType,
     trained: Path,
     synthetic_root: Path,
@@ -111,7 +111,7 @@ def test_two_runs__are_compared(
         (["a", "--max-images", "1"], "--max-images must be an integer >= 2, got 1"),
     ],
 )
-def test_misuse__is_named_and_exits_with_2(
+def test_usage_error__is_named_with_exit_code_2(
     tool: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -120,7 +120,7 @@ def test_misuse__is_named_and_exits_with_2(
 
 
 @pytest.mark.parametrize("runs", [["no/such"], ["no/such", "no/other"]])
-def test_folder_that_is_no_run__is_one_line_that_says_what_to_do(
+def test_folder_without_a_run__is_a_one_line_error_with_a_suggestion(
     tool: ModuleType, runs: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(runs) == 2

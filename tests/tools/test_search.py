@@ -1,4 +1,4 @@
-"""The search as a user runs it: its files, its index, its words for misuse."""
+"""``unreid search``: output files, index, usage errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_scores__are_those_of_the_evaluation(
+def test_scores__equal_those_of_the_evaluation(
     tool: ModuleType, tmp_path: Path, synthetic_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = make_run(tmp_path / "run", TEST__FLIP__ENABLED=True)
@@ -63,7 +63,7 @@ def test_scores__are_those_of_the_evaluation(
     assert wanted in capsys.readouterr().out
 
 
-def test_files__have_every_query_and_the_index_spares_the_gallery(
+def test_output_files__have_every_query_and_the_index_replaces_the_gallery(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = [f"{person}_c{camera}_ü.png" for person in range(3) for camera in range(2)]
@@ -93,7 +93,7 @@ def test_files__have_every_query_and_the_index_spares_the_gallery(
     )
     assert "no change; 0 embedded" in capsys.readouterr().out
     rows = rows_of(tmp_path / "out" / "ranks.csv")
-    assert len(rows) == 2 * 3, "three pictures are of another camera"
+    assert len(rows) == 2 * 3, "three images are of another camera"
     assert {row["camera"] for row in rows[:3]} == {"1"}
     assert [row["rank"] for row in rows[:3]] == ["1", "2", "3"]
     assert all((row["correct"] == "yes") == (row["path"][0] == "0") for row in rows[:3])
@@ -104,14 +104,14 @@ def test_files__have_every_query_and_the_index_spares_the_gallery(
         "query_0000_0_c0_q.jpg",
         "query_0001_2_c1_q.jpg",
     ]
-    # Without the folder, and of a single picture that the pattern says nothing of.
+    # Without the gallery folder; the pattern does not match the name of the query image.
     fill(tmp_path, ["somebody.png"], seed=3)
     assert tool.main([*common, "--query", str(tmp_path / "somebody.png"), "--top", "2"]) == 0
     rows = rows_of(tmp_path / "out" / "ranks.csv")
     assert len(rows) == 2 and {row["correct"] for row in rows} == {""}
 
 
-def test_index_of_another_model__is_refused_with_both_names(
+def test_index_of_another_model__is_refused_and_both_models_are_named(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(tmp_path / "gallery", ["a.png", "b.png"])
@@ -125,7 +125,7 @@ def test_index_of_another_model__is_refused_with_both_names(
     assert "Traceback" not in error and (tmp_path / "kept.index").read_bytes() == before
 
 
-def test_bad_pictures__end_it_or_are_skipped_by_name(
+def test_unreadable_images__are_an_error_or_are_skipped_and_named(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = fill(tmp_path / "gallery", ["a.jpg", "b.jpg"])
@@ -144,7 +144,7 @@ def test_bad_pictures__end_it_or_are_skipped_by_name(
     assert "b.jpg cannot be read" in capsys.readouterr().err
     assert tool.main([*arguments, "--skip-bad"]) == 0
     assert f"left out: {paths[1]}" in capsys.readouterr().err
-    assert rows_of(tmp_path / "out" / "ranks.csv") == [], "nothing but the query itself"
+    assert rows_of(tmp_path / "out" / "ranks.csv") == [], "the gallery has only the query itself"
     assert (
         tool.main(
             [
@@ -172,7 +172,7 @@ def test_bad_pictures__end_it_or_are_skipped_by_name(
         (["--run", "r", "--galery", "g"], "unknown option --galery; did you mean '--gallery'?"),
     ],
 )
-def test_misuse__is_named_and_exits_with_2(
+def test_usage_error__is_named_with_exit_code_2(
     tool: ModuleType, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -180,7 +180,7 @@ def test_misuse__is_named_and_exits_with_2(
     assert stop.value.code == 2 and words in capsys.readouterr().err
 
 
-def test_what_is_not_there__is_one_line(
+def test_missing_files__are_one_line_errors(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""The runs of a sweep: which there are, and which are skipped, resumed and reported."""
+"""``unreid sweep``: the grid of runs; which runs are skipped, resumed and reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = str(ROOT / BASELINE)
 LIGHT = [("MODEL.BACKBONE.PRETRAIN", "False")]
 TAU = "UNSUP.MEMORY.TEMPERATURE"
 
-#: Stands for train_net.py: writes what a run leaves, its mAP being 100 x tau + seed.
+#: Replaces train_net.py: writes the files of a run with mAP = 100 x tau + seed.
 FAKE = """
 import json, os, sys, yaml
 words = sys.argv[1:]
@@ -95,20 +95,20 @@ def test_grid__is_every_combination_in_order(tmp_path: Path) -> None:
     assert runs[6].name == "CALR/baseline, TEMPERATURE 0.1, UPDATE hard, seed 3"
 
 
-def test_configs_of_one_name__are_told_apart_by_their_folders(tmp_path: Path) -> None:
+def test_configs_of_one_name__are_distinguished_by_their_folders(tmp_path: Path) -> None:
     other = ROOT / "projects/CALR/configs/small/baseline.yml"
     assert other.is_file()
     runs = expand([CONFIG, str(other)], [], LIGHT, [], str(tmp_path))
     assert [run.label for run in runs] == ["CALR/baseline", "CALR/small/baseline"]
 
 
-def test_value_with_slashes__stays_inside_the_output(tmp_path: Path) -> None:
+def test_value_with_slashes__gives_a_folder_inside_the_output(tmp_path: Path) -> None:
     vary = [("MODEL.WEIGHTS", ["../../up/model.pth", "/model.pth"])]
     runs = expand([CONFIG], vary, LIGHT, [], str(tmp_path / "out"))
     assert {Path(run.folder).resolve().parent for run in runs} == {(tmp_path / "out").resolve()}
 
 
-def test_whole_numbers__are_taken_for_keys_that_hold_fractions(tmp_path: Path) -> None:
+def test_integers__are_accepted_for_float_keys(tmp_path: Path) -> None:
     runs = expand([CONFIG], [(TAU, ["1", "0.5"])], [*LIGHT, ("SOLVER.WEIGHT_DECAY", "0")], [],
                   str(tmp_path))  # fmt: skip
     cfg, _ = load_config(CONFIG, runs[0].opts)
@@ -128,7 +128,7 @@ def test_whole_numbers__are_taken_for_keys_that_hold_fractions(tmp_path: Path) -
         ([("OUTPUT_DIR", ["a"])], LIGHT, [], "OUTPUT_DIR is set by the sweep itself"),
     ],
 )  # fmt: skip
-def test_bad_grid__is_refused_before_anything_runs(
+def test_invalid_grid__is_refused_before_any_run(
     vary: Any, settings: Any, seeds: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises((ValueError, KeyError)) as error:
@@ -138,19 +138,19 @@ def test_bad_grid__is_refused_before_anything_runs(
 
 
 def test_runs__are_trained_once_and_then_skipped(tmp_path: Path, fake: list[str]) -> None:
-    runs, said = grid(tmp_path / "out", "0.05", "0.1"), []
+    runs, lines = grid(tmp_path / "out", "0.05", "0.1"), []
     assert not any(is_finished(run) for run in runs)
-    first = run_all(runs, fake, jobs=2, say=said.append)
+    first = run_all(runs, fake, jobs=2, say=lines.append)
     assert [o.results["after"]["mAP"] for o in first if o.results] == [5.0, 10.0]
     assert not any(o.skipped for o in first) and all(is_finished(run) for run in runs)
-    again = run_all(runs, fake, jobs=2, say=said.append)
+    again = run_all(runs, fake, jobs=2, say=lines.append)
     assert all(o.skipped for o in again)
     assert [o.results for o in again] == [o.results for o in first]
     assert [calls(run) for run in runs] == [["start"], ["start"]]
-    assert any("[2/2]" in line and "mAP" in line and "ARI 0.250" in line for line in said)
+    assert any("[2/2]" in line and "mAP" in line and "ARI 0.250" in line for line in lines)
 
 
-def test_other_settings__are_trained_anew_and_equal_ones_resumed(
+def test_changed_settings__are_trained_again_and_equal_settings_are_resumed(
     tmp_path: Path, fake: list[str]
 ) -> None:
     (run,) = grid(tmp_path, "0.05")
@@ -159,13 +159,13 @@ def test_other_settings__are_trained_anew_and_equal_ones_resumed(
                      str(tmp_path))  # fmt: skip
     assert changed[0].folder == run.folder and not is_finished(changed[0])
     run_all(changed, fake)
-    Path(run.folder, "results.json").unlink()  # as if it had been killed
+    Path(run.folder, "results.json").unlink()  # as after a kill
     run_all(changed, fake)
     assert calls(run) == ["start", "start", "resume"]
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"after": null, "labels": null}'])
-def test_half_a_result__is_not_finished(tmp_path: Path, fake: list[str], text: str) -> None:
+def test_incomplete_result__is_not_finished(tmp_path: Path, fake: list[str], text: str) -> None:
     (run,) = grid(tmp_path, "0.05")
     run_all([run], fake)
     Path(run.folder, "results.json").write_text(text)
@@ -173,11 +173,11 @@ def test_half_a_result__is_not_finished(tmp_path: Path, fake: list[str], text: s
 
 
 def test_failed_run__is_named_and_does_not_stop_the_others(tmp_path: Path, fake: list[str]) -> None:
-    runs, said = grid(tmp_path, "0.5", "0.1"), []
-    failed, well = run_all(runs, fake, say=said.append)
+    runs, lines = grid(tmp_path, "0.5", "0.1"), []
+    failed, well = run_all(runs, fake, say=lines.append)
     assert failed.results is None and failed.error == "exit code 2: error: tau is 0.5"
     assert well.results is not None
-    assert any("FAILED" in line and "output.txt" in line for line in said)
+    assert any("FAILED" in line and "output.txt" in line for line in lines)
     records = [Record(runs[0], None, failed.error), record(runs[1], well.results)]
     table, _ = write_report(records, [TAU], str(tmp_path))
     assert "Failed:" in table and f"- {runs[0].folder}: exit code 2" in table
@@ -185,16 +185,16 @@ def test_failed_run__is_named_and_does_not_stop_the_others(tmp_path: Path, fake:
     assert "| CALR/baseline, TEMPERATURE 0.1 | 1 | 1 | 10.0 |" in table
 
 
-def test_program_that_leaves_nothing__has_failed(tmp_path: Path) -> None:
+def test_program_without_results__has_failed(tmp_path: Path) -> None:
     (run,) = grid(tmp_path, "0.05")
     (outcome,) = run_all([run], [sys.executable, "-c", "pass"])
     assert outcome.results is None and "no complete results.json" in outcome.error
 
 
-def test_trainings__have_one_thread_each_unless_it_was_set(
+def test_trainings__have_one_thread_each_by_default(
     tmp_path: Path, fake: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Threads change the last bits of a result: their number never follows from the machine."""
+    """Threads change rounding, so their number must not depend on the machine."""
     monkeypatch.setattr(sweep_runs.os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_NUM_THREADS")
     one, two, other = grid(tmp_path, "0.05", "0.1", "0.2")
@@ -202,8 +202,8 @@ def test_trainings__have_one_thread_each_unless_it_was_set(
     run_all([two], fake, jobs=4, threads=2)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     run_all([other], fake, jobs=4)
-    said = [Path(run.folder, "output.txt").read_text().split() for run in (one, two, other)]
-    assert [words[-1] for words in said] == ["1", "2", "3"]
+    lines = [Path(run.folder, "output.txt").read_text().split() for run in (one, two, other)]
+    assert [words[-1] for words in lines] == ["1", "2", "3"]
 
 
 def test_interruption__ends_the_trainings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,20 +211,20 @@ def test_interruption__ends_the_trainings(tmp_path: Path, monkeypatch: pytest.Mo
     jobs = []
     start = sweep_runs.Job.__init__
 
-    def remember(self: Any, *args: Any) -> None:
+    def record_job(self: Any, *args: Any) -> None:
         start(self, *args)
         jobs.append(self)
 
     def interrupt(line: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweep_runs.Job, "__init__", remember)
+    monkeypatch.setattr(sweep_runs.Job, "__init__", record_job)
     with pytest.raises(KeyboardInterrupt):
         run_all([run], [sys.executable, "-c", "import time; time.sleep(600)"], say=interrupt)
     assert jobs[0].process.poll() is not None
 
 
-def test_time_left__follows_from_epochs_done(tmp_path: Path) -> None:
+def test_remaining_time__is_estimated_from_finished_epochs(tmp_path: Path) -> None:
     runs = grid(tmp_path, "0.05", "0.1")
     clock = sweep_runs.Clock(jobs=1)
     assert clock.left([], runs) == ""
@@ -235,7 +235,7 @@ def test_time_left__follows_from_epochs_done(tmp_path: Path) -> None:
     assert clock.left([], runs) == "; about 10 min left"
 
 
-def test_progress__is_the_share_of_finished_epochs(tmp_path: Path) -> None:
+def test_progress__is_the_fraction_of_finished_epochs(tmp_path: Path) -> None:
     (run,) = grid(tmp_path, "0.05")
     assert sweep_runs.progress(run) == 0.0
     path = Path(run.folder, "epochs.jsonl")
@@ -276,10 +276,10 @@ def test_table__has_the_mean_and_spread_of_seeds(tmp_path: Path) -> None:
     with open(tmp_path / "table.csv", newline="") as file:
         assert [float(row["after.mAP mean"]) for row in csv.DictReader(file)] == [11.0, 20.0]
     assert no_plot is None
-    picture = (tmp_path / "plot.svg").read_bytes()
-    assert b"<svg" in picture
+    plot = (tmp_path / "plot.svg").read_bytes()
+    assert b"<svg" in plot
     write_report(records, [TAU], str(tmp_path))
-    assert (tmp_path / "plot.svg").read_bytes() == picture
+    assert (tmp_path / "plot.svg").read_bytes() == plot
 
 
 def test_several_test_sets_and_the_selected_round__get_columns(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_several_test_sets_and_the_selected_round__get_columns(tmp_path: Path) -
     assert cells.startswith("| CALR/baseline | 1 | 1 | 1.0 | 2.0 | 4.0 |")
 
 
-def test_without_matplotlib__the_tables_are_written_all_the_same(
+def test_without_matplotlib__the_tables_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -314,7 +314,7 @@ def test_without_matplotlib__the_tables_are_written_all_the_same(
         (["--config-file", "a", "--output", "x", "--report-folds", "2"], "needs --folds or"),
     ],
 )
-def test_misuse__is_named_and_exits_with_2(
+def test_usage_error__is_named_with_exit_code_2(
     tool: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -322,7 +322,7 @@ def test_misuse__is_named_and_exits_with_2(
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_bad_key__is_one_line_and_exit_code_2(
+def test_unknown_key__is_a_one_line_error_with_exit_code_2(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--config-file", CONFIG, "--vary", "SOLVER.MAX_EPOCHS", "1", "--output",
@@ -332,7 +332,7 @@ def test_bad_key__is_one_line_and_exit_code_2(
     assert err.startswith("error: ") and "did you mean" in err and "Traceback" not in err
 
 
-def test_dry_run__lists_the_runs_and_trains_nothing(
+def test_dry_run__lists_the_runs_without_training(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--config-file", CONFIG, "--vary", TAU, "0.1", "0.2", "--set", *LIGHT[0],
@@ -341,7 +341,7 @@ def test_dry_run__lists_the_runs_and_trains_nothing(
     assert len(capsys.readouterr().out.splitlines()) == 2 and not list(tmp_path.iterdir())
 
 
-def test_true_grid__trains_scores_and_reports(
+def test_sweep__trains_evaluates_and_reports_a_grid(
     tool: ModuleType, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
@@ -354,7 +354,7 @@ def test_true_grid__trains_scores_and_reports(
                  "--output", str(tmp_path)]  # fmt: skip
     for pair in settings.items():
         arguments += ["--set", *pair]
-    assert tool.main(arguments) == 2  # refused whole: no value may be out of range
+    assert tool.main(arguments) == 2  # one invalid value refuses the whole grid
     arguments[arguments.index("-3")] = "0.2"
     arguments += ["--test-settings", "plain", "centred_flip"]
     arguments += ["--rows", str(tmp_path / "rows.jsonl")]
@@ -371,7 +371,7 @@ def test_true_grid__trains_scores_and_reports(
         assert scores["centred_flip"] != scores["plain"]
     assert "Test settings: centred_flip (TEST.CENTER_CAMERAS, TEST.FLIP)." in table
 
-    # The rows alone, in another folder: nothing is trained again, and the table is the same.
+    # With the rows only, in another folder: nothing is trained, and the table is the same.
     capsys.readouterr()
     arguments[arguments.index("--output") + 1] = str(tmp_path / "elsewhere")
     assert tool.main(arguments) == 0
@@ -379,7 +379,7 @@ def test_true_grid__trains_scores_and_reports(
     assert (tmp_path / "elsewhere" / "table.md").read_text() == table
     assert not list((tmp_path / "elsewhere").glob("*/results.json"))
 
-    # Other settings: named as stale, and in no mean.
+    # Changed settings: the rows are listed as outdated and excluded from all means.
     assert tool.main([*arguments, "--set", "SOLVER.GAMMA", "0.5", "--no-training"]) == 1
     table = (tmp_path / "elsewhere" / "table.md").read_text()
     assert table.count("its settings have changed") == 2 * 3 and "| 0 | 0 |" in table

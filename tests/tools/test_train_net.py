@@ -1,4 +1,4 @@
-"""The command line: its words for misuse, and how errors come out."""
+"""``unreid train``: usage errors, one-line errors, and evaluation of a trained model."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def tool() -> ModuleType:
         ([*CONFIG, "--num-gpu", "2"], "unknown option --num-gpu; did you mean '--num-gpus'?"),
         (
             [*CONFIG, "--num-machines", "2"],
-            "--dist-url tcp://HOST:PORT of machine 0 is needed with --num-machines 2",
+            "--dist-url tcp://HOST:PORT of machine 0 is required with --num-machines 2",
         ),
         (
             [*CONFIG, "--machine-rank", "1"],
@@ -55,7 +55,7 @@ def tool() -> ModuleType:
         ([*CONFIG, "--num-gpus", "two"], "argument --num-gpus: invalid int value: 'two'"),
     ],
 )
-def test_misuse__is_named_and_exits_with_2(
+def test_usage_error__is_named_with_exit_code_2(
     tool: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -64,7 +64,7 @@ def test_misuse__is_named_and_exits_with_2(
     assert message in capsys.readouterr().err
 
 
-def test_negative_value__is_no_option(tool: ModuleType) -> None:
+def test_negative_value__is_not_parsed_as_an_option(tool: ModuleType) -> None:
     args = tool.parse([*CONFIG, "--resume", "CALR.ADVERSARY.END_EPOCH", "-1"])
     assert args.resume and args.opts == ["CALR.ADVERSARY.END_EPOCH", "-1"]
 
@@ -81,7 +81,7 @@ def test_negative_value__is_no_option(tool: ModuleType) -> None:
         (["PROJECT", "Nope"], "error: PROJECT must be one of "),
     ],
 )
-def test_bad_setting__is_one_line_and_exit_code_2(
+def test_invalid_setting__is_a_one_line_error_with_exit_code_2(
     tool: ModuleType, opts: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main([*CONFIG, "MODEL.BACKBONE.PRETRAIN", "False", *opts]) == 2
@@ -90,7 +90,7 @@ def test_bad_setting__is_one_line_and_exit_code_2(
     assert "Traceback" not in err and "UNREID_TRACEBACK=1" in err
 
 
-def test_infomap_without_the_package__is_one_line_that_names_the_extra(
+def test_infomap_without_the_package__is_a_one_line_error_that_names_the_extra(
     tool: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
@@ -102,13 +102,15 @@ def test_infomap_without_the_package__is_one_line_that_names_the_extra(
     assert 'pip install "unreid[infomap]"' in capsys.readouterr().err
 
 
-def test_traceback__on_request(tool: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traceback__is_shown_with_the_environment_variable(
+    tool: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("UNREID_TRACEBACK", "1")
     with pytest.raises(ValueError, match=r"odd number"):
         tool.main([*CONFIG, "SOLVER.MAX_EPOCH"])
 
 
-def test_missing_data__is_one_line_with_the_folder(
+def test_missing_data__is_a_one_line_error_with_the_folder(
     tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.environ["FASTREID_DATASETS"] = str(tmp_path / "nowhere")
@@ -118,7 +120,7 @@ def test_missing_data__is_one_line_with_the_folder(
     assert str(tmp_path / "nowhere") in err and "FASTREID_DATASETS" in err
 
 
-def test_full_disk__is_one_line(
+def test_full_disk__is_a_one_line_error(
     tool: ModuleType,
     tmp_path: Path,
     synthetic_root: Path,
@@ -151,16 +153,18 @@ def test_train_then_eval_only__give_the_same_scores(
     scores = []
     evaluate = run.evaluate_only
 
-    def remember(cfg: object) -> dict[str, float]:
+    def record(cfg: object) -> dict[str, float]:
         scores.append(evaluate(cfg))
         return scores[-1]
 
-    run.evaluate_only = remember
+    run.evaluate_only = record
     try:
         weights = ["MODEL.WEIGHTS", str(output / "model_final.pth")]
         assert tool.main([*CONFIG, "--eval-only", *short, *weights]) == 0
     finally:
         run.evaluate_only = evaluate
     assert {k: round(v, 4) for k, v in scores[0].items() if k in after} == after
-    assert json.loads((output / "results.json").read_text())["after"] == after, "eval keeps it"
+    assert json.loads((output / "results.json").read_text())["after"] == after, (
+        "evaluation does not change results.json"
+    )
     assert not (output / "previous").exists()

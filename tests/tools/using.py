@@ -1,4 +1,4 @@
-"""A tool as a module: for the tests of label, search and export."""
+"""Load a script of ``tools/`` as a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.projects.overrides import ROOT
 
 
 def load_tool(name: str) -> ModuleType:
-    """``tools/name.py`` as a module; ``sys.path`` stays as it was."""
+    """Return ``tools/<name>.py`` as a module; ``sys.path`` is not changed."""
     path = list(sys.path)
     spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / "tools" / f"{name}.py")
     assert spec and spec.loader
