@@ -1,16 +1,19 @@
-"""Kills a training again and again: every resume goes on, and the end is that of a quiet run.
+"""Kill and resume trainings at random; the results must equal those of an uninterrupted run.
 
 example:
   python -m tests.reliability.chaos --kills 20 --seed 0
 
-Each run is a forked process on a small synthetic dataset. It is killed (SIGKILL) at a random time,
-or by itself in the middle of a random write: of a checkpoint, of labels, of another file; or it is
-told to stop (SIGTERM, SIGINT); or no file may grow beyond a random size, as on a full disk.
-After each end every file must be whole. Once a run has had its share of
-ends it is resumed to the last epoch: labels, weights, optimiser and scores must equal, to the bit,
-those of a run that nothing has disturbed.
+Each run is a forked process on a small synthetic dataset. One of these interruptions ends it:
 
-The product has no hook for this: what kills is put over ``open`` in ``unreid.engine.atomic``.
+- SIGKILL at a random time, or within a random write of a checkpoint, of labels or of another file;
+- SIGTERM or SIGINT at a random time;
+- a limit of the file size, which has the effect of a full disk.
+
+After each interruption every file must be complete. After up to three interruptions a run is
+resumed to the last epoch. Labels, weights, optimiser state and scores must be bit-identical to
+those of an uninterrupted run.
+
+The library has no hook for this: the test replaces ``open`` in ``unreid.engine.atomic``.
 """
 
 from __future__ import annotations
@@ -41,7 +44,8 @@ from tests.tools.using import load_tool
 from unreid.data.synthetic import draw_dataset
 from unreid.engine import atomic
 
-#: Stage 1 has 3 cameras x 2 epochs x 2 iterations here, stage 2 has 3 x 2 and saves every other.
+#: Stage 1: 3 cameras x 2 epochs x 2 iterations. Stage 2: 3 epochs x 2 iterations; it saves every
+#: second epoch.
 SETTINGS = {
     "CALR__INTRA__EPOCHS": 2,
     "CALR__INTRA__ITERS_PER_EPOCH": 2,
@@ -50,13 +54,13 @@ SETTINGS = {
     "UNSUP__EVAL_BEFORE": True,
 }
 
-#: Exit codes of a run that was told to stop.
+#: Exit codes after a signal that a run handles.
 STOPPED = {"SIGTERM": 143, "SIGINT": 130}
 
-#: No file that only grows (log.txt) is as large; a checkpoint is.
+#: Smallest file size limit, in bytes: larger than log.txt, smaller than a checkpoint.
 SMALLEST_LIMIT = 200_000
 
-#: What a write belongs to, by the end of its path.
+#: Kind of file -> whether a path is of this kind.
 WRITES: dict[str, Callable[[str], bool]] = {
     "checkpoint": lambda path: path.endswith((".pth", "last_checkpoint")),
     "labels": lambda path: path.endswith(".npz"),
@@ -65,41 +69,42 @@ WRITES: dict[str, Callable[[str], bool]] = {
 
 
 def kind_of(path: str) -> str:
-    """The key of :data:`WRITES` for a path."""
+    """Return the key of :data:`WRITES` for a path."""
     return next(kind for kind, fits in WRITES.items() if fits(path))
 
 
 class Writes:
-    """Counts the writes of a process by kind, and ends it in the middle of one.
+    """Count the writes of a process by kind, and kill the process within one of them.
 
     Args:
-        deadly: (kind, number from 1) of the write that kills, or None to count only.
+        kill_at: (kind, number from 1) of the write within which the process is killed, or None to
+            count only.
     """
 
-    def __init__(self, deadly: tuple[str, int] | None) -> None:
-        self.deadly = deadly
+    def __init__(self, kill_at: tuple[str, int] | None) -> None:
+        self.kill_at = kill_at
         self.counts = dict.fromkeys(WRITES, 0)
 
     def open(self, path: str, mode: str, buffering: int = -1) -> Any:
-        """Put over ``open`` in :mod:`unreid.engine.atomic`."""
+        """Open a file; replaces ``open`` in :mod:`unreid.engine.atomic`."""
         file = builtins.open(path, mode, buffering)  # noqa: SIM115
         kind = kind_of(path.removesuffix(f".{os.getpid()}.tmp"))
         write = file.write
 
-        def deadly_write(data: Any) -> Any:
+        def counted_write(data: Any) -> Any:
             self.counts[kind] += 1
-            if self.deadly == (kind, self.counts[kind]):
-                cuttable = isinstance(data, (str, bytes, memoryview))
-                write(data[: len(data) // 2] if cuttable else data)
+            if self.kill_at == (kind, self.counts[kind]):
+                divisible = isinstance(data, (str, bytes, memoryview))
+                write(data[: len(data) // 2] if divisible else data)
                 file.flush()
                 os.kill(os.getpid(), signal.SIGKILL)
             return write(data)
 
-        return _Watched(file, deadly_write)
+        return _FileWithWrite(file, counted_write)
 
 
-class _Watched:
-    """A file whose ``write`` is another."""
+class _FileWithWrite:
+    """A file with another ``write`` method."""
 
     def __init__(self, file: Any, write: Callable[[Any], Any]) -> None:
         self._file = file
@@ -108,7 +113,7 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
 
-    def __enter__(self) -> _Watched:
+    def __enter__(self) -> _FileWithWrite:
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -116,8 +121,8 @@ class _Watched:
 
 
 @dataclass
-class Life:
-    """How one process ended: its exit code (negative: the signal), seconds, and writes by kind."""
+class Outcome:
+    """Exit code of one process (negative for a signal), its wall seconds, and writes by kind."""
 
     code: int
     seconds: float
@@ -125,11 +130,11 @@ class Life:
 
 
 class Chaos:
-    """Runs on one data set.
+    """Interrupted runs on one dataset, and the uninterrupted reference run.
 
     Args:
-        folder: For the data, the runs and what they say.
-        settings: Of every run, beside :data:`SETTINGS`.
+        folder: Folder for the dataset, the runs and their console output.
+        settings: Config of every run, in addition to :data:`SETTINGS`.
     """
 
     def __init__(self, folder: Path, settings: dict[str, object] | None = None) -> None:
@@ -141,34 +146,36 @@ class Chaos:
         )
         self.tool = load_tool("train_net")
         load_tiny(MARKET)  # imports the project before the first fork
-        self.quiet = folder / "quiet"
-        self.reference = self.live(self.quiet)
+        self.uninterrupted = folder / "uninterrupted"
+        self.reference = self.run_process(self.uninterrupted)
         if self.reference.code:
-            raise RuntimeError(f"the quiet run failed:\n{self.said(self.quiet)}")
-        self.pace = self.reference.seconds
+            raise RuntimeError(
+                f"the uninterrupted run failed:\n{self.console_output(self.uninterrupted)}"
+            )
+        self.duration = self.reference.seconds
 
-    def said(self, output: Path) -> str:
-        """The end of what the processes of a run wrote to their terminals."""
+    def console_output(self, output: Path) -> str:
+        """Return the last 3000 characters of the console output of a run."""
         return output.with_suffix(".txt").read_text()[-3000:]
 
-    def live(
+    def run_process(
         self,
         output: Path,
         *flags: str,
-        deadly: tuple[str, int] | None = None,
+        kill_at: tuple[str, int] | None = None,
         after: float | None = None,
         number: int = signal.SIGKILL,
         prepare: Callable[[], None] = lambda: None,
-    ) -> Life:
-        """One process from its start to its end.
+    ) -> Outcome:
+        """Run one process, and wait for its end.
 
         Args:
-            output: The run's folder.
-            flags: Such as ``--resume``.
-            deadly: The write in which it kills itself.
-            after: Seconds after which it gets the signal ``number``.
-            number: A signal.
-            prepare: Called in the process before all else.
+            output: Output folder of the run.
+            flags: Options such as ``--resume``.
+            kill_at: See :class:`Writes`.
+            after: Seconds after which the signal ``number`` is sent, or None.
+            number: The signal.
+            prepare: Called first in the process.
         """
         arguments = [
             "--config-file",
@@ -180,7 +187,7 @@ class Chaos:
         started = time.monotonic()
         child = os.fork()
         if not child:
-            self._be(arguments, output, counts, deadly, prepare)
+            self._train(arguments, output, counts, kill_at, prepare)
         if after is not None:
             while (
                 time.monotonic() - started < after
@@ -191,26 +198,26 @@ class Chaos:
         status = os.waitpid(child, 0)[1]
         code = os.waitstatus_to_exitcode(status)
         seconds = time.monotonic() - started
-        return Life(code, seconds, json.loads(counts.read_text()) if code == 0 else {})
+        return Outcome(code, seconds, json.loads(counts.read_text()) if code == 0 else {})
 
-    def _be(
+    def _train(
         self,
         arguments: list[str],
         output: Path,
         counts: Path,
-        deadly: tuple[str, int] | None,
+        kill_at: tuple[str, int] | None,
         prepare: Callable[[], None],
     ) -> None:
-        """The forked process: never returns."""
+        """Train in the forked process; never returns."""
         code = 70
         try:
-            # A job in the background ignores Ctrl-C, and so would all that it starts.
+            # Background jobs of a shell ignore SIGINT, and their children inherit this.
             signal.signal(signal.SIGINT, signal.default_int_handler)
             with open(output.with_suffix(".txt"), "a") as terminal:
                 os.dup2(terminal.fileno(), 1)
                 os.dup2(terminal.fileno(), 2)
             os.environ["FASTREID_DATASETS"] = str(self.data)
-            writes = Writes(deadly)
+            writes = Writes(kill_at)
             atomic.open = writes.open  # type: ignore[attr-defined]
             prepare()
             code = self.tool.main(arguments)
@@ -222,56 +229,72 @@ class Chaos:
             sys.stderr.flush()
             os._exit(code)
 
-    def end(self, output: Path, how: str, rng: np.random.Generator, *flags: str) -> bool:
-        """One process that ends as ``how`` says: whether it did before it was done.
+    def interrupt(self, output: Path, how: str, rng: np.random.Generator, *flags: str) -> bool:
+        """Run one process, and interrupt it by ``how``.
+
+        Args:
+            output: Output folder of the run.
+            how: A key of :data:`WRITES`, ``"time"``, ``"SIGTERM"``, ``"SIGINT"`` or
+                ``"full disk"``.
+            rng: Samples the moment.
+            flags: Options such as ``--resume``.
+
+        Returns:
+            Whether the interruption came before the end of the training.
 
         Raises:
-            AssertionError: another exit code, or a file that is not whole.
+            AssertionError: The exit code is another one, or a file is incomplete.
         """
         expected = -signal.SIGKILL
         if how == "full disk":
-            size = (self.quiet / "model_final.pth").stat().st_size
+            size = (self.uninterrupted / "model_final.pth").stat().st_size
             limit = int(rng.integers(SMALLEST_LIMIT, size))
             limits = resource.RLIMIT_FSIZE, (limit, limit)
-            code = self.live(output, *flags, prepare=lambda: resource.setrlimit(*limits)).code
+            code = self.run_process(
+                output, *flags, prepare=lambda: resource.setrlimit(*limits)
+            ).code
             expected = 2
-            assert code == 0 or "could not write" in self.said(output)
+            assert code == 0 or "could not write" in self.console_output(output)
         elif how in WRITES:
-            deadly = how, int(rng.integers(1, self.reference.writes[how] + 1))
-            code = self.live(output, *flags, deadly=deadly).code
+            kill_at = how, int(rng.integers(1, self.reference.writes[how] + 1))
+            code = self.run_process(output, *flags, kill_at=kill_at).code
         else:
             number = {"time": signal.SIGKILL, "SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}[
                 how
             ]
-            after = float(rng.uniform(0.1, 0.9)) * self.pace
-            life = self.live(output, *flags, after=after, number=number)
-            code = life.code
-            if not code:  # done too soon: a shared machine is faster now than it was
-                self.pace = min(self.pace, life.seconds)
+            after = float(rng.uniform(0.1, 0.9)) * self.duration
+            outcome = self.run_process(output, *flags, after=after, number=number)
+            code = outcome.code
+            if not code:  # finished before the signal: the machine is faster than before
+                self.duration = min(self.duration, outcome.seconds)
             expected = STOPPED.get(how, expected)
-        assert code in (expected, 0), f"{how}: exit code {code}\n{self.said(output)}"
-        assert_whole(output)
+        assert code in (expected, 0), f"{how}: exit code {code}\n{self.console_output(output)}"
+        assert_complete(output)
         return code == expected
 
     def finish(self, output: Path) -> None:
-        """Resume to the end, and hold the run against the quiet one.
+        """Resume to the end, and compare the results with those of the uninterrupted run.
 
         Raises:
-            AssertionError: it cannot be resumed, ends otherwise, or leaves a file behind.
+            AssertionError: The run cannot be resumed, its results differ, or a temporary file is
+                left.
         """
-        life = self.live(output, "--resume")
-        assert life.code == 0, f"resume: exit code {life.code}\n{self.said(output)}"
-        assert_whole(output)
-        assert_same_labels(self.quiet, output)
-        assert_same_weights(self.quiet, output)
-        one, other = (json.loads((o / "results.json").read_text()) for o in (self.quiet, output))
+        outcome = self.run_process(output, "--resume")
+        assert outcome.code == 0, f"resume: exit code {outcome.code}\n{self.console_output(output)}"
+        assert_complete(output)
+        assert_same_labels(self.uninterrupted, output)
+        assert_same_weights(self.uninterrupted, output)
+        one, other = (
+            json.loads((folder / "results.json").read_text())
+            for folder in (self.uninterrupted, output)
+        )
         for key in ("before", "after", "labels"):
             assert one[key] == other[key], key
         assert [str(p) for p in output.rglob("*.tmp")] == []
 
 
-def assert_whole(output: Path) -> None:
-    """No file under its own name is half of one."""
+def assert_complete(output: Path) -> None:
+    """Assert that every file of a run can be read completely; temporary files do not count."""
     for path in output.rglob("*"):
         if path.suffix == ".pth":
             torch.load(path, weights_only=True)
@@ -288,17 +311,26 @@ def assert_whole(output: Path) -> None:
             assert (path.parent / path.read_text()).is_file()
 
 
-#: Runs for each end that is wanted: one may be done before its moment comes, not all.
-MOST_RUNS = 4
+#: Maximum number of runs per interruption; a run may finish before it is interrupted.
+MAX_RUNS = 4
 
 
 def run(
     folder: Path, *, kills: int, stops: int, full: int, seed: int, say: Callable[[str], Any]
 ) -> dict[str, int]:
-    """As many kills, stops and full disks, three to a run; how many of each kind.
+    """Interrupt runs, up to three times each, and compare the results of all runs.
 
-    Half of the kills come at a random time, the others inside a write: by turns of a checkpoint,
-    of labels, of another file.
+    Args:
+        folder: Empty folder for all files.
+        kills: Number of SIGKILLs. Half of them come at a random time, the others within a write of
+            a checkpoint, of labels or of another file, in turn.
+        stops: Number of SIGTERMs and SIGINTs, in turn.
+        full: Number of full disks.
+        seed: Seed of the moments.
+        say: Called with each line of the progress report.
+
+    Returns:
+        Number of interruptions by kind.
     """
     rng = np.random.default_rng(seed)
     inside = [
@@ -313,35 +345,38 @@ def run(
     ]
     left = [ends[i] for i in rng.permutation(len(ends))]
     chaos = Chaos(folder)
-    say(f"a quiet run: {chaos.reference.seconds:.1f} s, writes {chaos.reference.writes}")
+    say(f"uninterrupted run: {chaos.reference.seconds:.1f} s, writes {chaos.reference.writes}")
     done: dict[str, int] = {}
     number = 0
     while left:
         number += 1
         output, flags = folder / f"run{number}", ()
-        if number > MOST_RUNS * (kills + stops + full):
-            raise RuntimeError(f"no run of {number - 1} could be ended by {left[-1]}")
-        story = []
+        if number > MAX_RUNS * (kills + stops + full):
+            raise RuntimeError(f"none of {number - 1} runs was interrupted by {left[-1]}")
+        interruptions = []
         for _ in range(3):
-            if left and chaos.end(output, left[-1], rng, *flags):
+            if left and chaos.interrupt(output, left[-1], rng, *flags):
                 how = left.pop()
-                story.append(how)
+                interruptions.append(how)
                 done[how] = done.get(how, 0) + 1
             flags = ("--resume",)
         chaos.finish(output)
-        say(f"run {number}: {', '.join(story) or 'was done too soon'}; ended as the quiet one")
+        say(
+            f"run {number}: {', '.join(interruptions) or 'not interrupted'};"
+            " results equal the reference"
+        )
     return done
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when every run ended as the quiet one."""
+    """Parse the command line and run; return 0 if all results equal the reference."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=20, help="SIGKILLs in all (20)")
-    parser.add_argument("--stops", type=int, default=6, help="SIGTERMs and SIGINTs in all (6)")
-    parser.add_argument("--full", type=int, default=3, help="full disks in all (3)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--kills", type=int, default=20, help="number of SIGKILLs (20)")
+    parser.add_argument("--stops", type=int, default=6, help="number of SIGTERMs and SIGINTs (6)")
+    parser.add_argument("--full", type=int, default=3, help="number of full disks (3)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
     args = parser.parse_args(arguments)
     started = time.monotonic()
 
@@ -358,7 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=args.seed,
             say=say,
         )
-    say("survived: " + ", ".join(f"{count} x {how}" for how, count in sorted(done.items())))
+    say("interruptions: " + ", ".join(f"{count} x {how}" for how, count in sorted(done.items())))
     return 0
 
 

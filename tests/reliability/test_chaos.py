@@ -1,4 +1,4 @@
-"""The short form of ``make chaos``: three kills, a SIGTERM, a Ctrl-C and a full disk."""
+"""Short version of ``make chaos``: three kills, a SIGTERM, a SIGINT and a full disk."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import sys
 from tests.projects.overrides import ROOT
 
 
-def test_killed_stopped_and_full__every_resume_ends_as_the_quiet_run() -> None:
-    """In a process of its own: it forks, which a process with threads must not."""
+def test_kill_stop_and_full_disk__resume_gives_the_results_of_the_uninterrupted_run() -> None:
+    """In a separate process, because chaos.py forks, which is unsafe with threads."""
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     done = subprocess.run(
         [
@@ -33,7 +33,8 @@ def test_killed_stopped_and_full__every_resume_ends_as_the_quiet_run() -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    survived = done.stdout.splitlines()[-1]
-    assert survived.endswith(
-        "survived: 1 x SIGINT, 1 x SIGTERM, 1 x checkpoint, 1 x full disk, 1 x labels, 1 x time"
+    counts = done.stdout.splitlines()[-1]
+    assert counts.endswith(
+        "interruptions: 1 x SIGINT, 1 x SIGTERM, 1 x checkpoint, 1 x full disk, 1 x labels,"
+        " 1 x time"
     )

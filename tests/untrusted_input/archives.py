@@ -1,4 +1,4 @@
-"""Malicious arrays: label files, local labels and indexes."""
+"""Malicious arrays: label files, local labels and gallery indexes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.untrusted_input.damage import damage
 from tests.untrusted_input.valid_files import ValidFiles
 
 
-class Boom:
+class Malicious:
     """Object whose pickle runs a command."""
 
     def __reduce__(self) -> Any:
@@ -31,7 +31,7 @@ def _npz(**arrays: Any) -> bytes:
 
 
 def _header_says(shape: tuple[int, ...]) -> bytes:
-    """Return the labels of four bytes whose header promises any number."""
+    """Return a label file with arrays of four bytes whose headers claim ``shape``."""
     array = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         array, {"descr": "<i8", "fortran_order": False, "shape": shape}
@@ -44,7 +44,7 @@ def _header_says(shape: tuple[int, ...]) -> bytes:
 
 
 def _zeros(gigabytes: int) -> bytes:
-    """Return compressed zeros of this size in GB."""
+    """Return a label file of compressed zeros, ``gigabytes`` GB when uncompressed."""
     count = gigabytes * 2**27
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -73,10 +73,10 @@ def _nested(depth: int) -> bytes:
     return b"[" * depth + b"]" * depth
 
 
-#: name -> bytes of a label file.
+#: Name -> content of a label file.
 LABELS: dict[str, bytes] = {
-    "pickle": _labels(labels=np.array([Boom(), 1, 2, 3], dtype=object)),
-    "pickled_paths": _labels(paths=np.array([Boom()] * 4, dtype=object)),
+    "pickle": _labels(labels=np.array([Malicious(), 1, 2, 3], dtype=object)),
+    "pickled_paths": _labels(paths=np.array([Malicious()] * 4, dtype=object)),
     "empty": b"",
     "text": b"no archive",
     "no_arrays": _npz(other=np.zeros(3)),
@@ -114,11 +114,11 @@ def _labels_of_run(name: str) -> Builder:
 
 
 def _report(folder: Path, valid: ValidFiles, data: bytes, *, refuse: bool = False) -> Case:
-    """Return the case of a report, which names the label files that cannot be read."""
+    """Return the command ``report``, which lists label files that cannot be read."""
     run = copy_run(valid, folder)
     (run / "labels" / "epoch_001.npz").write_bytes(data)
-    left = (run / "report.html", "labels/epoch_001.npz cannot be read") if refuse else None
-    return Case("report", (str(run), "--no-model"), ("epoch_001",), left=left)
+    output = (run / "report.html", "labels/epoch_001.npz cannot be read") if refuse else None
+    return Case("report", (str(run), "--no-model"), ("epoch_001",), output=output)
 
 
 def _bomb(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
@@ -140,13 +140,13 @@ def _names_of_files(folder: Path, valid: ValidFiles, rng: np.random.Generator) -
 
 
 def mutated_labels(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return good labels with their bytes damaged."""
+    """Return a valid label file with damaged bytes."""
     good = (valid.run / "labels" / "epoch_001.npz").read_bytes()
     return _report(folder, valid, damage(good, rng))
 
 
 def _local(name: str) -> Builder:
-    """Return the labels of one camera after another, as CALR's second stage takes them."""
+    """Return the builder of a file of local labels, which stage 2 of CALR reads."""
 
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.npz"
@@ -252,14 +252,14 @@ def _pickled_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) ->
         np.savez(
             file,
             allow_pickle=True,
-            table=np.array([Boom()], dtype=object),
-            faiss=np.array([Boom()], dtype=object),
+            table=np.array([Malicious()], dtype=object),
+            faiss=np.array([Malicious()], dtype=object),
         )
     return _searched(path, valid, refuse=True, with_folder=False)
 
 
 def mutated_index(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return a good index with its bytes damaged."""
+    """Return a valid index with damaged bytes."""
     path = folder / "damaged.index"
     path.write_bytes(damage(valid.index.read_bytes(), rng))
     return _searched(path, valid, with_folder=rng.random() < 0.5)

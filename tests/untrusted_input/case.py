@@ -1,4 +1,4 @@
-"""Test case of an untrusted input: a command and the expected result."""
+"""Test case of an untrusted input: a command and its expected result."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tests.untrusted_input.valid_files import ValidFiles
 
 @dataclass(frozen=True)
 class Case:
-    """A command on a malicious file.
+    """A command on a malicious file, and its expected result.
 
     Attributes:
-        tool: ``tools/<tool>.py``.
-        arguments: Of its command line.
-        named: An error must have one of these words in it: the file, or the setting in it.
-        refuse: Whether nothing but an error will do.
-        left: A file that must be there in the end with these words in it, or nothing.
+        tool: Name of the script, ``tools/<tool>.py``.
+        arguments: Command-line arguments.
+        named: An error message must contain one of these: the file, or a setting in it.
+        refuse: Whether the command must end with an error.
+        output: A file that the command must write and a text that it must contain, or None.
     """
 
     tool: str
     arguments: tuple[str, ...]
     named: tuple[str, ...]
     refuse: bool = False
-    left: tuple[Path, str] | None = None
+    output: tuple[Path, str] | None = None
 
 
-#: Makes the file in an empty folder and says what to do with it.
+#: Writes the file into an empty folder and returns the command.
 Builder = Callable[[Path, ValidFiles, np.random.Generator], Case]
 
 

@@ -1,4 +1,4 @@
-"""Malicious checkpoints and other files of a run that is resumed or shown."""
+"""Malicious checkpoints and other files of a run, for --resume and for the report."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.untrusted_input.archives import Boom
+from tests.untrusted_input.archives import Malicious
 from tests.untrusted_input.case import Builder, Case, copy_run
 from tests.untrusted_input.damage import damage, damage_text
 from tests.untrusted_input.valid_files import ValidFiles
 
 
 class Hub:
-    """Object whose pickle downloads and runs code by torch.hub."""
+    """Object whose pickle downloads and executes code by torch.hub."""
 
     def __reduce__(self) -> Any:
         return torch.hub.load, ("evil/repo", "model")
@@ -62,12 +62,12 @@ def _nested(depth: int) -> Any:
     return node
 
 
-#: Checkpoint of a run -> another one.
+#: Name -> function that changes the content of a checkpoint.
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "evil model": lambda c: {**c, "model": Boom()},
-    "evil value": lambda c: {**c, "extra": Boom()},
+    "evil model": lambda c: {**c, "model": Malicious()},
+    "evil value": lambda c: {**c, "extra": Malicious()},
     "evil hub": lambda c: {**c, "extra": Hub()},
-    "evil weight": lambda c: {**c, "model": {**c["model"], "heads.bottleneck.0.bias": Boom()}},
+    "evil weight": lambda c: {**c, "model": {**c["model"], "heads.bottleneck.0.bias": Malicious()}},
     "numpy number": lambda c: {**c, "best": np.float64(3)},
     "list": lambda c: [c],
     "number": lambda c: 7,
@@ -103,7 +103,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "deep": lambda c: {**c, "optimizer": _nested(200)},
 }
 
-#: The same for what only a resume looks at.
+#: The same for entries that only a resume reads.
 RESUMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "text for an epoch": lambda c: {**c, "epoch": "0"},
     "minus epoch": lambda c: {**c, "epoch": -5},
@@ -126,7 +126,7 @@ RESUMED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "text for labels": lambda c: {**c, "labels": "none"},
     "text for a number": lambda c: {**c, "num_images": "all"},
     "another list": lambda c: {**c, "image_list": "0" * 64},
-    "evil optimiser": lambda c: {**c, "optimizer": Boom()},
+    "evil optimiser": lambda c: {**c, "optimizer": Malicious()},
 }
 
 
@@ -192,7 +192,7 @@ def _bytes(data: bytes) -> Builder:
 
 
 def _pretrained(data: bytes) -> Builder:
-    """Return the weights to start from, which fast-reid's backbones read."""
+    """Return the builder of pre-trained weights, which the backbones of fast-reid read."""
 
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / "start.pth"
@@ -218,7 +218,7 @@ def _pretrained(data: bytes) -> Builder:
 
 
 def _packed(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return a pickle of 2 GB of nothing, packed to 2 MB."""
+    """Return a checkpoint with a large pickle of zeros in a compressed archive."""
     run = copy_run(valid, folder)
     path = run / "model_final.pth"
     path.write_bytes(
@@ -230,7 +230,7 @@ def _packed(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return a storage of four numbers that claims 2,000 million."""
+    """Return a tensor storage of four numbers whose header claims 2^31 - 1."""
     data = _rewritten(
         _torch({"model": {"w": torch.zeros(4)}}),
         change=lambda p: p.replace(b"K\x04t", b"J\xff\xff\xff\x7ft"),
@@ -241,7 +241,7 @@ def _storage(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def _tag(text: str) -> Builder:
-    """Return another ``last_checkpoint``."""
+    """Return the builder of a ``last_checkpoint`` with this text."""
 
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         run = copy_run(valid, folder, half=True)
@@ -253,27 +253,27 @@ def _tag(text: str) -> Builder:
 
 
 def _results(content: Any, *, shown: bool) -> Builder:
-    """Return another ``results.json``."""
+    """Return the builder of a ``results.json`` with this content."""
 
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         run = copy_run(valid, folder, half=not shown)
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         (run / "results.json").write_bytes(data)
         if shown:
-            left = (run / "report.html", "results.json")
-            return Case("report", (str(run), "--no-model"), ("results.json",), left=left)
+            output = (run / "report.html", "results.json")
+            return Case("report", (str(run), "--no-model"), ("results.json",), output=output)
         return _resume(run)
 
     return build
 
 
 def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return a good checkpoint, of the end or of the middle, with its bytes damaged."""
+    """Return a valid checkpoint of a finished or interrupted run, with damaged bytes."""
     half = rng.random() < 0.3
     run = copy_run(valid, folder, half=half)
     path = run / ("model_last.pth" if half else "model_final.pth")
     data = path.read_bytes()
-    if rng.random() < 0.5:  # the pickle, rather than the weights, which are the most of it
+    if rng.random() < 0.5:  # damage the pickle, which is small compared with the weights
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             pickled = next(n for n in archive.namelist() if n.endswith("data.pkl"))
             at, size = data.index(archive.read(pickled)), archive.getinfo(pickled).file_size
@@ -288,7 +288,7 @@ def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
 
 
 def mutated_record(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return what a run says of itself, damaged, shown or resumed."""
+    """Return damaged results or logs of a run, for the report or for --resume."""
     shown = rng.random() < 0.7
     run = copy_run(valid, folder, half=not shown)
     name = str(rng.choice(["results.json", "metrics.json", "log.txt"]))
@@ -310,15 +310,15 @@ SPECIALS: dict[str, Builder] = {
     **{f"resumed: {name}": _resumed(name) for name in RESUMED},
     "empty.pth": _bytes(b""),
     "text.pth": _bytes(b"no weights\n"),
-    "plain pickle.pth": _bytes(pickle.dumps(Boom())),
-    "protocol 0.pth": _bytes(pickle.dumps(Boom(), protocol=0)),
-    "protocol 5.pth": _bytes(pickle.dumps({"model": Boom()}, protocol=5)),
+    "plain pickle.pth": _bytes(pickle.dumps(Malicious())),
+    "protocol 0.pth": _bytes(pickle.dumps(Malicious(), protocol=0)),
+    "protocol 5.pth": _bytes(pickle.dumps({"model": Malicious()}, protocol=5)),
     "global.pth": _bytes(b'cbuiltins\neval\n(S\'__import__("os").system("touch pwned")\'\ntR.'),
     "zip of nothing.pth": _bytes(b"PK\x05\x06" + bytes(18)),
     "archive that is packed": _packed,
     "storage that claims more": _storage,
-    "start: pickle": _pretrained(pickle.dumps(Boom())),
-    "start: evil": _pretrained(_torch({"a": Boom()})),
+    "start: pickle": _pretrained(pickle.dumps(Malicious())),
+    "start: evil": _pretrained(_torch({"a": Malicious()})),
     "start: text": _pretrained(b"no weights"),
     "start: list": _pretrained(_torch([1, 2])),
     "start: shapes": _pretrained(

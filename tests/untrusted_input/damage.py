@@ -1,10 +1,10 @@
-"""Damage done to the bytes of a valid file."""
+"""Damage the bytes of a valid file at random."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Numbers that lengths and sizes are often not expected to be.
+#: Extreme values of lengths and sizes.
 _WORDS = [n.to_bytes(size, order, signed=False)
           for size, numbers in ((1, (0, 0x7F, 0x80, 0xFF)), (2, (0, 0x7FFF, 0xFFFF)),
                                 (4, (0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)),
@@ -13,13 +13,13 @@ _WORDS = [n.to_bytes(size, order, signed=False)
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
-    """Return the bytes with one to eight changes: cut off, flipped, overwritten, doubled, moved."""
+    """Return the bytes with one to eight changes: truncate, flip, overwrite, repeat, move."""
     found = bytearray(data)
     for _ in range(int(rng.choice([1, 1, 1, 2, 4, 8]))):
         if not found:
             break
         at = int(rng.integers(len(found)))
-        # Headers are where programs believe what is written.
+        # More changes in the header, whose values programs use without a check.
         at = at % min(len(found), 64) if rng.random() < 0.3 else at
         length = int(min(len(found) - at, rng.integers(1, 65)))
         kind = int(rng.integers(8))
@@ -45,7 +45,7 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def damage_text(text: str, rng: np.random.Generator) -> bytes:
-    """Return the text with lines doubled, moved, cut or changed, sometimes with damaged bytes."""
+    """Return the text with lines repeated, moved, cut or changed, sometimes with damaged bytes."""
     lines = text.split("\n")
     for _ in range(int(rng.integers(1, 4))):
         at, other = (int(rng.integers(len(lines))) for _ in range(2))

@@ -1,9 +1,9 @@
-"""Untrusted inputs for every reader, each through its command line.
+"""Run the commands on untrusted files of every kind.
 
-An input passes when the command gives a correct result, or one line of error that names the file
-(or the setting in it): no traceback, no signal, no hang, no excessive memory, no
-code run from a pickle. Two thirds of the inputs are made by hand, the others are valid
-files with their bytes damaged; the same number makes the same inputs.
+An input passes if the command gives a correct result, or a one-line error that names the file or
+the setting in it. A traceback, a signal, a timeout, excessive memory, or code executed from a
+pickle is a failure. Two thirds of the inputs are written by hand; the others are valid files with
+damaged bytes. The inputs depend on their number and on the seed only.
 
     python -m tests.untrusted_input.fuzz --inputs 360
 """
@@ -33,7 +33,7 @@ from tests.untrusted_input.case import Builder, Case
 from tests.untrusted_input.trial import Outcome, attempt
 from tests.untrusted_input.valid_files import ValidFiles
 
-#: kind -> (made by hand, makers of damaged files, share of all inputs).
+#: Kind -> (inputs written by hand, builders of damaged files, fraction of all inputs).
 KINDS: dict[str, tuple[dict[str, Builder], tuple[Builder, ...], float]] = {
     "images": (images.SPECIALS, (images.mutated,), 0.22),
     "yaml": (texts.YAML_SPECIALS, (texts.mutated_yaml,), 0.17),
@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[dict[str, Builder], tuple[Builder, ...], float]] = {
     "checkpoints": (checkpoints.SPECIALS, (checkpoints.mutated, checkpoints.mutated_record), 0.28),
 }
 #: Largest memory growth of a command in bytes: several large decoded images and a model.
-MAX_GROWN = 2**30
+MAX_MEMORY_GROWTH = 2**30
 
 
 #: A selection of every kind for the test suite.
@@ -72,7 +72,13 @@ SHORT: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Input:
-    """An input: its kind, name and builder."""
+    """An untrusted input.
+
+    Attributes:
+        kind: A key of :data:`KINDS`.
+        name: Unique within its kind.
+        build: Writes the file and returns the command.
+    """
 
     kind: str
     name: str
@@ -80,11 +86,11 @@ class Input:
 
 
 def inputs(number: int) -> Iterator[Input]:
-    """Yield ``number`` inputs over all kinds, those made by hand first."""
+    """Yield about ``number`` inputs of all kinds, those written by hand first."""
     for kind, (special, makers, share) in KINDS.items():
         wanted = max(1, round(number * share))
         by_hand = list(special.items())
-        if len(by_hand) > wanted:  # a few of each corner
+        if len(by_hand) > wanted:  # a selection at equal steps
             by_hand = [by_hand[i * len(by_hand) // wanted] for i in range(wanted)]
         yield from (Input(kind, name, build) for name, build in by_hand)
         for i in range(wanted - len(by_hand)):
@@ -92,27 +98,27 @@ def inputs(number: int) -> Iterator[Input]:
 
 
 def short_inputs() -> Iterator[Input]:
-    """Yield those of :data:`SHORT`, and a damaged file of each kind."""
+    """Yield the inputs of :data:`SHORT` and one damaged file of each kind."""
     for kind, names in SHORT.items():
         special, makers, _ = KINDS[kind]
         yield from (Input(kind, name, special[name]) for name in names)
         yield Input(kind, "damaged", makers[0])
 
 
-def judge(case: Case, outcome: Outcome, folder: Path, name: str = "") -> str:
-    """Return the problem of an outcome, or ``""``."""
+def find_problem(case: Case, outcome: Outcome, folder: Path, name: str = "") -> str:
+    """Return the problem of an outcome, or ``""`` if it is as expected."""
     if outcome.verdict in ("killed", "traceback"):
         return outcome.verdict
     if (folder / "pwned").exists():
-        return "it ran what the file asked for"
+        return "it executed code of the file"
     if name == "valid" and outcome.verdict != "result":
         return "a valid file was refused"
-    if outcome.grown > MAX_GROWN:
-        return f"it grew by {outcome.grown / 2**20:.0f} MiB"
+    if outcome.memory_growth > MAX_MEMORY_GROWTH:
+        return f"memory grew by {outcome.memory_growth / 2**20:.0f} MiB"
     if case.refuse and outcome.verdict == "result":
-        return "it was believed"
-    if case.left is not None and case.left[1] not in _text(case.left[0]):
-        return f"{case.left[0].name} does not say: {case.left[1]}"
+        return "an invalid file was accepted"
+    if case.output is not None and case.output[1] not in _text(case.output[0]):
+        return f"{case.output[0].name} does not contain: {case.output[1]}"
     if outcome.verdict == "refused":
         if not outcome.error:
             return "refused without an error"
@@ -125,7 +131,7 @@ def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
-def tried(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]:
+def run_input(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]:
     """Run the command on an input; return the problem (or ``""``) and the outcome."""
     rng = np.random.default_rng([seed, zlib.crc32(f"{entry.kind} {entry.name}".encode())])
     with tempfile.TemporaryDirectory(prefix="malicious") as name:
@@ -140,11 +146,11 @@ def tried(entry: Input, valid: ValidFiles, seed: int = 0) -> tuple[str, Outcome]
             return code
 
         outcome = attempt(command)
-        return judge(case, outcome, folder, entry.name), outcome
+        return find_problem(case, outcome, folder, entry.name), outcome
 
 
 def prepared(root: Path) -> ValidFiles:
-    """Return the valid files, made in a subprocess so that this process stays small."""
+    """Return the valid files; a subprocess creates them, so that this process stays small."""
     if not (root / "done").is_file():
         subprocess.run(
             [sys.executable, "-m", "tests.untrusted_input.valid_files", str(root)],
@@ -187,48 +193,54 @@ def preload() -> None:
 def main() -> int:
     """Return 0 when all inputs pass, else 1; failures are printed with their output."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--inputs", type=int, default=360, metavar="N", help="how many (360)")
-    parser.add_argument("--seed", type=int, default=0, help="of the damaged files (0)")
-    parser.add_argument("--only", default="", help="names or kinds that have this text")
-    parser.add_argument("--valid-files", default="", help="a folder for the valid files, kept")
     parser.add_argument(
-        "--short", action="store_true", help="two dozen inputs, a line of JSON for each"
+        "--inputs", type=int, default=360, metavar="N", help="number of inputs (360)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the damaged files (0)")
+    parser.add_argument(
+        "--only", default="", help="only inputs whose kind and name contain this text"
+    )
+    parser.add_argument("--valid-files", default="", help="folder of the valid files; it is kept")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="run a small selection, and print a line of JSON for each",
     )
     parser.add_argument("--verbose", action="store_true", help="print the outcome of each input")
     args = parser.parse_args()
     root = Path(args.valid_files or tempfile.mkdtemp(prefix="valid"))
     valid = prepared(root / "valid")
     preload()
-    ends: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+    verdicts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     wrong, slowest, largest = 0, 0.0, 0
     started = time.monotonic()
     for entry in short_inputs() if args.short else inputs(args.inputs):
         if args.only not in f"{entry.kind} {entry.name}":
             continue
-        fault, outcome = tried(entry, valid, args.seed)
-        ends[entry.kind]["WRONG" if fault else outcome.verdict] += 1
-        slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.grown)
+        problem, outcome = run_input(entry, valid, args.seed)
+        verdicts[entry.kind]["WRONG" if problem else outcome.verdict] += 1
+        slowest, largest = max(slowest, outcome.seconds), max(largest, outcome.memory_growth)
         if args.short:
-            say(json.dumps([entry.kind, entry.name, fault, outcome.said[-2000:]]))
-        elif args.verbose or fault:
+            say(json.dumps([entry.kind, entry.name, problem, outcome.output[-2000:]]))
+        elif args.verbose or problem:
             say(
-                f"{entry.kind} {entry.name!r}: {fault or outcome.verdict} in"
-                f" {outcome.seconds:.1f} s, +{outcome.grown >> 20} MiB: {outcome.error}"
+                f"{entry.kind} {entry.name!r}: {problem or outcome.verdict} in"
+                f" {outcome.seconds:.1f} s, +{outcome.memory_growth >> 20} MiB: {outcome.error}"
             )
-            if fault:
-                say(outcome.said[-3000:])
-        wrong += bool(fault)
+            if problem:
+                say(outcome.output[-3000:])
+        wrong += bool(problem)
     if not args.valid_files:
         shutil.rmtree(root)
     if args.short:
         return 1 if wrong else 0
     say(f"{'kind':12} {'inputs':>6} {'result':>6} {'error':>6} {'wrong':>6}")
-    for kind, found in ends.items():
+    for kind, found in verdicts.items():
         say(
             f"{kind:12} {sum(found.values()):6} {found['result']:6} {found['refused']:6}"
             f" {found['WRONG']:6}"
         )
-    total = sum(sum(found.values()) for found in ends.values())
+    total = sum(sum(found.values()) for found in verdicts.values())
     say(
         f"{total} inputs in {time.monotonic() - started:.0f} s, {wrong} wrong; slowest"
         f" {slowest:.1f} s, largest growth {largest >> 20} MiB"

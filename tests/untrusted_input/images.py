@@ -1,4 +1,4 @@
-"""Malicious images: bombs, other formats under an image's name, files that are none."""
+"""Malicious images: decompression bombs, other formats, files that are no regular files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.untrusted_input.valid_files import ValidFiles
 
 
 def _png(width: int, height: int, data: bytes = b"", extra: bytes = b"") -> bytes:
-    """Return a PNG whose header promises what its data need not hold."""
+    """Return a PNG whose header and data may disagree."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
@@ -50,7 +50,7 @@ def _saved(kind: str, size: tuple[int, int] = (32, 64), mode: str = "RGB", **opt
 
 
 def _jpeg_of(width: int, height: int) -> bytes:
-    """Return a small JPEG whose frame header was rewritten."""
+    """Return a small JPEG whose frame header claims another size."""
     data = bytearray(_saved("JPEG"))
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", height, width)
@@ -72,7 +72,7 @@ def _gif_of(width: int, height: int) -> bytes:
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 64\n(pwned) (w) file closefile\nshowpage\n"
 _ROW = zlib.compress(bytes(1 + 3 * 5000) * 6000)
 
-#: name of the file -> its bytes, and whether it must be refused.
+#: File name -> content, and whether it must be refused.
 FILES: dict[str, tuple[bytes, bool]] = {
     "empty.jpg": (b"", True),
     "text.jpg": (b"no image\n" * 100, True),
@@ -126,8 +126,8 @@ def _special(name: str) -> Builder:
 def _asked(
     crops: Path, name: str, valid: ValidFiles, rng: np.random.Generator, *, refuse: bool = False
 ) -> Case:
-    """Return one of the commands that read images."""
-    # A name that breaks lines is written as it would be in Python.
+    """Return a random command that reads images."""
+    # Names with line breaks are printed in Python notation.
     named = (name, repr(name)[1:-1])
     kind = int(rng.integers(4))
     model = ("--run", str(valid.run))
@@ -202,7 +202,7 @@ def _no_file(kind: str) -> Builder:
 
 
 def mutated(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return a good image with its bytes damaged."""
+    """Return a valid image with damaged bytes."""
     crops = folder / "crops"
     crops.mkdir()
     source = sorted(valid.crops.iterdir())[int(rng.integers(4))]

@@ -1,4 +1,4 @@
-"""Short soak test with seven refreshes; ``make soak`` runs fifty."""
+"""Short soak test with seven label steps; ``make soak`` runs fifty."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def _module() -> ModuleType:
     spec = importlib.util.spec_from_file_location("soak", SCRIPT)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["soak"] = module  # its dataclass looks itself up there
+    sys.modules["soak"] = module  # dataclasses look up their module there
     spec.loader.exec_module(module)
     sys.path[:] = path
     return module
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_refreshes__leave_no_memory_file_process_or_thread_behind() -> None:
+def test_label_steps__leak_no_memory_files_processes_or_threads() -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -49,7 +49,7 @@ def test_refreshes__leave_no_memory_file_process_or_thread_behind() -> None:
     assert "7 refreshes" in done.stdout
 
 
-def test_faults__names_what_grows() -> None:
+def test_faults__names_the_resource_that_grows() -> None:
     soak = _module()
     flat = [soak.State(1000, 10, 2, 5)] * 12
     assert soak.faults(flat) == []
@@ -61,5 +61,5 @@ def test_faults__names_what_grows() -> None:
         "processes: 2, then 3",
         "threads: 5, then 6",
     ]
-    # One page more at one moment is none.
+    # A single larger value is no leak.
     assert soak.faults([*flat[:11], soak.State(1050, 10, 2, 5)]) == []

@@ -1,4 +1,4 @@
-"""Malicious settings (yml) and tables (CSV)."""
+"""Malicious configs (yml) and tables (CSV)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MERGES = "a: &a {k: 1}\n" + "".join(
     for i in range(7)
 )
 
-#: name -> text or bytes of the yml; all of these must be refused.
+#: Name -> content of the yml; all must be refused.
 YAMLS: dict[str, str | bytes] = {
     "object": "PROJECT: !!python/object/apply:os.system ['touch pwned']\n",
     "object_new": "UNSUP: !!python/object/new:os.system [touch pwned]\n",
@@ -104,7 +104,7 @@ def _yaml(name: str) -> Builder:
     return build
 
 
-#: Keys that an error may name in place of the file.
+#: Keys that an error message may name instead of the file.
 _KEYS = (
     "PROJECT",
     "DATASETS",
@@ -124,7 +124,7 @@ def _checked(path: Path, *, refuse: bool = False) -> Case:
 
 
 def _of_run(path: Path, folder: Path, valid: ValidFiles) -> Case:
-    """Return as the config.yaml of a run that someone sent."""
+    """Return the command that reads ``path`` as the config of a run."""
     run = copy_run(valid, folder)
     path.replace(run / "config.yaml")
     return Case(
@@ -144,7 +144,7 @@ def _of_run(path: Path, folder: Path, valid: ValidFiles) -> Case:
 
 
 def mutated_yaml(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return good settings with their lines or bytes damaged."""
+    """Return a valid config with damaged lines or bytes."""
     whole = rng.random() < 0.4
     text = (valid.run / "config.yaml").read_text() if whole else _GOOD
     path = folder / "damaged.yml"
@@ -155,7 +155,7 @@ def mutated_yaml(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> C
 _NAMES = ("c0_0.jpg", "c0_2.webp", "c1_1.png", "c1_3.bmp")
 _TABLE = "path,camera,id\n" + "".join(f"{name},{name[:2]},{i}\n" for i, name in enumerate(_NAMES))
 
-#: name -> text or bytes of the CSV, and whether it must be refused.
+#: Name -> content of the CSV, and whether it must be refused.
 TABLES: dict[str, tuple[str | bytes, bool]] = {
     "up": ("path,camera\n../../../../etc/passwd.jpg,1\n", True),
     "up_inside": ("path,camera\na/../../c0_0.jpg,1\n", True),
@@ -237,12 +237,12 @@ def _read(
 
 
 def mutated_table(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
-    """Return a good table with its lines or bytes damaged."""
+    """Return a valid table with damaged lines or bytes."""
     return _read(folder, valid, rng, "damaged.csv", damage_text(_TABLE, rng))
 
 
 def _device(name: str) -> Builder:
-    """Return a table or settings that are no file."""
+    """Return the builder of a table or config that is no regular file."""
 
     def build(folder: Path, valid: ValidFiles, rng: np.random.Generator) -> Case:
         path = folder / f"{name}.csv"

@@ -15,46 +15,46 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Limits of processor time and wall time of a command, in seconds.
+#: Limits of CPU time and wall time of a command, in seconds.
 CPU_SECONDS, WALL_SECONDS = 30, 150
-#: Limit of memory of a command above that of this process, in bytes.
+#: Memory limit of a command in addition to the memory of this process, in bytes.
 MEMORY = 3 * 2**30
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended.
+    """Result of a command.
 
     Attributes:
-        code: Its exit code; None where it had to be killed, or died of a signal.
-        said: Its output.
+        code: Exit code; None if a signal or the timeout ended the command.
+        output: Its stdout and stderr.
         seconds: Wall time.
-        grown: Peak resident bytes above those at its start.
+        memory_growth: Peak resident bytes minus the resident bytes at its start.
     """
 
     code: int | None
-    said: str
+    output: str
     seconds: float
-    grown: int
+    memory_growth: int
 
     @property
     def verdict(self) -> str:
-        """``result``, ``refused``, ``traceback``, ``killed``."""
+        """One of ``result``, ``refused``, ``traceback``, ``killed``."""
         if self.code is None:
             return "killed"
-        if self.code == TRACEBACK or "Traceback (most recent call last)" in self.said:
+        if self.code == TRACEBACK or "Traceback (most recent call last)" in self.output:
             return "traceback"
         return "result" if self.code == 0 else "refused"
 
     @property
     def error(self) -> str:
-        """The line that says what is wrong."""
-        lines = [line for line in self.said.splitlines() if line.startswith("error: ")]
+        """The first line that starts with "error: ", or an empty string."""
+        lines = [line for line in self.output.splitlines() if line.startswith("error: ")]
         return lines[0] if lines else ""
 
 
 _PR_SET_PDEATHSIG = 1
-#: The exit code of a command that ended with an exception that it did not expect.
+#: Exit code of a command that ended with an unexpected exception.
 TRACEBACK = 99
 
 
@@ -69,10 +69,10 @@ def attempt(command: Callable[[], int | None]) -> Outcome:
         status, usage = _wait(pid, started + WALL_SECONDS)
         seconds = time.monotonic() - started
         output.seek(0)
-        said = output.read().decode(errors="replace")
+        text = output.read().decode(errors="replace")
         (before,) = struct.unpack("q", shared[:])
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
-    return Outcome(code, said, seconds, usage.ru_maxrss * 1024 - before)
+    return Outcome(code, text, seconds, usage.ru_maxrss * 1024 - before)
 
 
 def _wait(pid: int, until: float) -> tuple[int, resource.struct_rusage]:
@@ -88,10 +88,10 @@ def _wait(pid: int, until: float) -> tuple[int, resource.struct_rusage]:
 
 
 def _child(command: Callable[[], int | None], output: int) -> None:
-    """Run the command in the child process; this does not return."""
+    """Run the command in the child process; never returns."""
     code = TRACEBACK
     try:
-        # The child ends with its parent.
+        # Kill the child if its parent ends.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         for stream in (0, 1, 2):
             os.dup2(output if stream else os.open(os.devnull, os.O_RDONLY), stream)

@@ -1,4 +1,4 @@
-"""Valid files that the malicious ones are made from: two runs, images and an index."""
+"""Valid files from which malicious files are made: two runs, images and a gallery index."""
 
 from __future__ import annotations
 
@@ -21,8 +21,12 @@ from unreid.data.synthetic import draw_dataset
 
 @dataclass(frozen=True)
 class ValidFiles:
-    """Folders under ``root``: ``run`` (finished), ``half`` (killed in its second epoch), ``sets``
-    (Market1501), ``crops`` (four images), and the file ``crops.index``."""
+    """Paths of the valid files.
+
+    Attributes:
+        root: Folder of all files: ``run`` (a finished run), ``half`` (a run that was interrupted in
+            its second epoch), ``sets`` (Market1501), ``crops`` (four images), ``crops.index``.
+    """
 
     root: Path
 
@@ -47,7 +51,7 @@ class ValidFiles:
         return self.root / "crops.index"
 
 
-#: Features of an untrained network are nearly equal; centred ones have several clusters anywhere.
+#: Features of an untrained network are nearly equal; after centring they form several clusters.
 SPREAD = ("UNSUP.CENTER_CAMERAS", "True")
 
 
@@ -59,7 +63,7 @@ def _train(output: Path, *options: str) -> int:
 
 
 def build(root: Path) -> ValidFiles:
-    """Draw, train and index, or take what an earlier call has left."""
+    """Create all files in ``root``, or return those that an earlier call created."""
     valid = ValidFiles(root)
     if (root / "done").is_file():
         return valid
