@@ -18,7 +18,7 @@ from typing import Any
 
 #: Parts of the package that do not affect weights.
 NOT_COUNTED = ("visualization", "inference", "sweep", "commands", "env", "cli", "__main__")
-#: Where the imports of a training begin.
+#: Modules from which the imports of a training start.
 ENTRY = ("unreid.engine.run", "unreid.config", "unreid.compat")
 DIGITS = 12
 _HASH = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
@@ -102,9 +102,9 @@ def _python(text: str) -> str:
 
 
 def _canonical(node: Any) -> Any:
-    """Return nested tuples of a syntax tree, without docstrings and without what is empty.
+    """Return a syntax tree as nested tuples, without docstrings and empty fields.
 
-    Unlike ``ast.dump``, empty fields are left out, so that the hash does not depend on the version
+    Unlike ``ast.dump``, empty fields are omitted, so that the hash does not depend on the version
     of Python.
     """
     if isinstance(node, ast.AST):
@@ -115,12 +115,12 @@ def _canonical(node: Any) -> Any:
         )
         return (type(node).__name__, *fields)
     if isinstance(node, list):
-        return tuple(_canonical(item) for item in node if not _says_nothing(item))
+        return tuple(_canonical(item) for item in node if not _is_ignored(item))
     return (type(node).__name__, repr(node))
 
 
-def _says_nothing(node: Any) -> bool:
-    """Return whether a statement is a docstring, or the version, which a release changes."""
+def _is_ignored(node: Any) -> bool:
+    """Return whether a statement is a docstring or assigns the version of the package."""
     if isinstance(node, ast.Expr):
         return isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
     if isinstance(node, ast.Assign):
@@ -137,7 +137,7 @@ def _cython(text: str) -> str:
         if token.type not in ignored
     ]
     kept: list[str] = []
-    start = True  # of a statement
+    start = True  # at the start of a statement
     for token, following in zip(tokens, [*tokens[1:], None]):
         ends = following is None or following.type in (tokenize.NEWLINE, tokenize.ENDMARKER)
         if not (start and token.type == tokenize.STRING and ends):
@@ -153,7 +153,7 @@ class EquivalentCode:
     """Equivalence of code hashes that were shown to train the same weights.
 
     Args:
-        pairs: Two hashes each.
+        pairs: Pairs of equivalent hashes.
     """
 
     def __init__(self, pairs: list[tuple[str, str]] | None = None) -> None:
@@ -166,8 +166,7 @@ class EquivalentCode:
         """Read a file of lines ``HASH HASH  command that compared them``; ``#`` begins a comment.
 
         Raises:
-            ValueError: a line that does not begin with two hashes, or does not say how they were
-                compared.
+            ValueError: A line does not consist of two hashes and a command.
         """
         pairs = []
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -189,5 +188,5 @@ class EquivalentCode:
         return code
 
     def same(self, one: str, other: str) -> bool:
-        """Return whether two hashes are of code that trains the same weights."""
+        """Return whether two hashes belong to code that trains the same weights."""
         return self._first(one) == self._first(other)

@@ -1,4 +1,4 @@
-"""The steps of ``unreid sweep`` after argument checks: train, score, compare and write."""
+"""``unreid sweep`` after its argument checks: train, evaluate, compare, write the report."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from unreid.sweep.table import Record, find_baseline
 
 
 def run(args: argparse.Namespace) -> int:
-    """Return 0 when every run is done, 1 when some are not, 2 for bad input, 130 on Ctrl-C."""
+    """Return 0 if all runs are finished, 1 if not, 2 for bad input, 130 after Ctrl-C."""
     if args.prove_equal:
         return guarded(lambda: prove(args))
     return guarded(lambda: sweep(args))
 
 
 def prove(args: argparse.Namespace) -> int:
-    """Compare two checkouts by training, and note their code hashes where they are equal."""
+    """Compare two checkouts by training, and record equal code hashes in a file."""
     old, new = Path(args.prove_equal), package_root().parent
     settings = [tuple(s) for s in args.set]
     pairs = prove_equal(old, new, Path(args.output), settings=settings, say=_say)
     command = "python tools/sweep.py --prove-equal OLD --output OUT"
     command += "".join(f" --set {key} {value}" for key, value in settings)
     lines = add_lines(Path(args.equivalent_code), pairs, command)
-    _say("\n".join(lines) or "the code hashes are equal already")
+    _say("\n".join(lines) or "the code hashes are already equal")
     return 0
 
 
@@ -109,7 +109,7 @@ def _report(
     records = []
     for run in runs:
         row, stale = find_row(content, run, provenances[run.folder], equal, args.test_settings)
-        error = "" if row is not None else errors.get(run.folder, "it left no row")
+        error = "" if row is not None else errors.get(run.folder, "no row was written")
         record = Record(run, row, error, stale)
         if record.fold in reported or not reported:
             records.append(record)
@@ -152,7 +152,7 @@ def _reported(wanted: Sequence[str], folds: Sequence[Fold]) -> set[str]:
 
 
 def _provenances(runs: Sequence[Run]) -> dict[str, Provenance]:
-    """Return code, images and commit of every run, by its folder."""
+    """Return code, images and commit of all runs, by output folder."""
     commit = commit_of(package_root().parent)
     codes, images, found = dict[str, str](), dict[object, str](), {}
     for run in runs:
@@ -180,7 +180,7 @@ def _train(
     provenances: dict[str, Provenance],
     equal: EquivalentCode,
 ) -> dict[str, str]:
-    """Train and add a row after each run; return the reasons of runs without a row."""
+    """Train, and append a row after each run; return the errors of runs without a row."""
     errors: dict[str, str] = {}
     wanted = {
         run.folder: Wanted(provenances[run.folder], equal, tuple(args.test_settings))

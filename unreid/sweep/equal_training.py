@@ -1,8 +1,8 @@
 """Test that two versions of the code train bit-identical weights.
 
-Both trees train the same small runs on the same synthetic data set, each in a process of its own.
-Their label files and final checkpoints must have the same content; then their code hashes may count
-as one (:class:`unreid.sweep.code_version.EquivalentCode`).
+Both source trees train the same small runs on the same synthetic dataset, in separate processes. If
+their label files and final checkpoints have the same content, their code hashes count as equal
+(:class:`unreid.sweep.code_version.EquivalentCode`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unreid.data.synthetic import draw_dataset
 from unreid.reading.tensors import load_tensors
 from unreid.sweep.code_version import code_hash
 
-#: Two epochs of four iterations, from a random start; no report.
+#: Two epochs of four iterations with random initial weights; no report.
 SETTINGS = {
     "MODEL.DEVICE": "cpu",
     "DATALOADER.NUM_WORKERS": "0",
@@ -33,7 +33,7 @@ SETTINGS = {
 }
 #: Default configs of every project, relative to the project.
 CONFIGS = "configs/synthetic*.yml"
-#: Settings of each run: the default step, and every shared part of it.
+#: Settings of the runs: the default label step, and one with all of its options.
 VARIANTS: tuple[dict[str, str], ...] = (
     {},
     {"UNSUP.CENTER_CAMERAS": "True", "UNSUP.WHITEN_CAMERAS": "0.3", "UNSUP.SMOOTH_NEIGHBOURS": "5",
@@ -60,20 +60,23 @@ def prove_equal(
     settings: Sequence[tuple[str, str]] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> list[tuple[str, str]]:
-    """Train in both trees and compare; return the pairs of code hashes that count as one.
+    """Train in both source trees and compare the results.
 
     Args:
         old: A checkout.
-        new: Another one.
-        folder: Gets the data set and the runs.
-        configs: Files relative to ``old``, which both trees train; by default the synthetic
-            configs of every project that both have, each under ``VARIANTS``.
-        settings: Further (key, value) of all runs.
-        say: Takes one line of progress at a time.
+        new: Another checkout.
+        folder: Output folder of the dataset and the runs.
+        configs: Configs to train, relative to ``old``; by default the synthetic configs of all
+            projects in both trees, each with all ``VARIANTS``.
+        settings: Further (key, value) pairs of all runs.
+        say: Called with each line of progress.
+
+    Returns:
+        Pairs of different code hashes that count as equal.
 
     Raises:
-        FileNotFoundError: a tree without a training program or a config.
-        RuntimeError: a training failed, or labels or weights differ; names the first difference.
+        FileNotFoundError: A tree has no training program or no config.
+        RuntimeError: A training failed, or labels or weights differ; names the first difference.
     """
     for tree in (old, new):
         if not (tree / "tools" / "train_net.py").is_file():
@@ -108,7 +111,7 @@ def prove_equal(
             say(f"{name}: labels and weights are equal")
     after = {p: (tree_hash(old, p), tree_hash(new, p)) for p in projects}
     if before != after:
-        raise RuntimeError("the code of a tree has changed while it was compared; try again")
+        raise RuntimeError("the code of a tree changed during the comparison; run it again")
     return list(dict.fromkeys(pair for pair in after.values() if pair[0] != pair[1]))
 
 
@@ -124,15 +127,15 @@ def _train(tree: Path, config: Path, data: Path, output: Path, settings: Mapping
         stdin=subprocess.DEVNULL, capture_output=True, text=True,
     )  # fmt: skip
     if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        lines = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
         raise RuntimeError(
             f"{config.name} in {tree} ended with exit code {done.returncode}:"
-            f" {' '.join(said[-2:])[:300]}"
+            f" {' '.join(lines[-2:])[:300]}"
         )
 
 
 def first_difference(one: Path, other: Path) -> str:
-    """Return where two runs differ in label files or final weights, or "" where they do not."""
+    """Return the first difference of two runs in label files or final weights, or ""."""
 
     def names(folder: Path) -> list[str]:
         return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.npz"))
@@ -140,7 +143,7 @@ def first_difference(one: Path, other: Path) -> str:
     if not names(one):
         return f"{one} has no label files"
     if names(one) != names(other):
-        return f"label files {sorted(set(names(one)) ^ set(names(other)))} are in one run alone"
+        return f"label files {sorted(set(names(one)) ^ set(names(other)))} are in one run only"
     for name in names(one):
         with (
             np.load(one / name, allow_pickle=False) as a,
@@ -149,7 +152,7 @@ def first_difference(one: Path, other: Path) -> str:
             if a.files != b.files:
                 return f"{name} has arrays {a.files} and {b.files}"
             for key in a.files:
-                if key == "paths":  # relative to the same data set
+                if key == "paths":  # relative to the root of the dataset
                     same = list(a[key]) == list(b[key])
                 else:
                     same = a[key].dtype == b[key].dtype and a[key].tobytes() == b[key].tobytes()
@@ -159,7 +162,7 @@ def first_difference(one: Path, other: Path) -> str:
         dict(_leaves(load_tensors(str(f / "model_final.pth"))["model"])) for f in (one, other)
     )
     if first.keys() != second.keys():
-        return f"weights {sorted(first.keys() ^ second.keys())[:3]} are in one run alone"
+        return f"weights {sorted(first.keys() ^ second.keys())[:3]} are in one run only"
     for key, value in first.items():
         if not torch.equal(value, second[key]):
             return f"model_final.pth: {key}"

@@ -1,8 +1,8 @@
-"""Folds of a sweep: data sets whose identities are divided so that each is tested exactly once.
+"""Folds of a sweep: cross-validation by identity, so that each identity is tested in one fold.
 
-A fold is a folder to set as ``FASTREID_DATASETS``, or for a folder of crops settings of
-``UNSUP.FOLDER``. Folds are given, or made here from any data set in Market's layout or a folder of
-crops with ids.
+A fold is a dataset root (``FASTREID_DATASETS``) or, for a folder of crops, settings of
+``UNSUP.FOLDER``. Folds are existing folders, or are made here from a dataset in the layout of
+Market-1501 or from a folder of crops with ids.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from unreid.data.folder_dataset import FOLDER, FolderDataset
 from unreid.data.unlabelled import build_dataset, datasets_root
 
 PARTS = ("train", "query", "gallery")
-#: Ids of Market-1501 for background, and for detections left out of the test.
-_NOBODY = ("0", "-1")
+#: Ids of Market-1501 for distractors (0) and junk detections (-1).
+_NO_IDENTITY = ("0", "-1")
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Fold:
     """One fold.
 
     Attributes:
-        name: In tables and rows.
-        root: Set as ``FASTREID_DATASETS``.
-        settings: (key, value) that name a folder of crops; empty for a fast-reid data set.
+        name: Name in tables and rows.
+        root: Value of ``FASTREID_DATASETS``.
+        settings: (key, value) pairs of a folder of crops; empty for a dataset of fast-reid.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Fold:
 
 @dataclass(frozen=True, order=True)
 class Crop:
-    """Image of a data set to divide; ``pid`` is "" without an identity."""
+    """Image of the dataset that is divided; ``pid`` is "" without an identity."""
 
     path: str
     pid: str
@@ -51,7 +51,7 @@ class Crop:
 
 
 def whole_data_set() -> Fold:
-    """Return the data set as it is, under the name "all"."""
+    """Return a fold of the undivided dataset, named "all"."""
     return Fold("all", datasets_root())
 
 
@@ -59,11 +59,11 @@ def given_folds(paths: Sequence[str]) -> list[Fold]:
     """Return the folds in existing folders.
 
     Args:
-        paths: Roots of data sets; or one folder with the folders fold0, fold1, ... in it.
+        paths: Roots of datasets, or one folder that contains fold0, fold1, ...
 
     Raises:
-        FileNotFoundError: no such folder.
-        ValueError: two folds of one name.
+        FileNotFoundError: A folder does not exist.
+        ValueError: Two folds have the same name.
     """
     for path in paths:
         if not os.path.isdir(path):
@@ -81,22 +81,22 @@ def given_folds(paths: Sequence[str]) -> list[Fold]:
 
 
 def divide(cameras: Mapping[str, set[str]], folds: int, seed: int) -> list[set[str]]:
-    """Return the tested identities of each fold: disjoint, and together all of them.
+    """Return the test identities of each fold, a partition of all identities.
 
     Args:
-        cameras: Identity -> cameras that see it.
-        folds: How many, at least 2.
+        cameras: Identity -> cameras with images of it.
+        folds: Number of folds, at least 2.
         seed: Seed of the division.
 
     Raises:
-        ValueError: no identities, or fewer that two cameras see than folds: each fold must have a
-            query with a match in another camera, and identities to train on.
+        ValueError: There are no identities, or fewer than ``folds`` of them have images of two
+            cameras. Each fold needs a query with a match in another camera.
     """
     if folds < 2:
         raise ValueError(f"--folds must be an integer >= 2, got {folds}")
     if not cameras:
         raise ValueError("--folds: the data set has no identities to divide it by")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     seen_twice = sorted(pid for pid, seen in cameras.items() if len(seen) > 1)
     if len(seen_twice) < folds:
         raise ValueError(
@@ -105,8 +105,8 @@ def divide(cameras: Mapping[str, set[str]], folds: int, seed: int) -> list[set[s
             " fold must test one at least"
         )
     others = sorted(cameras.keys() - set(seen_twice))
-    chance.shuffle(seen_twice)
-    chance.shuffle(others)
+    rng.shuffle(seen_twice)
+    rng.shuffle(others)
     # In reverse order, so that the sizes of the folds are balanced.
     others.reverse()
     return [{*seen_twice[k::folds], *others[folds - 1 - k :: folds]} for k in range(folds)]
@@ -115,8 +115,8 @@ def divide(cameras: Mapping[str, set[str]], folds: int, seed: int) -> list[set[s
 def split(crops: Sequence[Crop], tested: set[str], seed: int) -> dict[str, list[Crop]]:
     """Return the images of ``train``, ``query`` and ``gallery`` of one fold.
 
-    A query is one image (or tracklet) per camera of each tested identity that two cameras see.
-    Images without an identity are for training.
+    For each test identity with images of two cameras, one image (or tracklet) per camera is a
+    query. Images without an identity are training images.
     """
     parts: dict[str, list[Crop]] = {part: [] for part in PARTS}
     own: dict[str, dict[str, dict[str, list[Crop]]]] = defaultdict(
@@ -131,26 +131,27 @@ def split(crops: Sequence[Crop], tested: set[str], seed: int) -> dict[str, list[
         for camera in sorted(own[pid]):
             units = own[pid][camera]
             # A string seed is hashed by its bytes, so it is the same in every process.
-            chance = random.Random(f"{seed}/{pid}/{camera}")
-            query = chance.choice(sorted(units)) if len(own[pid]) > 1 else None
+            rng = random.Random(f"{seed}/{pid}/{camera}")
+            query = rng.choice(sorted(units)) if len(own[pid]) > 1 else None
             for name, members in units.items():
                 parts["query" if name == query else "gallery"] += members
     return parts
 
 
 def make_folds(cfg: Any, folds: int, seed: int, folder: str, among: str = "all") -> list[Fold]:
-    """Divide the data set of a config by identity, and write the folds as symbolic links.
+    """Divide the dataset of a config by identity, and write the folds as symbolic links.
 
     Args:
-        cfg: Its one data set of ``DATASETS.NAMES`` is divided.
-        folds: How many.
+        cfg: Config; the only dataset of its ``DATASETS.NAMES`` is divided.
+        folds: Number of folds.
         seed: See :func:`divide`.
-        folder: Gets fold0, fold1, ...
-        among: "all" images of the data set, or those of its "train" part alone, which leaves the
-            test part untouched.
+        folder: Output folder of fold0, fold1, ...
+        among: "all" images of the dataset, or those of its "train" part only, so that the test part
+            is not used.
 
     Raises:
-        ValueError: see :func:`divide`; also several data sets, or a layout other than Market's.
+        ValueError: See :func:`divide`; also several datasets, or another layout than that of
+            Market-1501.
     """
     if len(cfg.DATASETS.NAMES) != 1:
         raise ValueError(
@@ -194,7 +195,7 @@ def _read(cfg: Any, name: str, among: str) -> tuple[list[Crop], dict[str, str]]:
         rows = FolderDataset.from_config(alone).train
         if rows and not any(pid for _, pid, _, _ in rows):
             raise ValueError(
-                "--folds: nobody in UNSUP.FOLDER has an identity to divide it by; add"
+                "--folds: no image in UNSUP.FOLDER has an identity to divide it by; add"
                 " a group (?P<id>...) to UNSUP.FOLDER.PATTERN, or a column id to the"
                 " CSV"
             )
@@ -215,13 +216,13 @@ def _read(cfg: Any, name: str, among: str) -> tuple[list[Crop], dict[str, str]]:
     for part in PARTS if among == "all" else PARTS[:1]:
         for path, pid, camera, *_ in getattr(dataset, part):
             identity = str(pid).rpartition("_")[2]
-            if identity not in _NOBODY:
+            if identity not in _NO_IDENTITY:
                 crops.append(Crop(os.path.abspath(path), identity, str(camera).rpartition("_")[2]))
     return crops, {part: Path(folder).as_posix() for part, folder in folders.items()}
 
 
 def _write_links(target: Path, links: Mapping[str, Crop]) -> None:
-    for link in [p for p in target.rglob("*") if p.is_symlink()]:  # of an earlier division
+    for link in [p for p in target.rglob("*") if p.is_symlink()]:  # left by an earlier division
         if link.relative_to(target).as_posix() not in links:
             link.unlink()
     for name, crop in links.items():
@@ -258,15 +259,15 @@ def _folder_fold(target: Path, links: Mapping[str, Crop]) -> Fold:
 def image_list_hash(cfg: Any, fold: Fold) -> str:
     """Return twelve hex digits of a fold's images, identities and cameras.
 
-    They do not depend on where the fold lies.
+    The hash does not depend on the path of the fold.
 
     Args:
-        cfg: A config with the fold's settings.
+        cfg: A config with the settings of the fold.
         fold: The fold.
 
     Raises:
-        FileNotFoundError, KeyError: see :func:`unreid.data.unlabelled.build_dataset`.
-        ValueError: no identity is tested, or one is trained on and tested.
+        FileNotFoundError, KeyError: See :func:`unreid.data.unlabelled.build_dataset`.
+        ValueError: There is no test identity, or an identity is in both training and test.
     """
     lines: list[str] = []
     tested: set[str] = set()
@@ -281,7 +282,7 @@ def image_list_hash(cfg: Any, fold: Fold) -> str:
                 if name not in (cfg.DATASETS.NAMES if part == "train" else cfg.DATASETS.TESTS):
                     continue
                 for path, pid, camera, *rest in getattr(dataset, part):
-                    # fast-reid puts the data set's name before the identities of training alone.
+                    # fast-reid adds the name of the dataset to training identities only.
                     bare = pid if name == FOLDER else str(pid).rpartition("_")[2]
                     identity = f"{name}/{bare}"
                     place = Path(os.path.relpath(path, root or ".")).as_posix()

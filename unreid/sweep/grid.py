@@ -1,6 +1,6 @@
-"""The runs of a sweep: every config x every value of every varied key x every fold x every seed.
+"""The runs of a sweep: the product of configs, values of the varied keys, folds and seeds.
 
-Each run is checked before any of them starts, and has a folder of its own.
+All runs are checked before the first one starts. Each run has its own output folder.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Run:
 
     Attributes:
         config_file: The yml.
-        label: Short form of the config, ``CALR/small/baseline``.
-        varied: (key, value) of each varied key, in the order given.
-        seed: Of ``UNSUP.SEED``; None leaves that of the config.
-        opts: ``KEY VALUE ...`` of all settings, the output folder among them.
-        folder: Where the run writes.
-        hash: ``config_hash`` of its settings, before the data set is read.
-        epochs: How many it trains.
-        fold: The data that it trains and is tested on; None is ``FASTREID_DATASETS`` as it is.
-        seed_value: The seed in force.
+        label: Short form of the config, such as ``CALR/small/baseline``.
+        varied: (key, value) of each varied key, in the given order.
+        seed: Value of ``UNSUP.SEED``; None keeps that of the config.
+        opts: ``KEY VALUE ...`` of all settings, including the output folder.
+        folder: Output folder.
+        hash: ``config_hash`` of the settings, before the dataset is read.
+        epochs: Number of epochs.
+        fold: Training and test data; None keeps ``FASTREID_DATASETS``.
+        seed_value: The seed that is used.
         settings_hash: See :func:`settings_hash`.
-        project: Name of its project.
+        project: Name of the project.
     """
 
     config_file: str
@@ -85,20 +85,20 @@ def expand(
     output: str,
     folds: Sequence[Fold] = (),
 ) -> list[Run]:
-    """Return every run of the sweep, in the order of the arguments, seeds last.
+    """Return all runs of the sweep in the order of the arguments; seeds vary fastest.
 
     Args:
         configs: yml files of any projects.
-        vary: (key, its values) of each varied key.
-        settings: (key, value) that all runs share.
-        seeds: values of ``UNSUP.SEED``; none leaves that of the configs.
-        output: the folder that gets a folder for each run.
-        folds: data sets; none leaves ``FASTREID_DATASETS``.
+        vary: (key, values) of each varied key.
+        settings: (key, value) pairs of all runs.
+        seeds: Values of ``UNSUP.SEED``; without any, that of the config is used.
+        output: Output folder; each run has a folder in it.
+        folds: Folds; without any, ``FASTREID_DATASETS`` is used.
 
     Raises:
-        ValueError: a key given twice, two runs with equal settings, or a value that the config
-            refuses, with the run's name before the reason.
-        KeyError, FileNotFoundError: likewise, an unknown key or a missing file.
+        ValueError: A key is given twice, two runs have equal settings, or the config refuses a
+            value; names the run.
+        KeyError, FileNotFoundError: A key is unknown or a file is missing; names the run.
     """
     keys = [*(key for key, _ in vary), *(key for key, _ in settings)] + ([SEED] if seeds else [])
     for key in keys:
@@ -127,7 +127,7 @@ def expand(
 
 
 def short_form(config_file: str) -> str:
-    """Return ``CALR/small/baseline`` of a project's config, and the last two parts of others."""
+    """Return a config's short form: ``CALR/small/baseline``, or the last two parts of its path."""
     parts = Path(os.path.abspath(config_file)).with_suffix("").parts
     if "configs" in parts[1:-1]:
         at = len(parts) - 1 - parts[::-1].index("configs")
@@ -136,10 +136,10 @@ def short_form(config_file: str) -> str:
 
 
 def settings_hash(cfg: Any) -> str:
-    """Return twelve hex digits of the settings that a score depends on, beside fold and seed.
+    """Return twelve hex digits of the settings that affect scores, without fold and seed.
 
-    Only settings that differ from the default are counted, so that a new key leaves the hash as it
-    is; a changed default is a change of the code. Of files of weights the content counts.
+    Only settings that differ from the default are hashed, so that a new key does not change the
+    hash; a changed default changes the code hash. The content of weight files is hashed.
 
     Args:
         cfg: A checked config.

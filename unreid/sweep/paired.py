@@ -25,12 +25,13 @@ class Difference:
     """The mean difference of a row to its baseline.
 
     Attributes:
-        mean: Over folds, of the differences averaged over seeds; NaN without a pair.
-        half_width: Of the confidence interval ``mean ± half_width``; None with fewer than two
-            folds.
+        mean: Mean over folds of the differences, which are averaged over seeds first; NaN without a
+            pair.
+        half_width: Half width of the confidence interval ``mean ± half_width``; None with fewer
+            than two folds.
         folds: Folds with at least one pair.
-        pairs: (fold, seed) that both rows have.
-        unmatched: (fold, seed) that only one of the rows has, sorted; they are left out.
+        pairs: Number of (fold, seed) that both rows have.
+        unmatched: Sorted (fold, seed) that only one of the rows has; they are excluded.
     """
 
     mean: float
@@ -41,7 +42,7 @@ class Difference:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Lower and upper end, or None."""
+        """Lower and upper bound of the confidence interval, or None."""
         if self.half_width is None:
             return None
         return self.mean - self.half_width, self.mean + self.half_width
@@ -53,7 +54,7 @@ def paired_difference(row: Scores, baseline: Scores, confidence: float = CONFIDE
     Args:
         row: Scores of the row.
         baseline: Scores of the baseline.
-        confidence: Of the interval, in (0, 1).
+        confidence: Confidence level of the interval, in (0, 1).
     """
     common = sorted(row.keys() & baseline.keys())
     unmatched = tuple(sorted(row.keys() ^ baseline.keys()))

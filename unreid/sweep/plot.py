@@ -22,16 +22,16 @@ def plot(
     path: str,
     differences: Mapping[str, Mapping[str, Difference]] | None = None,
 ) -> str | None:
-    """Plot retrieval and label quality against the first varied key, or the rows without one.
+    """Plot retrieval and label quality against the first varied key, or against the rows.
 
-    Values have equal distances in the order given, so that 0, 0.003 and 0.1 are readable.
-    Error bars are the sample standard deviation over folds and seeds.
+    The values of the key are equally spaced in their given order, so that 0, 0.003 and 0.1 are
+    readable. Error bars are the sample standard deviation over folds and seeds.
 
     Args:
         flat: See :func:`unreid.sweep.table.collect`.
-        keys: The varied keys.
-        path: An SVG.
-        differences: See :func:`unreid.sweep.table.differences`; they get a panel of their own.
+        keys: Varied keys.
+        path: Output file, an SVG.
+        differences: See :func:`unreid.sweep.table.differences`; shown in an additional panel.
 
     Returns:
         The reason why nothing was plotted, or None.
@@ -41,7 +41,7 @@ def plot(
               for title, entries in PANELS]  # fmt: skip
     panels = [(title, entries) for title, entries in panels if entries]
     if not panels:
-        return "no run has a score to draw"
+        return "no run has a score to plot"
     try:
         import matplotlib
     except ImportError:
@@ -110,7 +110,7 @@ def _draw_differences(panel: Any, found: Mapping[str, Mapping[str, Difference]])
 def _lines(
     flat: Sequence[dict[str, Any]], keys: Sequence[str], axis: str, entry: str
 ) -> dict[str, dict[str, list[float]]]:
-    """Return line -> tick -> values; runs of a line differ in axis value, fold and seed."""
+    """Return line -> x tick -> values; the runs of a line differ in tick, fold and seed."""
     many = len({record["row"].partition(",")[0] for record in flat}) > 1 and axis != "row"
     lines: dict[str, dict[str, list[float]]] = {}
     for record in flat:

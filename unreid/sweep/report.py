@@ -25,14 +25,15 @@ def write_report(
 
     Args:
         records: All runs of a sweep.
-        keys: The varied keys; the first of them is the plot's axis (the rows without any).
-        folder: Gets the files.
+        keys: Varied keys; the first one is the x axis of the plot. Without any the x axis has the
+            rows.
+        folder: Output folder.
         baseline: The row that all others are compared with, or None.
-        settings: Test settings beside those of the configs: each has a table, and a plot
-            ``plot_SETTING.svg``, of its own.
+        settings: Test settings in addition to those of the configs; each has its own table and plot
+            ``plot_SETTING.svg``.
 
     Returns:
-        The markdown tables; and why there is no plot, or None.
+        The markdown tables, and the reason why there is no plot or None.
     """
     named = [CONFIGURED, *settings]
     tables = [markdown(records, baseline, setting) for setting in named]

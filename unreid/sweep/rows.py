@@ -1,8 +1,8 @@
 """Rows of finished runs, one JSON object per line, kept under version control.
 
 A row has the inputs of a run (settings, code, images, seed) and its results. A sweep reads the rows
-first and does not train a run with a current row again, on any machine. A row is stale when
-settings or code have changed; it is listed and left out of every mean.
+first and does not train a run with a current row again, on any machine. A row is stale if settings
+or code have changed; it is listed and excluded from all means.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ TEST_SETTINGS = {
     "flip": (False, True),
     "centred_flip": (True, True),
 }
-#: Name of the scores under the config's own settings.
+#: Name of the scores under the test settings of the config.
 CONFIGURED = "configured"
-#: Scores under further test settings, in the run's folder.
+#: File of the scores under further test settings, in the folder of the run.
 SCORES = "test_settings.json"
 _FIELDS = {
     "row": str, "project": str, "config": str, "code": str, "commit": str, "fold": dict,
@@ -44,8 +44,8 @@ class Provenance:
 
     Attributes:
         code: Hash of the code, see :mod:`unreid.sweep.code_version`.
-        images: Hash of the fold's images; "" where it was not asked for.
-        commit: Of the checkout, with ``-dirty`` where tracked files were changed.
+        images: Hash of the images of the fold; "" if it was not computed.
+        commit: Commit of the checkout, with ``-dirty`` if tracked files were changed.
     """
 
     code: str
@@ -69,7 +69,7 @@ def commit_of(folder: Path) -> str:
 
 
 def test_settings_of(cfg: Any) -> list[str]:
-    """Return the test settings that change a score and are on, by name."""
+    """Return the names of enabled test settings that change scores."""
     test = cfg.TEST
     named = [
         (_CENTRED, test.CENTER_CAMERAS),
@@ -87,7 +87,7 @@ def test_settings_of(cfg: Any) -> list[str]:
 
 
 def active_settings(row: Mapping[str, Any], setting: str) -> list[str]:
-    """Return the test settings that were on when ``row["scores"][setting]`` was measured."""
+    """Return the test settings that were enabled for ``row["scores"][setting]``."""
     if setting == CONFIGURED:
         return list(row["test"])
     centred, flipped = TEST_SETTINGS[setting]
@@ -106,10 +106,10 @@ def make_row(
 
     Args:
         run: The run.
-        provenance: Of the code and images that it was trained with.
+        provenance: Code and images that it was trained with.
         cfg: Its config.
         results: Content of its ``results.json``.
-        scores: Scores by the name of a test setting, beside those of the config.
+        scores: Scores by name of the test setting, in addition to those of the config.
     """
     seconds = results.get("seconds", {}).values()
     row: dict[str, Any] = {
@@ -135,7 +135,7 @@ def make_row(
 
 
 def command_of(run: Run) -> str:
-    """Return the command of a run, without paths of the machine that it ran on."""
+    """Return the command of a run, with absolute paths replaced by ``path/to/NAME``."""
     root = Path(__file__).resolve().parents[2]
     config = Path(os.path.abspath(run.config_file))
     file = config.relative_to(root).as_posix() if config.is_relative_to(root) else config.name
@@ -150,10 +150,10 @@ def command_of(run: Run) -> str:
 
 
 def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the rows of a file, oldest first; of a missing file none.
+    """Return the rows of a file, oldest first; an empty list if the file is missing.
 
     Raises:
-        ValueError: names the file and the line that is no row.
+        ValueError: A line is no row; names the file and the line.
     """
     if not os.path.isfile(path):
         return []
@@ -180,7 +180,7 @@ def read_rows(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def append_row(path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-    """Add a row at the end of a file, in one write."""
+    """Append a row to a file in one write."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(row) + "\n")
@@ -196,14 +196,15 @@ def find_row(
     """Return the newest current row of a run, or the reason why its rows are stale.
 
     Args:
-        rows: Oldest first.
+        rows: All rows, oldest first.
         run: The run.
-        provenance: Of the code and images as they are.
-        equal: Code hashes that count as one.
-        settings: Names of test settings that a row must have scores under.
+        provenance: Current code and images.
+        equal: Code hashes that count as equal.
+        settings: Names of test settings for which a row must have scores.
 
     Returns:
-        The row, or None; and the reason why the newest row is stale, or "" (also where none is).
+        The row or None, and the reason why the newest row is stale. The reason is "" if there is a
+        current row, or no row at all.
     """
     current, reason = None, ""
     for row in rows:
@@ -213,7 +214,7 @@ def find_row(
         reason = _why_stale(row, run, provenance, equal, settings)
         if not reason:
             current = dict(row)
-    # A current row counts despite a newer stale one, such as after going back to an older commit.
+    # A current row counts even if a newer row is stale, as after checking out an older commit.
     return (current, "") if current is not None else (None, reason)
 
 

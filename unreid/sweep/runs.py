@@ -59,7 +59,7 @@ class Wanted:
 
 
 def read_results(run: Run) -> dict[str, Any] | None:
-    """Return ``results.json`` of a run that trained and was scored to the end, else None."""
+    """Return ``results.json`` of a run that was trained and evaluated to the end, else None."""
     try:
         content = read_json(Path(run.folder, "results.json"))
     except (OSError, ValueError):
@@ -68,7 +68,7 @@ def read_results(run: Run) -> dict[str, Any] | None:
 
 
 def read_scores(run: Run, settings: Sequence[str]) -> dict[str, Any] | None:
-    """Return the scores of a run by the names of ``settings``, or None while one is missing."""
+    """Return scores by name of the test setting, or None if one of ``settings`` is missing."""
     if not settings:
         return {}
     try:
@@ -85,7 +85,7 @@ def has_its_settings(run: Run, wanted: Wanted | None = None) -> bool:
         return False
     try:
         cfg, _ = load_config(path)
-    except (KeyError, ValueError, OSError):  # of another version, or cut off
+    except (KeyError, ValueError, OSError):  # written by another version, or incomplete
         return False
     return config_hash(cfg) == run.hash and _has_provenance(run, wanted or Wanted())
 
@@ -111,7 +111,7 @@ def is_finished(run: Run, wanted: Wanted | None = None) -> bool:
 
 
 def progress(run: Run) -> float:
-    """Return the share of its epochs that a run has finished, from ``epochs.jsonl``."""
+    """Return the fraction of epochs that a run has finished, from ``epochs.jsonl``."""
     try:
         records, _ = read_epochs(Path(run.folder, EPOCHS))
     except (FileNotFoundError, ValueError):
@@ -120,13 +120,13 @@ def progress(run: Run) -> float:
 
 
 class Job:
-    """One training in a process of its own.
+    """One training in a separate process.
 
     Args:
-        run: what to train.
-        command: the training program and what runs it.
-        environment: of the process.
-        wanted: What it is trained with.
+        run: The run.
+        command: Command line of the training program, without options.
+        environment: Environment variables of the process.
+        wanted: Required provenance and scores.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Job:
             )  # fmt: skip
 
     def outcome(self) -> Outcome | None:
-        """Return None while the process runs."""
+        """Return the outcome of the run, or None while the process runs."""
         code = self.process.poll()
         if code is None:
             return None
@@ -164,10 +164,10 @@ class Job:
         scores = read_scores(self.run, self.wanted.settings)
         if code == 0 and results is not None and scores is not None:
             return Outcome(self.run, results, scores=scores)
-        why = f"exit code {code}" if code else "it left no complete results.json"
-        return Outcome(self.run, None, f"{why}: {self._last_words()}")
+        why = f"exit code {code}" if code else "no complete results.json"
+        return Outcome(self.run, None, f"{why}: {self._error_line()}")
 
-    def _last_words(self) -> str:
+    def _error_line(self) -> str:
         text = Path(self.run.folder, OUTPUT).read_text(errors="replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         errors = [line for line in lines if re.match(r"(\w*error|\w+\.\w+Error)\b", line, re.I)]
@@ -196,20 +196,20 @@ def run_all(
     """Train unfinished runs, ``jobs`` at a time.
 
     Args:
-        runs: of one grid.
-        command: The words before ``--config-file``.
-        jobs: Processes at once.
-        threads: Of each process, unless ``OMP_NUM_THREADS`` is set. The number of threads
+        runs: Runs of one grid.
+        command: Command line before ``--config-file``.
+        jobs: Number of simultaneous processes.
+        threads: Threads of each process, unless ``OMP_NUM_THREADS`` is set. The number of threads
             affects rounding, so it does not depend on the machine.
-        wanted: By a run's folder, what it must have been made with.
-        say: Takes one line of progress at a time.
-        done: Takes each outcome as soon as it is known.
+        wanted: Output folder of a run -> its required provenance and scores.
+        say: Called with each line of progress.
+        done: Called with each outcome as soon as it is known.
 
     Returns:
         One outcome per run, in the order of ``runs``.
 
     Raises:
-        KeyboardInterrupt: after the running trainings were ended.
+        KeyboardInterrupt: Raised after the running trainings were ended.
     """
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(threads))
@@ -257,7 +257,7 @@ def run_all(
 
 
 def summary(outcome: Outcome) -> str:
-    """Return a run's main scores, or the reason why there are none."""
+    """Return the main scores of a run, or the reason why there are none."""
     if outcome.results is None:
         return f"FAILED, {outcome.error} (full output: {os.path.join(outcome.run.folder, OUTPUT)})"
     after, labels = outcome.results["after"], outcome.results["labels"]

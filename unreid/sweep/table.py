@@ -32,8 +32,8 @@ COLUMNS = (
     ("noise", "labels.noise", 0),
     ("min", "minutes", 1),
 )
-#: Entries of which differences to the baseline are reported; a test set's name may stand before
-#: the score.
+#: Entries whose differences to the baseline are reported; with several test sets, the name of the
+#: test set precedes the score.
 COMPARED = ("after.mAP", "after.Rank-1", "labels.ari")
 _TESTED = ("before", "after", "selected")
 
@@ -44,9 +44,9 @@ class Record:
 
     Attributes:
         run: The run.
-        row: See :mod:`unreid.sweep.rows`; None of a run that failed or was not trained.
-        error: Why there is no row.
-        stale: Why an older row of the run does not count; "" where there is none.
+        row: See :mod:`unreid.sweep.rows`; None if the run failed or was not trained.
+        error: Reason why there is no row.
+        stale: Reason why an older row of the run is stale; "" if there is none.
     """
 
     run: Run
@@ -61,14 +61,14 @@ class Record:
 
 
 def collect(records: Sequence[Record], setting: str = CONFIGURED) -> list[dict[str, Any]]:
-    """Return one flat record per run: where it belongs, then every number by its dotted name.
+    """Return one flat record per run: row, varied keys, fold, seed, and all numbers by dotted name.
 
-    Scores of several test sets have the set's name in theirs (``after.Market1501.mAP``).
+    With several test sets, names include the test set (``after.Market1501.mAP``).
 
     Args:
-        records: Of one sweep.
-        setting: The test setting whose scores are ``after``; ``before`` and ``selected`` are
-            measured under the config's own settings alone.
+        records: Records of one sweep.
+        setting: Test setting of the scores ``after``; ``before`` and ``selected`` are measured
+            under the settings of the config only.
     """
     flat = []
     for record in records:
@@ -100,7 +100,7 @@ def groups(flat: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def columns(flat: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    """Return the columns that some run fills; a test set's name goes before its scores."""
+    """Return the columns with a value in any run; with several test sets, one for each of them."""
     found = []
     for heading, entry, digits in COLUMNS:
         stage, _, score = entry.partition(".")
@@ -116,7 +116,7 @@ def columns(flat: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 
 def compared(flat: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
-    """Return those of :func:`columns` that are compared with the baseline."""
+    """Return the columns that are compared with the baseline."""
 
     def is_compared(entry: str) -> bool:
         stage, _, rest = entry.partition(".")
@@ -126,10 +126,10 @@ def compared(flat: Sequence[dict[str, Any]]) -> list[tuple[str, str, int]]:
 
 
 def find_baseline(rows: Sequence[str], wanted: str) -> str:
-    """Return the row that a name means: itself, or the only one that ends with ``/name``.
+    """Return the row named ``wanted``, or the only row that ends with ``/wanted``.
 
     Raises:
-        KeyError: no such row, or several; the message lists them.
+        KeyError: There is no such row, or several; the message lists them.
     """
     if wanted in rows:
         return wanted
@@ -142,7 +142,7 @@ def find_baseline(rows: Sequence[str], wanted: str) -> str:
 
 
 def differences(flat: Sequence[dict[str, Any]], baseline: str) -> dict[str, dict[str, Difference]]:
-    """Return row -> entry -> paired difference, of every row but the baseline."""
+    """Return row -> entry -> paired difference, for all rows except the baseline."""
     rows = groups(flat)
 
     def scores(row: str, entry: str) -> dict[tuple[str, int], float]:
@@ -158,7 +158,7 @@ def differences(flat: Sequence[dict[str, Any]], baseline: str) -> dict[str, dict
 def markdown(
     records: Sequence[Record], baseline: str | None = None, setting: str = CONFIGURED
 ) -> str:
-    """Return the table as markdown, with everything that is left out of it named below."""
+    """Return the table as markdown, followed by notes about excluded and failed runs."""
     flat = collect(records, setting)
     found = differences(flat, baseline) if baseline else {}
     shown, against = columns(flat), compared(flat) if baseline else []

@@ -1,4 +1,4 @@
-"""One run of a sweep in a process of its own: train, then score at further test settings.
+"""One run of a sweep in a separate process: train, then evaluate under further test settings.
 
 python -m unreid.sweep.worker --config-file FILE [--resume] [--score NAME ...] KEY VALUE ...
 """
@@ -25,21 +25,21 @@ def build_parser() -> Parser:
         "Train one run of a sweep.\n\nexample:\n  python -m unreid.sweep.worker"
         " --config-file CALR/small/baseline OUTPUT_DIR runs/one"
     )
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="a project's yml")
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="yml of a project")
     parser.add_argument("--resume", action="store_true", help="continue the run in OUTPUT_DIR")
     parser.add_argument(
         "--score",
         action="append",
         default=[],
         choices=sorted(TEST_SETTINGS),
-        help="test settings to score the final model at; may be given again",
+        help="further test settings for the final model; may be repeated",
     )
     parser.add_key_values()
     return parser
 
 
 def work(args: argparse.Namespace) -> None:
-    """Train what is not finished, and score the final model."""
+    """Train the remaining epochs, and evaluate the final model."""
     args.eval_only = False
     cfg, project = load_config(args.config_file, args.opts)
     with distributed.launched_process_group(cfg.MODEL.DEVICE):
@@ -51,13 +51,12 @@ def work(args: argparse.Namespace) -> None:
 
 
 def scores_at(cfg: Any, configured: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the scores of a run's final model at one of ``TEST_SETTINGS``.
+    """Return the scores of the final model under one of ``TEST_SETTINGS``.
 
     Args:
-        cfg: The config of the finished run in ``OUTPUT_DIR``.
-        configured: Its scores under the config's own settings, which are taken where these are the
-            settings asked for.
-        name: A name of ``TEST_SETTINGS``.
+        cfg: Config of the finished run in ``OUTPUT_DIR``.
+        configured: Scores under the settings of the config; returned if these equal ``name``.
+        name: A key of ``TEST_SETTINGS``.
     """
     centred, flip = TEST_SETTINGS[name]
     if (centred, flip) == (cfg.TEST.CENTER_CAMERAS, cfg.TEST.FLIP.ENABLED):
@@ -71,7 +70,7 @@ def scores_at(cfg: Any, configured: dict[str, Any], name: str) -> dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when all went well, 2 for bad input, 130 when interrupted."""
+    """Return the exit code: 0 for success, 2 for bad input, 130 after Ctrl-C, 143 after SIGTERM."""
     args = build_parser().parse_args(arguments)
     return guarded(lambda: work(args))
 

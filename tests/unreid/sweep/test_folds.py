@@ -146,7 +146,7 @@ def test_folder_with_ids__is_divided_too(market: Path, tmp_path: Path) -> None:
         tested.append(test)
     assert not tested[0] & tested[1] and tested[0] | tested[1] == ids(images)
     nameless = [*opts[:-1], r"c(?P<camera>\d+)s", "UNSUP.FOLDER.CAMERA", "regex"]
-    with pytest.raises(ValueError, match=r"nobody in UNSUP.FOLDER has an identity"):
+    with pytest.raises(ValueError, match=r"no image in UNSUP.FOLDER has an identity"):
         make_folds(config(*nameless), 2, 0, str(tmp_path / "no"))
 
 
