@@ -57,7 +57,7 @@ class Parity:
 
 
 class FeatureNetwork(nn.Module):
-    """Images (B, 3, H, W) in 0..255 -> (B, D) unit rows, equal to those of :class:`Predictor`."""
+    """Network from images (B, 3, H, W) in 0..255 to the (B, D) features of :class:`Predictor`."""
 
     def __init__(self, model: nn.Module, flip: bool) -> None:
         super().__init__()
@@ -158,7 +158,10 @@ def _about(predictor: Predictor) -> dict[str, str]:
 
 
 def _graph(network: nn.Module, size: tuple[int, int]) -> Any:
-    """Return the exported program with dynamic B; the example has B = 2, as 1 is specialised."""
+    """Return the exported program with dynamic B.
+
+    The example input has B = 2, because torch.export specialises sizes of 1.
+    """
     device = next(network.parameters()).device
     example = torch.zeros(2, 3, *size, device=device)
     # strict=True follows len() of a tensor; tracing makes it a constant.
@@ -190,7 +193,7 @@ def _write_torchscript(program: Any, file: str, about: dict[str, str]) -> None:
     module = program.module()
     for node in module.graph.nodes:
         if node.target in _SHAPED:
-            # Only B is dynamic: tracing keeps -1 dynamic and makes a number constant.
+            # Only B is dynamic. Tracing keeps -1 dynamic, but turns a number into a constant.
             shape = [-1 if isinstance(s, torch.fx.Node) else s for s in node.args[1]]
             if shape.count(-1) == 1:
                 node.args = (node.args[0], shape, *node.args[2:])
@@ -213,7 +216,7 @@ def _compare(
     size: tuple[int, int],
     batches: Sequence[int],
 ) -> dict[int, float]:
-    """Return B -> largest absolute difference of an entry on B random images."""
+    """Return for each B the largest absolute difference of features of B random images."""
     generator = torch.Generator().manual_seed(0)
     device = next(network.parameters()).device
     found = {}

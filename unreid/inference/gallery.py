@@ -140,7 +140,7 @@ class Gallery:
             items: Images of :func:`unreid.data.folder.read_folder`.
             root: Their folder.
             predictor: The model of the features.
-            skip_bad: Leave out unreadable images and list them, instead of an error.
+            skip_bad: Exclude unreadable images and list them instead of raising an error.
 
         Raises:
             ValueError: The model differs.

@@ -35,7 +35,7 @@ class Cell:
 
 
 def frame_of(correct: bool | None) -> tuple[int, int, int]:
-    """Return green for the query's person, red for another, grey if unknown."""
+    """Return the frame colour: green if correct, red if wrong, grey if unknown."""
     return _CORRECT[correct]
 
 
@@ -46,7 +46,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def _fitted(text: str, width: int, size: int) -> str:
-    """Return the text, shortened in the middle to the width."""
+    """Return the text, shortened in the middle to at most ``width`` pixels."""
     font, shown = _font(size), text
     while font.getlength(shown) > width and len(shown) > 3:
         half = (len(shown) - 2) // 2

@@ -1,4 +1,4 @@
-"""Pseudo identities of the images of a folder, by the label step of training.
+"""Assign pseudo identities to the images of a folder by the label step of training.
 
 Notation: N images, D channels, C clusters.
 """
@@ -31,21 +31,21 @@ DEFAULT = "dbscan"
 def cluster(
     neighbours: Neighbours, method: str, *, min_size: int = 2, **settings: Any
 ) -> np.ndarray:
-    """Labels of images by a clusterer.
+    """Return cluster labels of images.
 
     Args:
-        neighbours: Of (N, D) features, N >= 1.
-        method: A name of :data:`unreid.labels.clusterers.CLUSTERER_REGISTRY`.
-        min_size: Clusters of fewer images become noise, >= 1.
-        settings: Some of its parameters; the defaults stand for the others.
+        neighbours: Neighbours of (N, D) features, N >= 1.
+        method: A name in :data:`unreid.labels.clusterers.CLUSTERER_REGISTRY`.
+        min_size: Clusters with fewer images become noise, >= 1.
+        **settings: Parameters of the clusterer; defaults are used for the others.
 
     Returns:
-        (N,) int64, -1 for noise, else 0..C-1, the largest cluster first (of two as large, that
-        whose first image comes first).
+        (N,) int64 labels: -1 for noise, else 0..C-1 by decreasing cluster size. Clusters of equal
+        size are ordered by their first image.
 
     Raises:
-        KeyError: no such method; the message lists those that exist.
-        ValueError: a parameter that it does not have, or one out of range.
+        KeyError: The method does not exist; lists the methods.
+        ValueError: A parameter is unknown or out of range.
         ImportError: ``infomap`` is not installed.
     """
     clusterer = build_clusterer(method, **settings)
@@ -101,7 +101,7 @@ class Labelled:
             folder: Output folder.
             root: Unused; kept for callers.
             most: Maximum number of images on a sheet, >= 1.
-            columns: Images in a row.
+            columns: Images per row.
 
         Returns:
             Number of sheets.
@@ -143,17 +143,20 @@ def label_images(
     Args:
         items: N images.
         features: (N, D) float32 unit rows.
-        method, min_size, settings: see :func:`cluster`.
-        transforms: Of the features before they are clustered, as
-            :func:`unreid.labels.transforms.transforms_from_config` returns them. Those of cameras
-            are left out where all images are of one.
-        search: How neighbours are found; exact on the CPU where None.
+        method: See :func:`cluster`.
+        min_size: See :func:`cluster`.
+        settings: Parameters of the clusterer, see :func:`cluster`.
+        transforms: Feature transforms before clustering, see
+            :func:`unreid.labels.transforms.transforms_from_config`. Camera transforms are skipped
+            if all images are of one camera.
+        search: Neighbour search; None for exact search on the CPU.
 
     Raises:
-        KeyError, ValueError: no image; and see :func:`cluster`.
+        ValueError: There are no images; see also :func:`cluster`.
+        KeyError: See :func:`cluster`.
     """
     if not items:
-        raise ValueError("no image is left to label: none could be read")
+        raise ValueError("there are no images to label: none could be read")
     cameras = np.unique([item.camera for item in items], return_inverse=True)[1]
     if cameras.max() == 0:
         transforms = [t for t in transforms if not isinstance(t, (CenterCameras, WhitenCameras))]

@@ -124,7 +124,7 @@ class Predictor:
         """Return the predictor of a config and a weight file, loaded with ``weights_only=True``.
 
         Args:
-            config_file: A project's yml, or a run's config.yaml.
+            config_file: The yml of a project, or the config.yaml of a run.
             weights: A checkpoint of a run, or a state dict.
             opts: Config overrides, such as ``["INPUT.SIZE_TEST", "[256, 128]"]``.
             device: See :meth:`from_run`.
@@ -140,9 +140,9 @@ class Predictor:
         if not os.path.isfile(weights):
             raise FileNotFoundError(f"weights {weights}: no such file")
         chosen = ["MODEL.DEVICE", device] if device else []
-        # The start weights of training are not needed and may not exist on this machine.
-        needless = ["MODEL.BACKBONE.PRETRAIN", "False"]
-        cfg, _ = load_config(os.fspath(config_file), [*opts, *needless, *chosen])
+        # Pre-trained weights of the backbone are not needed and may not exist on this machine.
+        no_pretrain = ["MODEL.BACKBONE.PRETRAIN", "False"]
+        cfg, _ = load_config(os.fspath(config_file), [*opts, *no_pretrain, *chosen])
         _check_device(cfg.MODEL.DEVICE)
         with torch.random.fork_rng(devices=[]):
             # Parameters missing in the file get the same values each time, so that the
@@ -197,7 +197,7 @@ class Predictor:
             tensors = [self.transform(as_rgb(name, image)) for name, image in zip(names, batch)]
             parts.append(self._checked(torch.stack(tensors), names))
             done += len(batch)
-        return np.concatenate(parts) if parts else self._nothing()
+        return np.concatenate(parts) if parts else self._no_features()
 
     def embed_files(self, paths: Sequence[str], *, skip_bad: bool = False) -> Embedded:
         """Return features of files, prefetched by threads; a terminal shows a progress bar.
@@ -226,7 +226,7 @@ class Predictor:
                     parts.append(self._checked(batch, [paths[i] for i in rows]))
                     kept += rows
                 bar.update(len(tensors))
-        features = np.concatenate(parts) if parts else self._nothing()
+        features = np.concatenate(parts) if parts else self._no_features()
         return Embedded(features, np.array(kept, dtype=np.int64), bad)
 
     def _read_ahead(
@@ -250,7 +250,7 @@ class Predictor:
         except UnreadableImageError as error:
             return error
 
-    def _nothing(self) -> np.ndarray:
+    def _no_features(self) -> np.ndarray:
         return np.zeros((0, self.num_features), dtype=np.float32)
 
     def _checked(self, images: Tensor, names: Sequence[str]) -> np.ndarray:
@@ -258,14 +258,14 @@ class Predictor:
         usable = torch.isfinite(features).all(dim=1) & (features != 0).any(dim=1)
         if not bool(usable.all()):
             raise FloatingPointError(
-                f"the feature of {names[int((~usable).nonzero()[0])]} is not finite, or is zero:"
-                f" {self.name} is of a diverged training, or of another model"
+                f"the feature of {names[int((~usable).nonzero()[0])]} is not finite or is zero:"
+                f" {self.name} is from a diverged training or from another model"
             )
         return features.numpy()
 
     @torch.inference_mode()
     def _forward(self, images: Tensor) -> Tensor:
-        """Return (B, D) unit rows on the CPU of (B, 3, H, W) in 0..255, as in the label step."""
+        """Return (B, D) unit features on the CPU for images (B, 3, H, W) in 0..255."""
         features = self.model({"images": images})
         if self.flip:
             features = (features + self.model({"images": images.flip(3)})) / 2

@@ -73,7 +73,7 @@ def center(
     )
 
 
-def left_out(
+def excluded_images(
     queries: Sequence[FolderItem], gallery: Gallery, *, other_cameras: bool
 ) -> list[np.ndarray]:
     """Return for each query the positions of the gallery images to exclude.
@@ -174,7 +174,7 @@ def rank(
             [e.camera for e in gallery.entries],
             shrinkage,
         )
-    excluded = left_out(queries, gallery, other_cameras=other_cameras)
+    excluded = excluded_images(queries, gallery, other_cameras=other_cameras)
     found = nearest_images(own, features, top, excluded)
     several = len({entry.camera for entry in gallery.entries}) > 1
     return [
@@ -204,8 +204,8 @@ def scores(
 ) -> dict[str, float] | None:
     """Return mAP and CMC in percent with the exclusions of :func:`rank`.
 
-    Images of the query's person in the query's camera do not count, and queries without another
-    image of their person are left out (protocol of Market-1501). With ``other_cameras``, all images
+    Images of the query's person in the query's camera do not count. Queries without another image
+    of their person are excluded (protocol of Market-1501). With ``other_cameras``, all images
     of the query's camera are excluded.
 
     Returns:

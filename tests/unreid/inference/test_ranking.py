@@ -13,7 +13,14 @@ from tests.unreid.inference.making import fill
 from unreid.data.folder import FolderItem
 from unreid.graph.centering import center_cameras
 from unreid.inference.gallery import Entry, Gallery
-from unreid.inference.ranking import center, check_cameras, left_out, nearest_images, rank, scores
+from unreid.inference.ranking import (
+    center,
+    check_cameras,
+    excluded_images,
+    nearest_images,
+    rank,
+    scores,
+)
 
 
 def unit(rng: np.random.Generator, num: int, width: int = 8) -> np.ndarray:
@@ -92,7 +99,7 @@ def test_query_in_the_gallery__does_not_find_itself(tmp_path: Path) -> None:
         for name in ("0.png", "1.png", "link.png")
     )
     gallery = Gallery(str(tmp_path), entries, np.eye(3, dtype=np.float32), "f", "m")
-    out = left_out(
+    out = excluded_images(
         [FolderItem(str(paths[0]), "0"), FolderItem(str(paths[1]), "0")],
         gallery,
         other_cameras=False,
