@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n({self.prog} --help has an example)\n")
 
 
-def words(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return the message of an error, without the quotes that ``str`` adds to a KeyError."""
     return str(error.args[0] if isinstance(error, KeyError) and error.args else error)
 
@@ -87,11 +87,11 @@ def warn(text: str) -> None:
     sys.stderr.write(f"warning: {text}\n")
 
 
-def say_error(error: BaseException) -> None:
+def print_error(error: BaseException) -> None:
     """Write the error to stderr in one line; raise it if UNREID_TRACEBACK is set."""
     if os.environ.get("UNREID_TRACEBACK"):
         raise error
-    sys.stderr.write(f"error: {words(error)}\n(UNREID_TRACEBACK=1 shows where)\n")
+    sys.stderr.write(f"error: {error_text(error)}\n(UNREID_TRACEBACK=1 shows where)\n")
 
 
 def guarded(work: Callable[[], int | None]) -> int:
@@ -106,14 +106,14 @@ def guarded(work: Callable[[], int | None]) -> int:
         except EXPECTED as error:
             stopped = received_signal()
             if stopped is None:
-                say_error(error)
+                print_error(error)
                 return 2
-            return say_stopped(stopped(words(error)))  # an error during shutdown
+            return print_interruption(stopped(error_text(error)))  # an error during shutdown
         except KeyboardInterrupt as error:
-            return say_stopped(error)
+            return print_interruption(error)
 
 
-def say_stopped(error: KeyboardInterrupt) -> int:
+def print_interruption(error: KeyboardInterrupt) -> int:
     """Print that a signal ended the run, with what was saved; return the exit code."""
     what = "terminated" if isinstance(error, Terminated) else "interrupted"
     sys.stderr.write(f"\n{what}: {error}\n" if error.args else f"\n{what}\n")

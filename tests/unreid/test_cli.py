@@ -1,4 +1,4 @@
-"""Command lines: suggestions, places of options, errors in one line, and how far we are."""
+"""Command lines: suggestions, order of options, one-line errors, progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from unreid.cli import Parser, Progress, duration, guarded, words
+from unreid.cli import Parser, Progress, duration, error_text, guarded
 
 
 def parser() -> Parser:
@@ -29,7 +29,7 @@ def parser() -> Parser:
         (["--top-k", "two"], "invalid int value: 'two'"),
     ],
 )
-def test_misuse__is_named_with_the_nearest_and_where_the_example_is(
+def test_usage_error__has_a_suggestion_and_names_the_help(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
@@ -38,7 +38,7 @@ def test_misuse__is_named_with_the_nearest_and_where_the_example_is(
     assert stop.value.code == 2 and message in err and "tool --help has an example" in err
 
 
-def test_word_too_many__is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_surplus_argument__is_named(capsys: pytest.CaptureFixture[str]) -> None:
     made = Parser(prog="tool")
     made.add_argument("--root")
     with pytest.raises(SystemExit):
@@ -46,7 +46,7 @@ def test_word_too_many__is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown argument 'stray'" in capsys.readouterr().err
 
 
-def test_help__keeps_the_lines_of_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help__keeps_the_line_breaks_of_the_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         parser().parse_args(["--help"])
     assert stop.value.code == 0 and "example:\n  tool --root R" in capsys.readouterr().out
@@ -66,7 +66,7 @@ def test_values__may_be_negative() -> None:
         RuntimeError("no"),
     ],
 )
-def test_bad_input__is_one_line_and_exit_code_2(
+def test_bad_input__is_a_one_line_error_with_exit_code_2(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def work() -> int:
@@ -74,11 +74,11 @@ def test_bad_input__is_one_line_and_exit_code_2(
 
     assert guarded(work) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"error: {words(error)}\n") and "UNREID_TRACEBACK=1" in err
+    assert err.startswith(f"error: {error_text(error)}\n") and "UNREID_TRACEBACK=1" in err
     assert "Traceback" not in err
 
 
-def test_exit_codes__of_success_own_and_interruption() -> None:
+def test_exit_codes__of_success_failure_and_interruption() -> None:
     def interrupt() -> int:
         raise KeyboardInterrupt
 
@@ -87,7 +87,7 @@ def test_exit_codes__of_success_own_and_interruption() -> None:
     assert guarded(interrupt) == 130
 
 
-def test_mistake_of_ours__keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_error__keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 // 0)
     monkeypatch.setenv("UNREID_TRACEBACK", "1")
@@ -98,7 +98,7 @@ def test_mistake_of_ours__keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
 )
-def test_durations__are_read_at_a_glance(seconds: float, text: str) -> None:
+def test_duration__is_written_in_seconds_minutes_or_hours(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
@@ -108,7 +108,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
-def test_progress__says_how_long_it_will_take(stream: io.StringIO) -> None:
+def test_progress__shows_the_remaining_time(stream: io.StringIO) -> None:
     now = 0.0
     progress = Progress(100, "reading", stream, lambda: now)
     for _ in range(25):

@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from unreid.cli import Parser, Progress, duration, guarded, words
+from unreid.cli import Parser, Progress, duration, error_text, guarded
 from unreid.commands.options import (
     add_config_option,
     add_folder_options,
@@ -176,7 +176,7 @@ def work(args: argparse.Namespace) -> int:
     except (KeyError, ValueError, OSError) as error:
         if os.environ.get("UNREID_TRACEBACK"):
             raise
-        print(f"error: {words(error)}", file=sys.stderr)
+        print(f"error: {error_text(error)}", file=sys.stderr)
         return 1
     return report(args, pictures, skip_bad)
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from unreid.cli import EXPECTED, say_stopped, words
+from unreid.cli import EXPECTED, error_text, print_interruption
 from unreid.engine.interrupt import exit_code, raise_on_signals, received_signal, reraise_signal
 
 _URL = re.compile(r"tcp://([^:/\[\]]+|\[[0-9a-fA-F:]+\]):(\d+)")
@@ -190,7 +190,7 @@ def _run_recorded(work: Callable[[], None]) -> int:
         except EXPECTED as error:
             stopped = received_signal()
             if stopped is not None:  # the error is a consequence of the signal
-                raise stopped(words(error)) from error
+                raise stopped(error_text(error)) from error
             raise
 
     with raise_on_signals():
@@ -201,7 +201,7 @@ def _run_recorded(work: Callable[[], None]) -> int:
         except Exception:
             return 1
         except KeyboardInterrupt as error:
-            return say_stopped(error) if os.environ["RANK"] == "0" else exit_code(error)
+            return print_interruption(error) if os.environ["RANK"] == "0" else exit_code(error)
     return 0
 
 
