@@ -21,7 +21,7 @@ PAIRS = Path("projects/PseudoPair/configs/market.yml")
 def make_run(folder: Path, config: Path = CALR, seed: int = 0, **settings: object) -> Path:
     """Write the files of a run (config.yaml, model_final.pth) with random weights.
 
-    Batch norms have the statistics of a few pictures: features of two pictures then differ.
+    Batch norms have the statistics of a few images, so that features of different images differ.
     """
     folder.mkdir(parents=True)
     cfg, _ = load_tiny(config, folder, **settings)
@@ -32,8 +32,8 @@ def make_run(folder: Path, config: Path = CALR, seed: int = 0, **settings: objec
         norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
         momenta = [m.momentum for m in norms]
         rng = np.random.default_rng(seed)
-        pictures = np.stack([np.asarray(draw(rng)) for _ in range(16)])
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+        arrays = np.stack([np.asarray(draw(rng)) for _ in range(16)])
+        images = torch.from_numpy(arrays).permute(0, 3, 1, 2).float()
         for module in norms:
             module.momentum = 1.0
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Tests of confidence against a loop written from the formula, and of its special cases."""
+"""Confidence compared with a loop that follows the formula, and special cases."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def oracle(features: np.ndarray, labels: np.ndarray) -> list[float]:
     st.integers(1, 50),
     st.integers(0, 10**6),
 )
-def test_confidence__is_the_formula(
+def test_confidence__equals_the_formula(
     num: int, width: int, clusters: int, block: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -58,20 +58,20 @@ def test_confidence__is_the_formula(
     np.testing.assert_allclose(found, oracle(features, labels), atol=2e-5)
 
 
-def test_mean__is_the_silhouette_that_chooses_rounds(rng: np.random.Generator) -> None:
+def test_mean_confidence__follows_from_the_selection_silhouette(rng: np.random.Generator) -> None:
     features, labels = unit(rng, 200, 16), compact(rng.integers(0, 20, 200))
     mean = float((2 * confidence(features, labels).astype(np.float64) - 1).mean())
     assert mean == pytest.approx(sphere_silhouette(features, labels), abs=1e-5)
 
 
-def test_middle_of_a_far_cluster__is_surer_than_the_border() -> None:
+def test_centre_of_a_distant_cluster__has_higher_confidence_than_its_border() -> None:
     angles = np.radians([0, 5, 10, 40, 90, 95, 100])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     sure = confidence(features, np.array([0, 0, 0, 0, 1, 1, 1]))
     assert sure[1] > 0.95 and sure[3] < sure[1]
 
 
-def test_image_in_the_wrong_cluster__is_below_half() -> None:
+def test_image_in_the_wrong_cluster__has_confidence_below_half() -> None:
     angles = np.radians([0, 2, 88, 90, 92])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     sure = confidence(features, np.array([0, 0, 0, 1, 1]))
@@ -82,7 +82,7 @@ def test_all_noise__is_zero(rng: np.random.Generator) -> None:
     assert confidence(unit(rng, 5, 4), np.full(5, -1)).tolist() == [0] * 5
 
 
-def test_one_cluster_and_single_image__have_nothing_to_compare_with(
+def test_one_cluster_and_single_image__have_confidence_half(
     rng: np.random.Generator,
 ) -> None:
     assert confidence(unit(rng, 5, 4), np.zeros(5, np.int64)).tolist() == [0.5] * 5
@@ -90,7 +90,7 @@ def test_one_cluster_and_single_image__have_nothing_to_compare_with(
     assert confidence(unit(rng, 3, 4), np.arange(3)).tolist() == [0.5] * 3
 
 
-def test_identical_images_in_two_clusters__are_as_near_to_both(rng: np.random.Generator) -> None:
+def test_identical_images_in_two_clusters__have_confidence_half(rng: np.random.Generator) -> None:
     features = unit(rng, 1, 300).repeat(6, axis=0)
     np.testing.assert_array_equal(confidence(features, np.array([0, 0, 0, 1, 1, 1])), 0.5)
 

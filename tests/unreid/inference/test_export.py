@@ -1,4 +1,4 @@
-"""Tests that exported networks equal PyTorch for any batch, and failures leave no file."""
+"""Exported networks equal PyTorch for any batch size; failures leave no file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(
 
 
 @pytest.mark.parametrize("config", [CALR, SPHERE, PAIRS], ids=lambda c: c.parts[1])
-def test_onnx__gives_pytorchs_features_for_batches_of_any_size(
+def test_onnx__equals_pytorch_for_any_batch_size(
     config: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
@@ -60,9 +60,9 @@ def test_onnx__gives_pytorchs_features_for_batches_of_any_size(
     assert list(path.parent.iterdir()) == [path], "no file of weights beside it"
 
 
-# CALR's is exported by tests/tools/test_export.py.
+# The network of CALR is exported by tests/tools/test_export.py.
 @pytest.mark.parametrize("config", [SPHERE, PAIRS], ids=lambda c: c.parts[1])
-def test_torchscript__gives_pytorchs_features_for_batches_of_any_size(
+def test_torchscript__equals_pytorch_for_any_batch_size(
     config: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     predictor = Predictor.from_run(make_run(tmp_path / "run", config), flip=config == SPHERE)
@@ -109,7 +109,7 @@ def test_difference_beyond_the_tolerance__writes_nothing(
     assert (tmp_path / "model.pt").read_bytes() == b"older"
 
 
-def test_batch_that_became_a_constant__is_found(
+def test_constant_batch_size__is_detected(
     small: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = export._read_torchscript
@@ -141,7 +141,7 @@ def test_bad_arguments__are_named(small: Predictor) -> None:
         export.export(small, "x", "torchscript", batches=[0])
 
 
-def test_network_that_cannot_be_exported__is_named_in_one_line(
+def test_network_that_cannot_be_exported__is_a_one_line_error(
     small: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = Brightness.forward

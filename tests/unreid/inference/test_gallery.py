@@ -1,4 +1,4 @@
-"""Tests of the gallery index: only new content is embedded, another model is refused."""
+"""Gallery index: only new content is embedded, and another model is refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def assert_fresh(gallery: Gallery, crops: Path, predictor: Predictor) -> None:
     np.testing.assert_allclose(gallery.features, predictor([i.path for i in items]), atol=1e-5)
 
 
-def test_unchanged_gallery__asks_for_no_forward_pass(
+def test_unchanged_gallery__needs_no_forward_pass(
     crops: Path, predictor: Predictor, tmp_path: Path, forwarded: list[int]
 ) -> None:
     first, changes = embed(crops, predictor)
@@ -62,7 +62,7 @@ def test_unchanged_gallery__asks_for_no_forward_pass(
     assert again.entries == first.entries
 
 
-def test_added_images__are_all_that_is_embedded(
+def test_added_images__are_the_only_ones_embedded(
     crops: Path, predictor: Predictor, tmp_path: Path, forwarded: list[int]
 ) -> None:
     kept = through_disk(embed(crops, predictor)[0], tmp_path)
@@ -85,7 +85,7 @@ def test_changed_file__is_embedded_again(
     assert_fresh(gallery, crops, predictor)
 
 
-def test_touched_renamed_and_copied_files__are_known_by_their_content(
+def test_touched_renamed_and_copied_files__are_recognised_by_content(
     crops: Path, predictor: Predictor, tmp_path: Path, forwarded: list[int]
 ) -> None:
     kept = through_disk(embed(crops, predictor)[0], tmp_path)
@@ -99,7 +99,7 @@ def test_touched_renamed_and_copied_files__are_known_by_their_content(
     assert_fresh(gallery, crops, predictor)
 
 
-def test_files_that_are_gone__are_dropped(
+def test_removed_files__are_dropped(
     crops: Path, predictor: Predictor, forwarded: list[int]
 ) -> None:
     kept, _ = embed(crops, predictor)
@@ -120,7 +120,7 @@ def test_moved_gallery__keeps_its_features(
     assert gallery.root == str(moved)
 
 
-def test_camera_and_id__are_those_of_today(crops: Path, predictor: Predictor) -> None:
+def test_camera_and_id__are_updated(crops: Path, predictor: Predictor) -> None:
     kept, _ = embed(crops, predictor)
     assert [entry.camera for entry in kept.entries] == ["0"] * 3
     items = read_folder(crops, pattern=r"(?P<camera>[a-z])(/(?P<id>.))?")
@@ -129,7 +129,7 @@ def test_camera_and_id__are_those_of_today(crops: Path, predictor: Predictor) ->
     assert [(e.camera, e.pid) for e in gallery.entries] == [("a", None), ("b", "c"), ("b", "д")]
 
 
-def test_unreadable_images__are_named_or_left_out(crops: Path, predictor: Predictor) -> None:
+def test_unreadable_images__are_named_or_skipped(crops: Path, predictor: Predictor) -> None:
     truncate(crops / "a.jpg")
     shutil.copy(crops / "a.jpg", crops / "twin.jpg")
     (crops / "dead.jpg").symlink_to("nowhere.jpg")
@@ -144,7 +144,7 @@ def test_unreadable_images__are_named_or_left_out(crops: Path, predictor: Predic
         embed(crops, predictor)
 
 
-def test_all_images_gone__is_an_empty_gallery_that_can_be_kept(
+def test_all_images_removed__gives_an_empty_gallery_that_can_be_saved(
     crops: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
     kept, _ = embed(crops, predictor)
@@ -169,7 +169,7 @@ def test_another_model__is_refused_and_both_are_named(
         kept.check_model(flipped, "index x")
 
 
-def test_index__is_one_that_faiss_reads(crops: Path, predictor: Predictor, tmp_path: Path) -> None:
+def test_index__can_be_read_by_faiss(crops: Path, predictor: Predictor, tmp_path: Path) -> None:
     kept, _ = embed(crops, predictor)
     through_disk(kept, tmp_path)
     with np.load(tmp_path / "kept.index", allow_pickle=False) as file:
@@ -235,7 +235,7 @@ def _changed(path: Path, change: Callable[[dict[str, Any], bytearray], None]) ->
         (lambda t, r: r.clear(), "not a faiss index"),
     ],
 )
-def test_index_that_lies__is_refused_before_faiss_believes_it(
+def test_index_with_false_sizes__is_refused_before_faiss_allocates_memory(
     change: Any, why: str, crops: Path, predictor: Predictor, tmp_path: Path
 ) -> None:
     path = tmp_path / "kept.index"
@@ -245,7 +245,7 @@ def test_index_that_lies__is_refused_before_faiss_believes_it(
         Gallery.load(str(path))
 
 
-def test_pipe_in_a_gallery__is_named_and_not_waited_for(crops: Path, predictor: Predictor) -> None:
+def test_pipe_in_a_gallery__is_named_and_does_not_block(crops: Path, predictor: Predictor) -> None:
     os.mkfifo(crops / "pipe.jpg")
     with pytest.raises(
         UnreadableImageError, match=r"pipe\.jpg cannot be read \(not a regular file\)"
@@ -253,12 +253,12 @@ def test_pipe_in_a_gallery__is_named_and_not_waited_for(crops: Path, predictor: 
         embed(crops, predictor)
 
 
-def test_missing_index__says_how_to_make_one(tmp_path: Path) -> None:
+def test_missing_index__is_an_error_that_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file; give a gallery"):
         Gallery.load(str(tmp_path / "none.index"))
 
 
-def test_interrupted_save__leaves_the_old_index(
+def test_interrupted_save__keeps_the_old_index(
     crops: Path, predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gallery, _ = embed(crops, predictor)

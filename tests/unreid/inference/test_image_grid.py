@@ -1,4 +1,4 @@
-"""Tests of image grids: frames, lines, long names."""
+"""Image grids: frames, lines, long names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unreid.data.images import UnreadableImageError
 from unreid.inference.image_grid import BLACK, GREEN, GREY, RED, Cell, draw_grid, frame_of
 
 
-def test_frames__say_right_wrong_and_unknown(tmp_path: Path) -> None:
+def test_frame_colours__differ_for_correct_wrong_and_unknown(tmp_path: Path) -> None:
     assert [frame_of(x) for x in (True, False, None)] == [GREEN, RED, GREY]
     (path,) = fill(tmp_path, ["a.png"])
     cells = [Cell(str(path), ("1: 0.90", "cam 2"), frame) for frame in (BLACK, GREEN, RED, GREY)]
@@ -29,7 +29,7 @@ def test_grid__grows_by_rows_and_is_never_narrower_than_its_title(tmp_path: Path
     assert one.width == 420 and many.width > 700 and many.height > 1.5 * one.height
 
 
-def test_picture_of_any_shape_and_a_name_in_any_script__are_drawn(tmp_path: Path) -> None:
+def test_image_of_any_shape_and_name_in_any_script__are_drawn(tmp_path: Path) -> None:
     Image.new("L", (300, 2)).save(tmp_path / "wide.png")
     sheet = draw_grid(
         "камера 摄像头 \N{GRINNING FACE}",
@@ -39,7 +39,7 @@ def test_picture_of_any_shape_and_a_name_in_any_script__are_drawn(tmp_path: Path
     assert sheet.size[0] == 420
 
 
-def test_no_picture_and_an_unreadable_one__are_errors(tmp_path: Path) -> None:
+def test_no_image_and_an_unreadable_image__are_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one image"):
         draw_grid("t", [], columns=2)
     (tmp_path / "bad.jpg").write_text("no")

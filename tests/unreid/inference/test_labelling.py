@@ -1,4 +1,4 @@
-"""Tests of each clusterer on separable features and in degenerate cases."""
+"""Clusterers on separable features and in degenerate cases; CSV and sheets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def people(rng: np.random.Generator, sizes: list[int], width: int = 32) -> np.nd
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_far_groups__are_found_largest_first(method: str, rng: np.random.Generator) -> None:
+def test_separated_groups__are_found_in_order_of_size(
+    method: str, rng: np.random.Generator
+) -> None:
     features = people(rng, [6, 12, 9])
     settings: dict[str, float] = {}
     if "num_clusters" in parameters(method):
@@ -63,7 +65,7 @@ def test_fewer_images_than_neighbours__is_no_error(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_one_image__is_nobody_unless_one_is_enough(method: str, rng: np.random.Generator) -> None:
+def test_one_image__is_noise_unless_min_size_is_one(method: str, rng: np.random.Generator) -> None:
     assert cluster(people(rng, [1]), method).tolist() == [-1]
     settings = {"min_samples": 1} if method == "dbscan" else {}
     assert cluster(people(rng, [1]), method, min_size=1, **settings).tolist() == [0]
@@ -77,7 +79,7 @@ def test_identical_images__are_one_identity(method: str, rng: np.random.Generato
 
 
 @pytest.mark.parametrize("method", ["bottom_up", "agglomerative"])
-def test_number_of_clusters__is_that_given_or_images_over_size(
+def test_number_of_clusters__is_given_or_follows_from_images_per_cluster(
     method: str, rng: np.random.Generator
 ) -> None:
     features = people(rng, [5] * 6)
@@ -87,13 +89,13 @@ def test_number_of_clusters__is_that_given_or_images_over_size(
     assert cluster(features, method, images_per_cluster=99).max() + 1 == 1, "at least one"
 
 
-def test_small_clusters__are_none(rng: np.random.Generator) -> None:
+def test_small_clusters__become_noise(rng: np.random.Generator) -> None:
     features = people(rng, [5, 3, 8])
     labels = cluster(features, "bottom_up", num_clusters=3, min_size=4)
     np.testing.assert_array_equal(labels, np.repeat([1, -1, 0], [5, 3, 8]))
 
 
-def test_too_many_images_for_a_tree__are_refused_with_another_way() -> None:
+def test_too_many_images_for_agglomerative__are_refused_with_an_alternative() -> None:
     features = np.ones((MAX_DENSE_IMAGES + 1, 1), np.float32)
     with pytest.raises(ValueError, match=r"agglomerative holds all distances of 20001.*bottom_up"):
         cluster(features, "agglomerative")
@@ -123,7 +125,7 @@ def test_by_size__keeps_ties_in_order_and_noise() -> None:
     np.testing.assert_array_equal(by_size(np.array([-1, -1])), [-1, -1])
 
 
-def test_centring__takes_out_what_a_camera_adds(rng: np.random.Generator) -> None:
+def test_centring__removes_an_offset_per_camera(rng: np.random.Generator) -> None:
     features = people(rng, [8] * 4)
     shifted = features.copy()
     shifted[::2] += 3 * np.eye(32, dtype=np.float32)[20]
@@ -139,7 +141,7 @@ def test_centring__takes_out_what_a_camera_adds(rng: np.random.Generator) -> Non
     np.testing.assert_array_equal(same.labels, plain.labels)
 
 
-def test_summary__counts_and_scores_where_ids_are_known(rng: np.random.Generator) -> None:
+def test_summary__has_counts_and_metrics_if_ids_are_known(rng: np.random.Generator) -> None:
     items = [FolderItem(f"{i}.jpg", str(i % 3), "ab"[i // 6]) for i in range(12)]
     labelled = label_images(items, people(rng, [6, 6]), "bottom_up", settings={"num_clusters": 2})
     lines = summary(labelled).splitlines()
@@ -150,14 +152,14 @@ def test_summary__counts_and_scores_where_ids_are_known(rng: np.random.Generator
     assert len(summary(label_images(unknown, people(rng, [6, 6]), "dbscan")).splitlines()) == 2
 
 
-def test_all_noise__is_summed_up_without_a_warning(rng: np.random.Generator) -> None:
+def test_all_noise__gives_a_summary_without_a_warning(rng: np.random.Generator) -> None:
     items = [FolderItem(f"{i}.jpg", "0") for i in range(3)]
     labelled = label_images(items, people(rng, [1] * 3), "dbscan")
     assert "0 identities, 3 images unassigned" in summary(labelled)
     assert labelled.sure.tolist() == [0, 0, 0]
 
 
-def test_no_picture__is_an_error() -> None:
+def test_no_image__is_an_error() -> None:
     with pytest.raises(ValueError, match="no image is left"):
         label_images([], np.zeros((0, 4), np.float32), "dbscan")
 

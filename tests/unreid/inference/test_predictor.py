@@ -1,4 +1,4 @@
-"""Tests of the predictor: features equal those of the run, for all input types."""
+"""Predictor: features equal those of the run, for all input types."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unreid.inference import Predictor
 
 
 @pytest.mark.parametrize("config", [CALR, SPHERE, PAIRS], ids=lambda c: c.parts[1])
-def test_features__are_those_of_the_runs_extraction(
+def test_features__equal_those_of_the_extraction_of_the_run(
     config: Path, tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
@@ -35,19 +35,19 @@ def test_features__are_those_of_the_runs_extraction(
     assert bank.features.std(axis=0).max() > 1e-3, "features that differ, or nothing is shown"
 
 
-def test_raw_features_of_any_length__come_out_as_unit_rows(tmp_path: Path) -> None:
+def test_features_of_any_norm__are_normalised(tmp_path: Path) -> None:
     folder = make_run(
         tmp_path / "run", SPHERE, SPHERECLUSTER__SPHERE=False, TEST__METRIC="euclidean"
     )
     predictor = Predictor.from_run(folder)
-    picture = draw(np.random.default_rng(0))
+    image = draw(np.random.default_rng(0))
     with torch.no_grad():
-        raw = predictor.model({"images": predictor.transform(picture)[None]})
+        raw = predictor.model({"images": predictor.transform(image)[None]})
     assert abs(float(raw.norm()) - 1) > 0.01
-    assert np.linalg.norm(predictor(picture)) == pytest.approx(1, abs=1e-5)
+    assert np.linalg.norm(predictor(image)) == pytest.approx(1, abs=1e-5)
 
 
-def test_batch_of_mixed_sizes_and_kinds__is_each_on_its_own(
+def test_batch_of_mixed_sizes_and_types__equals_single_images(
     predictor: Predictor, tmp_path: Path, rng: np.random.Generator
 ) -> None:
     small, large, wide = (draw(rng, size) for size in [(7, 9), (200, 400), (90, 30)])
@@ -63,13 +63,13 @@ def test_batch_of_mixed_sizes_and_kinds__is_each_on_its_own(
     features = predictor(mixed)
     assert features.shape == (6, predictor.num_features) and features.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
-    alone = np.concatenate([predictor(picture) for picture in mixed])
+    alone = np.concatenate([predictor(image) for image in mixed])
     np.testing.assert_allclose(features, alone, atol=1e-5)
     np.testing.assert_allclose(features[:4], features[[0]].repeat(4, axis=0), atol=1e-5)
     assert np.abs(features[4] - features[5]).max() > 1e-3
 
 
-def test_grey_picture__is_its_three_equal_channels(
+def test_grey_image__gets_three_equal_channels(
     predictor: Predictor, rng: np.random.Generator
 ) -> None:
     grey = draw(rng).convert("L")
@@ -79,7 +79,7 @@ def test_grey_picture__is_its_three_equal_channels(
         np.testing.assert_array_equal(one, other)
 
 
-def test_rgba_and_palette__are_the_rgb_under_them(
+def test_rgba_and_palette_images__are_converted_to_rgb(
     predictor: Predictor, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     rgb = draw(rng)
@@ -92,40 +92,40 @@ def test_rgba_and_palette__are_the_rgb_under_them(
     np.testing.assert_allclose(*predictor([palette, palette.convert("RGB")]), atol=1e-6)
 
 
-def test_exif_rotation__is_undone_in_files_and_images(
+def test_exif_orientation__is_applied_to_files_and_images(
     predictor: Predictor, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     upright = draw(rng)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 270 degrees to see it upright
+    exif[0x0112] = 6  # upright after a rotation by 270 degrees
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     with Image.open(tmp_path / "turned.png") as opened:
         features = predictor([upright, tmp_path / "turned.png", opened])
     np.testing.assert_allclose(features[1:], features[[0]].repeat(2, axis=0), atol=1e-6)
 
 
-def test_nothing__is_no_row_of_the_right_width(predictor: Predictor) -> None:
+def test_empty_input__gives_an_empty_array_of_the_right_width(predictor: Predictor) -> None:
     assert predictor([]).shape == (0, predictor.num_features)
     assert predictor.embed_files([]).features.shape == (0, predictor.num_features)
 
 
-def test_generator__is_read_a_batch_at_a_time(
+def test_generator__is_read_batch_by_batch(
     predictor: Predictor, rng: np.random.Generator, forwarded: list[int]
 ) -> None:
     taken = []
 
-    def pictures() -> object:
+    def generate() -> object:
         for number in range(9):
             taken.append((number, len(forwarded)))
             yield draw(rng)
 
-    assert len(predictor(pictures())) == 9  # type: ignore[arg-type]
+    assert len(predictor(generate())) == 9  # type: ignore[arg-type]
     assert forwarded == [4, 4, 1]
     assert taken[5] == (5, 1) and taken[8] == (8, 2), "no image is read before its batch"
 
 
 @pytest.mark.parametrize(
-    ("picture", "error", "words"),
+    ("image", "error", "words"),
     [
         (np.zeros((4, 4, 3), np.float32), TypeError, r"images\[1\] must be uint8 in 0..255, got f"),
         (np.zeros((4, 4, 2), np.uint8), ValueError, r"images\[1\] must have shape \(H, W\)"),
@@ -134,11 +134,11 @@ def test_generator__is_read_a_batch_at_a_time(
         (Image.new("RGB", (0, 5)), ValueError, r"images\[1\] must have pixels, got 0 x 5"),
     ],
 )
-def test_what_is_no_picture__is_named_by_its_number(
-    predictor: Predictor, picture: object, error: type[Exception], words: str
+def test_input_that_is_no_image__is_named_by_its_index(
+    predictor: Predictor, image: object, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):
-        predictor([np.zeros((4, 4, 3), np.uint8), picture])  # type: ignore[list-item]
+        predictor([np.zeros((4, 4, 3), np.uint8), image])  # type: ignore[list-item]
 
 
 def test_input__is_not_changed(predictor: Predictor, rng: np.random.Generator) -> None:
@@ -150,7 +150,7 @@ def test_input__is_not_changed(predictor: Predictor, rng: np.random.Generator) -
     assert image.tobytes() == before[1]
 
 
-def test_truncated_file__is_named_or_left_out(predictor: Predictor, tmp_path: Path) -> None:
+def test_truncated_file__is_named_or_skipped(predictor: Predictor, tmp_path: Path) -> None:
     paths = fill(tmp_path, [f"{i}.jpg" for i in range(6)])
     truncate(paths[2])
     (tmp_path / "5.jpg").write_bytes(b"")
@@ -163,13 +163,13 @@ def test_truncated_file__is_named_or_left_out(predictor: Predictor, tmp_path: Pa
     np.testing.assert_allclose(found.features, predictor([names[i] for i in found.kept]), atol=1e-5)
 
 
-def test_every_file_bad__is_no_row(predictor: Predictor, tmp_path: Path) -> None:
+def test_only_unreadable_files__give_an_empty_array(predictor: Predictor, tmp_path: Path) -> None:
     (path := tmp_path / "a.jpg").write_text("no image")
     found = predictor.embed_files([str(path)], skip_bad=True)
     assert found.features.shape == (0, predictor.num_features) and list(found.bad) == [str(path)]
 
 
-def test_not_finite_feature__names_the_picture(tmp_path: Path) -> None:
+def test_non_finite_feature__names_the_image(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     predictor = Predictor.from_run(folder)
     next(predictor.model.parameters()).data.fill_(float("nan"))
@@ -178,7 +178,7 @@ def test_not_finite_feature__names_the_picture(tmp_path: Path) -> None:
         predictor.embed_files(paths)
 
 
-def test_fingerprint__follows_what_makes_features_and_nothing_else(
+def test_fingerprint__depends_only_on_what_determines_features(
     run_folder: Path, tmp_path: Path
 ) -> None:
     one = Predictor.from_run(run_folder).fingerprint
@@ -195,12 +195,12 @@ def test_fingerprint__follows_what_makes_features_and_nothing_else(
     assert len(others | {one}) == 4
 
 
-def test_model__is_fixed_and_in_evaluation(predictor: Predictor) -> None:
+def test_model__has_no_gradients_and_is_in_evaluation_mode(predictor: Predictor) -> None:
     assert not predictor.model.training
     assert not any(p.requires_grad for p in predictor.model.parameters())
 
 
-def test_missing_start_weights__do_not_matter(tmp_path: Path) -> None:
+def test_missing_pretrained_weights__are_not_needed(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     config = folder / "config.yaml"
     text = config.read_text()
@@ -212,12 +212,12 @@ def test_missing_start_weights__do_not_matter(tmp_path: Path) -> None:
     assert Predictor.from_run(folder)([]).shape[0] == 0
 
 
-def test_no_run__says_what_a_run_is(tmp_path: Path) -> None:
+def test_folder_without_a_run__is_an_error_that_lists_the_files_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"is no folder of a run.*config\.yaml"):
         Predictor.from_run(tmp_path)
 
 
-def test_run_without_final_model__says_what_there_is(tmp_path: Path) -> None:
+def test_run_without_final_model__is_an_error_that_lists_existing_weights(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     (folder / "model_final.pth").rename(folder / "model_last.pth")
     with pytest.raises(FileNotFoundError, match=r"the run has model_last\.pth: name one"):
@@ -230,11 +230,11 @@ def test_run_without_final_model__says_what_there_is(tmp_path: Path) -> None:
 
 def test_pickle_with_code__is_refused(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
-    torch.save({"model": Path("a")}, folder / "model_final.pth")  # a class: code when loaded
+    torch.save({"model": Path("a")}, folder / "model_final.pth")  # loading a class executes code
     with pytest.raises(ValueError, match="more than tensors and plain values"):
         Predictor.from_run(folder)
 
 
-def test_device_that_is_not_here__is_named(run_folder: Path) -> None:
+def test_unavailable_device__is_named(run_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"--device (cuda:99|nowhere) is not available"):
         Predictor.from_run(run_folder, device="nowhere")

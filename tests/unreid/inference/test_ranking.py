@@ -1,4 +1,4 @@
-"""Tests of ranks against a plain sort, of exclusions, and of scores against the evaluator."""
+"""Ranks compared with sorting, exclusions, and scores compared with the evaluator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gallery_of(
 
 
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(1, 40), st.integers(0, 10**6))
-def test_answers__are_a_plain_sort_without_the_excluded(
+def test_results__equal_sorting_without_the_excluded_images(
     num_queries: int, num: int, top: int, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
@@ -79,7 +79,7 @@ def test_correct__is_by_id_and_unknown_without_one(
     assert [hit.rank for hit in first] == [1, 2, 3] and first[0].index == 0
 
 
-def test_same_person_in_the_same_camera__does_not_count_where_there_are_several(
+def test_same_person_in_the_same_camera__does_not_count_with_several_cameras(
     queries: tuple[FolderItem, ...], rng: np.random.Generator
 ) -> None:
     features = unit(rng, 3)
@@ -91,7 +91,7 @@ def test_same_person_in_the_same_camera__does_not_count_where_there_are_several(
     assert {hit.index: hit.correct for hit in first} == {0: True, 1: True, 2: False}
 
 
-def test_query_in_the_gallery__does_not_find_itself(tmp_path: Path) -> None:
+def test_query_in_the_gallery__is_excluded_from_its_own_results(tmp_path: Path) -> None:
     paths = fill(tmp_path, ["0.png", "1.png"])
     (tmp_path / "link.png").symlink_to(paths[0])
     entries = tuple(
@@ -107,7 +107,7 @@ def test_query_in_the_gallery__does_not_find_itself(tmp_path: Path) -> None:
     assert [rows.tolist() for rows in out] == [[0, 2], [1]]
 
 
-def test_other_cameras__leave_the_querys_own_out(
+def test_other_cameras__exclude_the_camera_of_the_query(
     queries: tuple[FolderItem, ...], rng: np.random.Generator
 ) -> None:
     gallery = gallery_of(unit(rng, 5), ["a", "b", "c", "b", "a"], [None] * 5)
@@ -126,7 +126,7 @@ def test_other_cameras_without_cameras__is_refused(rng: np.random.Generator) -> 
     check_cameras([FolderItem("x.jpg", "")], gallery, other_cameras=False)
 
 
-def test_centring__is_the_gallerys_own_and_its_mean_for_an_unknown_camera(
+def test_centring__uses_gallery_means_and_the_overall_mean_for_an_unknown_camera(
     rng: np.random.Generator,
 ) -> None:
     gallery, cameras = unit(rng, 9), list("aabbbccca")
@@ -138,7 +138,7 @@ def test_centring__is_the_gallerys_own_and_its_mean_for_an_unknown_camera(
     np.testing.assert_allclose(query[1], off / np.linalg.norm(off), atol=1e-6)
 
 
-def test_scores__need_every_id_and_an_answer_in_another_camera(rng: np.random.Generator) -> None:
+def test_scores__need_all_ids_and_a_match_in_another_camera(rng: np.random.Generator) -> None:
     features = unit(rng, 4)
     items = [FolderItem("a", "1", "7"), FolderItem("b", "1", "8")]
     gallery = gallery_of(features, ["2", "2", "1", "2"], ["7", "8", "7", "9"])

@@ -1,4 +1,4 @@
-"""What changes the hash of the code, and which hashes count as one."""
+"""Which changes of the code change its hash, and which hashes are equivalent."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def hashed(tree: Path, project: str = "CALR") -> str:
         ("projects/SphereCluster/spherecluster/labeler.py", "\n", "\n\nX = 1\n", False),
     ],
 )
-def test_code_hash__changes_with_what_trains_and_with_nothing_else(
+def test_code_hash__changes_with_training_code_only(
     tree: Path, file: str, old: str, new: str, changes: bool
 ) -> None:
     before, path = hashed(tree), tree / file
     text = path.read_text()
-    if old == "\n":  # at the end, where it breaks nothing
+    if old == "\n":  # change the end of the file, where any text is valid
         path.write_text(text.rstrip("\n") + new)
     else:
         assert old in text
@@ -60,12 +60,12 @@ def test_code_hash__changes_with_what_trains_and_with_nothing_else(
     assert (hashed(tree) != before) == changes
 
 
-def test_code_hash__is_that_of_each_project(tree: Path) -> None:
+def test_code_hash__differs_between_projects(tree: Path) -> None:
     assert hashed(tree) != hashed(tree, "SphereCluster")
 
 
-def test_counted_files__are_all_that_a_training_imports() -> None:
-    """Whatever the entry of a training loads is counted, or only reports."""
+def test_hashed_files__are_all_files_that_a_training_imports() -> None:
+    """Every module that the entry points load is in the hash, unless it only reports."""
     code = (
         "import unreid, sys; import unreid.config, unreid.engine.run, unreid.engine.trainer;"
         "print(*[m for m in sys.modules if m.split('.')[0] == 'unreid'])"

@@ -1,4 +1,4 @@
-"""Two trees count as one when, and only when, they train the same to the bit."""
+"""Two source trees are equivalent if and only if they train bit-identical weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
     return found
 
 
-def test_refactoring__gives_a_line_and_a_change_of_training_is_refused(
+def test_refactoring__gives_a_line_and_a_change_of_training_is_an_error(
     trees: tuple[Path, Path], tmp_path: Path
 ) -> None:
     old, new = trees
@@ -51,7 +51,7 @@ def test_refactoring__gives_a_line_and_a_change_of_training_is_refused(
         prove_equal(old, new, tmp_path / "again", configs=[CONFIG], settings=short)
 
 
-def test_no_checkout__is_refused(tmp_path: Path) -> None:
+def test_folder_that_is_no_checkout__is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a checkout of unreid"):
         prove_equal(tmp_path, ROOT, tmp_path / "out")
 
@@ -61,7 +61,7 @@ def test_no_checkout__is_refused(tmp_path: Path) -> None:
     [([0, 1], 1.0, ""), ([1, 0], 1.0, "labels/epoch_000.npz: array labels"),
      ([0, 1], 1.0000001, "model_final.pth: /w")],
 )  # fmt: skip
-def test_first_difference__is_by_bits(
+def test_first_difference__compares_bits(
     tmp_path: Path, labels: list[int], weight: float, different: str
 ) -> None:
     for name, values, w in (("a", [0, 1], 1.0), ("b", labels, weight)):

@@ -1,4 +1,4 @@
-"""Folds: every identity is tested once, nobody is trained on and tested, and errors say why."""
+"""Folds: each identity is tested once, training and test identities are disjoint, errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_folds__test_every_identity_exactly_once(
 
 
 @given(PEOPLE, st.integers(1, 3), st.data())
-def test_split__loses_no_image_and_every_query_has_a_match(
+def test_split__keeps_all_images_and_every_query_has_a_match(
     people: dict[str, set[str]], images: int, data: st.DataObject
 ) -> None:
     crops = [Crop(f"{pid}-{cam}-{i}", pid, cam) for pid, seen in people.items() for cam in seen
@@ -92,7 +92,7 @@ def ids(folder: Path) -> set[str]:
     return {p.name.split("_")[0] for p in folder.glob("*.jpg")}
 
 
-def test_made_folds__are_data_sets_in_market_layout(market: Path, tmp_path: Path) -> None:
+def test_made_folds__are_datasets_in_market_layout(market: Path, tmp_path: Path) -> None:
     folds = make_folds(config(), 3, 0, str(tmp_path))
     every = ids(next(market.glob("Market*"))).union(*map(ids, market.glob("Market*/*")))
     assert [fold.name for fold in folds] == ["fold0", "fold1", "fold2"]
@@ -107,7 +107,7 @@ def test_made_folds__are_data_sets_in_market_layout(market: Path, tmp_path: Path
     assert sum(map(len, tested)) == len(every) == len(set().union(*tested))
     hashes = [image_list_hash(config(), fold) for fold in folds]
     assert len(set(hashes)) == 3
-    # The same division again, and elsewhere: the same images.
+    # The same division, again and in another folder, has the same images.
     assert make_folds(config(), 3, 0, str(tmp_path)) == folds
     moved = make_folds(config(), 3, 0, str(tmp_path / "other"))
     assert [image_list_hash(config(), fold) for fold in moved] == hashes
@@ -122,7 +122,7 @@ def test_made_folds__are_data_sets_in_market_layout(market: Path, tmp_path: Path
     )
 
 
-def test_folds_of_the_training_part__leave_the_test_part_out(market: Path, tmp_path: Path) -> None:
+def test_folds_of_the_training_part__exclude_the_test_part(market: Path, tmp_path: Path) -> None:
     folds = make_folds(config(), 2, 0, str(tmp_path), among="train")
     (root,) = Path(folds[0].root).glob("Market*")
     assert set().union(*map(ids, root.iterdir())) == ids(
@@ -130,7 +130,7 @@ def test_folds_of_the_training_part__leave_the_test_part_out(market: Path, tmp_p
     )
 
 
-def test_folder_with_ids__is_divided_too(market: Path, tmp_path: Path) -> None:
+def test_folder_with_ids__can_be_divided(market: Path, tmp_path: Path) -> None:
     images = next(market.glob("Market*/bounding_box_train"))
     opts = ["DATASETS.NAMES", "('Folder',)", "DATASETS.TESTS", "('Folder',)",
             "UNSUP.FOLDER.ROOT", str(images), "UNSUP.FOLDER.PATTERN",
@@ -158,7 +158,7 @@ def test_fold_without_queries__is_named(market: Path, tmp_path: Path) -> None:
         image_list_hash(config(), fold)
 
 
-def test_fold_that_trains_on_tested_people__is_named(market: Path, tmp_path: Path) -> None:
+def test_fold_with_identities_in_training_and_test__is_named(market: Path, tmp_path: Path) -> None:
     (fold, _) = make_folds(config(), 2, 0, str(tmp_path))
     (root,) = Path(fold.root).glob("Market*")
     link = next((root / "query").iterdir())
@@ -167,7 +167,7 @@ def test_fold_that_trains_on_tested_people__is_named(market: Path, tmp_path: Pat
         image_list_hash(config(), fold)
 
 
-def test_given_folds__that_are_missing_or_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_given_folds__that_are_missing_or_have_equal_names_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"--fold-roots .*nowhere: no such folder"):
         given_folds([str(tmp_path / "nowhere")])
     for name in ("a/x", "b/x", "fold0", "fold1", "fold10", "fold2"):

@@ -1,4 +1,4 @@
-"""The files of a report: the same numbers as the table, unrounded, and a plot of each setting."""
+"""The files of a report: CSV with unrounded numbers, and a plot for each test setting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unreid.sweep.test_table import BASE, ROW, SCORES, records
 from unreid.sweep.report import write_report
 
 
-def test_csv__has_the_differences_unrounded_under_every_test_setting(tmp_path: Path) -> None:
+def test_csv__has_unrounded_differences_for_every_test_setting(tmp_path: Path) -> None:
     table, _ = write_report(records(), [], str(tmp_path), BASE, ["plain"])
     assert table.count(f"Δ: paired difference to {BASE}") == 2
     with open(tmp_path / "table.csv", newline="") as file:
@@ -35,4 +35,4 @@ def test_plot__is_drawn_for_every_test_setting(tmp_path: Path) -> None:
     one, other = ((tmp_path / name).read_bytes() for name in ("plot.svg", "plot_plain.svg"))
     assert b"<svg" in one and b"<svg" in other and one != other
     write_report(records(), [], str(tmp_path))
-    assert (tmp_path / "plot.svg").read_bytes() != one  # without a baseline, one panel less
+    assert (tmp_path / "plot.svg").read_bytes() != one  # without a baseline there is one panel less

@@ -1,4 +1,4 @@
-"""Rows: what makes one current, what makes it stale, and what depends on no machine."""
+"""Rows: when a row is current or stale, independent of the machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_row__is_current_in_another_folder_under_another_root(tmp_path: Path) ->
         ([("SOLVER.BASE_LR", "0.1")], HERE, "its settings have changed"),
         ([("TEST.CENTER_CAMERAS", "True")], HERE, "its settings have changed"),
         ([], Provenance(OTHER, "images"), f"the code has changed ({CODE}, now {OTHER})"),
-        ([], Provenance(CODE, "other images"), ""),  # of another fold: no row of this run
+        ([], Provenance(CODE, "other images"), ""),  # another fold: no row of this run
     ],
 )
 def test_changed_run__has_no_current_row(
@@ -70,19 +70,19 @@ def test_changed_run__has_no_current_row(
     assert found is None and stale == ""
 
 
-def test_code_shown_equal__keeps_a_row_current(tmp_path: Path) -> None:
+def test_equivalent_code__keeps_a_row_current(tmp_path: Path) -> None:
     row, now = row_of(run_of(tmp_path)), Provenance(OTHER, "images")
     found, _ = find_row([row], run_of(tmp_path), now, EquivalentCode([(CODE, OTHER)]))
     assert found == row
 
 
-def test_newest_current_row__counts_and_a_newer_stale_one_does_not_hide_it(tmp_path: Path) -> None:
+def test_newest_current_row__is_used_even_if_a_newer_row_is_stale(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     rows = [row_of(run), {**row_of(run), "minutes": 2.0}, row_of(run, Provenance(OTHER, "images"))]
     assert find_row(rows, run, HERE, EquivalentCode()) == (rows[1], "")
 
 
-def test_row_without_a_test_setting_asked_for__does_not_count(tmp_path: Path) -> None:
+def test_row_without_a_requested_test_setting__is_not_current(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     rows = [row_of(run, plain={"mAP": 1.0})]
     assert find_row(rows, run, HERE, EquivalentCode(), ["plain"])[0] == rows[0]
@@ -90,7 +90,7 @@ def test_row_without_a_test_setting_asked_for__does_not_count(tmp_path: Path) ->
     assert found is None and stale == "it has no scores under flip"
 
 
-def test_settings_hash__takes_the_content_of_weights_not_their_folder(tmp_path: Path) -> None:
+def test_settings_hash__depends_on_the_content_of_weights_not_on_their_path(tmp_path: Path) -> None:
     hashes = []
     for folder, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
         (tmp_path / folder).mkdir()
@@ -104,7 +104,7 @@ def test_settings_hash__takes_the_content_of_weights_not_their_folder(tmp_path: 
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-def test_settings_hash__is_free_of_seed_output_and_device(tmp_path: Path) -> None:
+def test_settings_hash__does_not_depend_on_seed_output_and_device(tmp_path: Path) -> None:
     same = {
         run_of(tmp_path / "a").settings_hash,
         run_of(tmp_path / "b", seed=4).settings_hash,
@@ -114,7 +114,7 @@ def test_settings_hash__is_free_of_seed_output_and_device(tmp_path: Path) -> Non
     assert len(same) == 1
 
 
-def test_settings_hash__stays_when_a_key_is_added(
+def test_settings_hash__does_not_change_when_a_key_is_added(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = run_of(tmp_path).settings_hash
@@ -133,7 +133,7 @@ def test_settings_hash__stays_when_a_key_is_added(
     assert run_of(tmp_path, ("UNSUP.SOMETHING_NEW", "4")).settings_hash != before
 
 
-def test_active_settings__are_named_for_every_score(tmp_path: Path) -> None:
+def test_active_settings__are_returned_for_every_score(tmp_path: Path) -> None:
     row = row_of(run_of(tmp_path, ("TEST.CENTER_CAMERAS", "True"), ("TEST.AQE.ENABLED", "True")))
     assert active_settings(row, "configured") == ["TEST.CENTER_CAMERAS", "TEST.AQE"]
     assert active_settings(row, "plain") == ["TEST.AQE"]

@@ -1,4 +1,4 @@
-"""The table: differences, and everything that is left out of them by name."""
+"""The table: paired differences, and notes about everything that is excluded."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def test_other_test_settings_than_the_baseline__are_named_in_the_table() -> None
     table = markdown(records(test=["TEST.CENTER_CAMERAS", "TEST.FLIP"]), BASE)
     assert f"† {ROW} was tested with other settings (TEST.CENTER_CAMERAS, TEST.FLIP)" in table
     row = table.splitlines()[3]
-    assert row.count("†") == 1  # labels are not tested
+    assert row.count("†") == 1  # label metrics do not depend on test settings
     equal = markdown(records(test=["TEST.CENTER_CAMERAS", "TEST.FLIP"]), BASE, "plain")
     assert "†" not in equal and "Test settings: plain (none)." in equal and "| 17.0 " in equal
 
 
-def test_unmatched_pairs__are_named_and_left_out() -> None:
+def test_unmatched_pairs__are_named_and_excluded() -> None:
     table = markdown([*records(), record(ROW, 5, seed=1, score=90.0)], BASE)
     assert f"Without a pair, and left out of Δ: {ROW}: fold5 seed 1." in table
     assert "| +1.8 [" in table
 
 
-def test_stale_row__is_named_and_in_no_mean() -> None:
+def test_stale_row__is_named_and_excluded_from_means() -> None:
     given = [*records()[:-1], record(ROW, 3, stale="the code has changed", error="not trained")]
     table = markdown(given, BASE)
     assert "STALE, left out of every mean:" in table
@@ -77,7 +77,7 @@ def test_baseline_without_a_run__is_named() -> None:
     assert f"The baseline {BASE} has no finished run." in markdown(given, BASE)
 
 
-def test_baseline__is_found_by_the_end_of_its_name() -> None:
+def test_baseline__is_found_by_the_last_part_of_its_name() -> None:
     rows = [BASE, ROW, "SphereCluster/small/plus"]
     assert find_baseline(rows, "small/baseline") == find_baseline(rows, BASE) == BASE
     with pytest.raises(KeyError, match="--baseline hct is no row of this sweep, which has: CALR"):
