@@ -157,12 +157,12 @@ def _climb(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.nd
 
 
 def _fine_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return let single images move between the modules found, then climb again [2]."""
+    """Move single images between the modules found, then repeat the search [2]."""
     return _climb(leaves, _numbered(labels)[0], rng)
 
 
 def _coarse_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Split every module into submodules and move these [2]."""
+    """Split every module into submodules and move these between modules [2]."""
     modules, _ = _numbered(labels)
     parts, count = _settle(leaves, np.arange(len(leaves), dtype=np.int32), rng, modules)
     owner = np.zeros(count, np.int32)

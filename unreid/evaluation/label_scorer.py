@@ -1,4 +1,4 @@
-"""Scores labels against the ids for the log; the training code holds no id beside it.
+"""Score pseudo labels against ids for the log; no other part of the training code has ids.
 
 Notation: N images, M pairs.
 """
@@ -13,11 +13,11 @@ from unreid.evaluation.label_quality import label_quality, pair_quality
 
 
 class LabelScorer:
-    """Clustering metrics against ground truth that is not given away.
+    """Compute clustering metrics against ground truth, without access to the ids from outside.
 
     Args:
-        pids: (N,) int64 ids of the training list.
-        camids: (N,) int64 cameras.
+        pids: (N,) int64 person ids of the training list.
+        camids: (N,) int64 camera ids.
     """
 
     def __init__(self, pids: np.ndarray, camids: np.ndarray) -> None:

@@ -1,8 +1,8 @@
-"""Every clusterer by its name, with its parameters as a dataclass.
+"""Registry of clusterers; each is a dataclass of its parameters.
 
-``CLUSTERER_REGISTRY.get("dbscan")(eps=0.5)(neighbours)`` returns the labels of the images whose
-:class:`Neighbours` are given. The parameters have the same names here, in ``UNSUP.CLUSTER``
-(upper case) and as options of ``label``; each default is declared here alone.
+``CLUSTERER_REGISTRY.get("dbscan")(eps=0.5)(neighbours)`` returns the labels of the images of
+``neighbours``. Parameters have the same names here, in ``UNSUP.CLUSTER`` (upper case) and as
+options of ``label``. Defaults are declared here only.
 
 Notation: N images, C clusters, k neighbours.
 """
@@ -27,10 +27,10 @@ from unreid.registry import Registry
 #: ``clusterer = CLUSTERER_REGISTRY.get(cfg.UNSUP.CLUSTER.NAME)(...)``
 CLUSTERER_REGISTRY = Registry("clusterer", "UNSUP.CLUSTER.NAME")
 
-#: ``Agglomerative`` holds N (N - 1) / 2 doubles: 1.6 GB here.
+#: Maximum N of ``Agglomerative``, which stores N (N - 1) / 2 doubles: 1.6 GB for this N.
 MAX_DENSE_IMAGES = 20_000
 
-#: Parameters that are keys of ``UNSUP`` already, because more than a clusterer reads them.
+#: Parameters that are keys of ``UNSUP`` themselves, because other parts read them, too.
 SHARED_KEYS = {
     "k": "UNSUP.KNN.K",
     "min_similarity": "UNSUP.KNN.MIN_SIMILARITY",
@@ -75,7 +75,7 @@ class DBSCAN(Clusterer):
 class MapEquation(Clusterer):
     """Communities of the kNN graph by the map equation.
 
-    ``k`` counts the image itself; ``min_similarity`` is the least cosine of an edge.
+    ``k`` includes the image itself; ``min_similarity`` is the minimum cosine of an edge.
     """
 
     k: int = 15
@@ -103,10 +103,10 @@ class Infomap(MapEquation):
 @CLUSTERER_REGISTRY.register("bottom_up")
 @dataclass(frozen=True)
 class BottomUp(Clusterer):
-    """Bottom-up merging of features by a regularised distance (SphereCluster's).
+    """Bottom-up merging of features by the regularised distance of SphereCluster.
 
-    ``num_clusters`` 0 stands for N // ``images_per_cluster``, -1 for the level of the merge tree
-    with the best silhouette. The rule is that of :func:`unreid.clustering.bottom_up.bottom_up`.
+    ``num_clusters`` 0 means N // ``images_per_cluster``; -1 means the level of the merge tree with
+    the best silhouette. See :func:`unreid.clustering.bottom_up.bottom_up` for the other parameters.
     """
 
     num_clusters: int = 0
@@ -126,12 +126,12 @@ class BottomUp(Clusterer):
         return self.merge(features, len(features) - wanted)
 
     def merge(self, features: np.ndarray, num_merges: int, **options: Any) -> np.ndarray:
-        """Return the labels after so many merges by this rule, whatever ``num_clusters`` is.
+        """Return the labels after ``num_merges`` merges; ``num_clusters`` is ignored.
 
         Args:
             features: (N, D) floating.
             num_merges: Merges per pass, >= 0.
-            options: ``passes``, ``labels``, ``sphere`` of
+            **options: ``passes``, ``labels``, ``sphere`` of
                 :func:`unreid.clustering.bottom_up.bottom_up`.
         """
         return bottom_up(
@@ -152,7 +152,7 @@ class BottomUp(Clusterer):
 class Agglomerative(Clusterer):
     """Linkage on the k-reciprocal Jaccard distance, to a given number of clusters.
 
-    ``num_clusters`` 0 stands for N // ``images_per_cluster``.
+    ``num_clusters`` 0 means N // ``images_per_cluster``.
     """
 
     num_clusters: int = 0
@@ -166,34 +166,35 @@ class Agglomerative(Clusterer):
         num = len(neighbours)
         if num > MAX_DENSE_IMAGES:
             raise ValueError(
-                f"agglomerative holds all distances of {num} images; it is for"
-                f" {MAX_DENSE_IMAGES} at most: take bottom_up, which needs no such matrix"
+                f"agglomerative stores the distances of all pairs; it must have at most"
+                f" {MAX_DENSE_IMAGES} images, got {num}; use bottom_up, which stores no matrix"
             )
         wanted = _count(num, self.num_clusters, self.images_per_cluster)
         return agglomerative(neighbours.jaccard(self.k1, self.k2), wanted, self.linkage)
 
 
 def _count(num: int, num_clusters: int, images_per_cluster: int) -> int:
-    """C, from one parameter or the other: at least 1, at most N."""
+    """Return C in 1..N, from ``num_clusters``, or from ``images_per_cluster`` if it is 0."""
     per_cluster = check_integer("images_per_cluster", images_per_cluster, 1)
     wanted = check_integer("num_clusters", num_clusters, 0) or num // per_cluster
     return min(max(wanted, 1), num)
 
 
 def parameters(name: str) -> dict[str, Any]:
-    """Return name -> default of the parameters of a clusterer.
+    """Return the parameters of a clusterer: name -> default.
 
     Raises:
-        KeyError: no such clusterer; the message lists those that exist.
+        KeyError: The clusterer does not exist; lists the existing ones.
     """
     return {field.name: field.default for field in fields(CLUSTERER_REGISTRY.get(name))}
 
 
 def build_clusterer(name: str, **settings: Any) -> Clusterer:
-    """Return a clusterer with some of its parameters set.
+    """Return a clusterer with the given parameters; defaults are used for the others.
 
     Raises:
-        KeyError: no such clusterer. ValueError: it has no parameter of that name.
+        KeyError: The clusterer does not exist.
+        ValueError: The clusterer has no parameter of this name.
     """
     known = parameters(name)
     for setting in settings:
@@ -224,7 +225,7 @@ def clusterer_from_config(cfg: Any) -> Clusterer:
 
 
 def describe_clusterer(cfg: Any) -> str:
-    """Return the settings that decide how many clusters there are, as config keys, for an error."""
+    """Return the config keys that determine the number of clusters, for error messages."""
     chosen, name = clusterer_from_config(cfg), cfg.UNSUP.CLUSTER.NAME
     given = [
         f"{SHARED_KEYS.get(f.name, f'UNSUP.CLUSTER.{name.upper()}.{f.name.upper()}')}"

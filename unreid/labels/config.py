@@ -1,7 +1,7 @@
-"""The keys of the label step that all methods share: ``UNSUP.KNN``, ``JACCARD`` and ``CLUSTER``.
+"""Config keys of the label step: ``UNSUP.KNN``, ``UNSUP.JACCARD`` and ``UNSUP.CLUSTER``.
 
-``UNSUP.CLUSTER`` has one node per clusterer, named as it in upper case, with the parameters of its
-dataclass (:mod:`unreid.labels.clusterers`) that no shared key holds.
+``UNSUP.CLUSTER`` has one node per clusterer, with its name in upper case. The node has the
+parameters of its dataclass (:mod:`unreid.labels.clusterers`) that are no shared keys.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def add_label_config(cfg: CfgNode) -> None:
 
 
 def check_label_config(cfg: CfgNode) -> None:
-    """Refuse values out of range.
+    """Check the values of the keys.
 
     Raises:
-        KeyError: no such clusterer.
-        ValueError: names the key, what was found and what was expected.
-        ImportError: the clusterer infomap without its package; names the extra.
+        KeyError: The clusterer does not exist.
+        ValueError: A value is out of range; names the key, the value and the range.
+        ImportError: The package of the clusterer infomap is not installed; names the extra.
     """
     unsup = cfg.UNSUP
     cluster = unsup.CLUSTER
@@ -61,7 +61,7 @@ def check_label_config(cfg: CfgNode) -> None:
     if cluster.NAME == "infomap" and importlib.util.find_spec("infomap") is None:
         raise ImportError(
             "UNSUP.CLUSTER.NAME infomap needs the GPL package infomap, which is not installed:"
-            ' pip install "unreid[infomap]", or take UNSUP.CLUSTER.NAME map_equation (ours)'
+            ' pip install "unreid[infomap]", or use UNSUP.CLUSTER.NAME map_equation'
         )
     check_choice("UNSUP.KNN.METHOD", unsup.KNN.METHOD, METHODS)
     check_number("UNSUP.KNN.MIN_SIMILARITY", unsup.KNN.MIN_SIMILARITY, 0, 1)

@@ -1,4 +1,4 @@
-"""Cluster all images by ``UNSUP.CLUSTER``: the labeler of every method of plain clusters."""
+"""The labeler of methods with clusters: it clusters all images by ``UNSUP.CLUSTER``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 @LABELER_REGISTRY.register()
 class ClusterLabeler(Labeler):
-    """Neighbours, then the clusterer, then :meth:`refine`, which a method may override.
+    """Search neighbours, cluster, then call :meth:`refine`, which a method may override.
 
     Args:
-        cfg: ``UNSUP.CLUSTER``, ``UNSUP.KNN`` and ``UNSUP.JACCARD`` are read.
+        cfg: Config; uses ``UNSUP.CLUSTER``, ``UNSUP.KNN`` and ``UNSUP.JACCARD``.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -45,12 +45,12 @@ class ClusterLabeler(Labeler):
         epoch: int,
         seconds: dict[str, float],
     ) -> PseudoLabels:
-        """Return the labels to train on; by default those of the clusterer.
+        """Return the labels for training; by default those of the clusterer.
 
         Args:
             labels: (N,) int64, -1 for noise, else 0..C-1.
             bank: The features that were clustered.
-            neighbours: Theirs; what was searched already costs nothing again.
+            neighbours: Neighbours of these features; earlier searches are cached.
             epoch: The epoch that begins.
             seconds: Wall seconds by phase so far.
         """

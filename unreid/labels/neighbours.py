@@ -1,4 +1,4 @@
-"""Neighbours and distances of a set of features: searched once, by one policy.
+"""Neighbours and Jaccard distances of a set of features, with cached searches.
 
 Notation: N images, D channels, k neighbours.
 """
@@ -20,13 +20,14 @@ from unreid.graph.knn import METHODS, knn
 
 @dataclass(frozen=True)
 class Search:
-    """How neighbours are found.
+    """Settings of the neighbour search.
 
     Attributes:
-        method: ``"exact"``, or ``"ivf"`` / ``"hnsw"`` (approximate, faiss, on the CPU).
-        device: Where an exact search computes.
-        num_probes: Lists or beam of an approximate search, >= 1: recall against time.
-        seed: Of the k-means of ``"ivf"``.
+        method: ``"exact"``, or ``"ivf"`` / ``"hnsw"`` (approximate search by faiss on the CPU).
+        device: Device of an exact search.
+        num_probes: Number of lists (ivf) or beam width (hnsw) of an approximate search, >= 1;
+            larger values give a higher recall and take longer.
+        seed: Seed of the k-means of ``"ivf"``.
     """
 
     method: str = "exact"
@@ -39,21 +40,21 @@ class Search:
 
     @classmethod
     def from_config(cls, cfg: Any) -> Search:
-        """Read ``UNSUP.KNN``, ``UNSUP.SEED`` and ``MODEL.DEVICE``."""
+        """Return the settings of ``UNSUP.KNN``, ``UNSUP.SEED`` and ``MODEL.DEVICE``."""
         graph = cfg.UNSUP.KNN
         return cls(graph.METHOD, cfg.MODEL.DEVICE, graph.NUM_PROBES, cfg.UNSUP.SEED)
 
     def __call__(self, features: np.ndarray) -> Neighbours:
-        """Return the neighbours of (N, D) float32 unit rows; nothing is computed yet."""
+        """Return the neighbours of (N, D) float32 unit rows; the search runs on first use."""
         return Neighbours(features, self)
 
 
 class Neighbours:
-    """Neighbours of a set of features; the widest search so far serves every narrower one.
+    """Neighbours of a set of features; the search with the largest k so far is cached.
 
     Args:
         features: (N, D) float32, unit rows.
-        search: The policy.
+        search: Settings of the search.
 
     Attributes:
         seconds: Wall seconds spent in searches.
@@ -70,7 +71,9 @@ class Neighbours:
         return len(self.features)
 
     def knn(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the k nearest images of each, itself first: see :func:`unreid.graph.knn.knn`.
+        """Return the k nearest images of each image, itself first.
+
+        See :func:`unreid.graph.knn.knn`.
 
         Returns:
             (N, min(k, N)) int32 indices and float32 cosines.
@@ -84,8 +87,11 @@ class Neighbours:
         return indices[:, :width], similarities[:, :width]
 
     def jaccard(self, k1: int, k2: int, max_distance: float | None = None) -> sparse.csr_array:
-        """Return the sparse k-reciprocal Jaccard distance (N, N); an absent entry is 1 or above
-        ``max_distance``: see :func:`unreid.graph.jaccard.jaccard_distance`."""
+        """Return the sparse k-reciprocal Jaccard distance (N, N).
+
+        Absent entries are 1, or above ``max_distance``. See
+        :func:`unreid.graph.jaccard.jaccard_distance`.
+        """
         return jaccard_distance(
             self.features, k1, k2, neighbours=self.knn(k1), max_distance=max_distance
         )

@@ -1,8 +1,8 @@
-"""Transforms of features before they are clustered; the memory never sees them.
+"""Feature transforms before clustering; the memory uses the features without them.
 
-Each takes a :class:`FeatureBank` and returns another of the same images. Smoothing searches the
-neighbours of the features as they are before it, clustering those of the features after it, so
-that one search cannot serve both.
+Each transform maps a :class:`FeatureBank` to another one of the same images. Smoothing needs the
+neighbours of its input features, and clustering those of its output features, so they cannot share
+one search.
 
 Notation: k neighbours.
 """
@@ -24,7 +24,7 @@ Transform = Callable[[FeatureBank], FeatureBank]
 
 @dataclass(frozen=True)
 class CenterCameras:
-    """Subtract each camera's mean feature (``UNSUP.CENTER_CAMERAS``)."""
+    """Subtract the mean feature of each camera (``UNSUP.CENTER_CAMERAS``)."""
 
     shrinkage: float = 16.0
 
@@ -35,7 +35,7 @@ class CenterCameras:
 
 @dataclass(frozen=True)
 class WhitenCameras:
-    """Centre and whiten each camera's features by a power (``UNSUP.WHITEN_CAMERAS``)."""
+    """Centre and whiten the features of each camera (``UNSUP.WHITEN_CAMERAS``, the power)."""
 
     power: float
     shrinkage: float = 16.0
@@ -63,13 +63,13 @@ class SmoothNeighbours:
 def transforms_from_config(
     cfg: Any, search: Search, *, center: bool | None = None
 ) -> tuple[Transform, ...]:
-    """Return the transforms that ``UNSUP`` asks for, in their order.
+    """Return the transforms of ``UNSUP`` in their order.
 
     Args:
         cfg: A checked config.
-        search: Finds the neighbours of smoothing.
-        center: Whether camera means are subtracted; None reads ``UNSUP.CENTER_CAMERAS``. Without
-            it nothing is whitened.
+        search: Neighbour search of smoothing.
+        center: Whether to subtract camera means; None uses ``UNSUP.CENTER_CAMERAS``. If False,
+            features are not whitened either.
     """
     unsup = cfg.UNSUP
     found: list[Transform] = []
@@ -85,7 +85,7 @@ def transforms_from_config(
 
 
 def apply_transforms(bank: FeatureBank, transforms: Sequence[Transform]) -> FeatureBank:
-    """Return the bank after all transforms; the bank itself where there are none."""
+    """Return ``bank`` after all transforms; ``bank`` itself if there are none."""
     for transform in transforms:
         bank = transform(bank)
     return bank

@@ -1,1 +1,1 @@
-"""What methods share: a head without classifier, a memory model, ghost batch norm."""
+"""Models shared by methods: a head without classifier, a memory model, ghost batch norm."""

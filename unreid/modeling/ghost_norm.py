@@ -1,10 +1,11 @@
-"""Ghost batch norm: statistics over groups of a few images, whatever the batch and the devices.
+"""Ghost batch norm: batch norm over groups of a few images, for any batch size and any devices.
 
 [0] Hoffer, Hubara, Soudry, Train longer, generalize better, NeurIPS 2017, arXiv 1705.08741.
 
-Published unsupervised Re-ID runs on four GPUs without synchronised statistics, so each batch norm
-saw 16 to 64 images. One GPU with the whole batch is another model (fast-reid's and Cluster
-Contrast's users lose 20 mAP). ``MODEL.GHOST_BN`` makes the group explicit.
+Published unsupervised Re-ID methods train on four GPUs without synchronised statistics, so batch
+norm sees 16 to 64 images. Training with the whole batch on one GPU gives other statistics (users of
+fast-reid and Cluster Contrast report a loss of 20 mAP). ``MODEL.GHOST_BN`` sets the group size
+explicitly.
 
 Notation: B images, C channels, G groups.
 """
@@ -17,15 +18,15 @@ from torch import Tensor, nn
 
 
 class GhostBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm in training over consecutive groups of ``group_size`` images.
+    """Batch norm whose training statistics are those of groups of ``group_size`` images.
 
-    A batch is cut into ceil(B / group_size) nearly equal groups of consecutive images, as
-    DataParallel cuts it, but never into a group of one, which has no variance. The running
-    statistics take one step a batch, towards the mean of the groups' statistics. In evaluation it
-    is plain batch norm.
+    A batch is split into ceil(B / group_size) nearly equal groups of consecutive images, as by
+    DataParallel, but never into a group of one image, which has no variance. The running statistics
+    are updated once per batch with the mean of the statistics of the groups. In evaluation it is
+    plain batch norm.
 
     Args:
-        norm: The batch norm whose parameters, buffers and settings are taken over (shared).
+        norm: The batch norm to replace; parameters and buffers are shared with it.
         group_size: Images per group, >= 2.
     """
 
@@ -53,7 +54,7 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
             return self._at_once(input, groups)
         outputs, means, variances = [], [], []
         for chunk in input.tensor_split(groups):
-            # Momentum 1 writes this group's own statistics into scratch buffers.
+            # Momentum 1 writes the statistics of this group into temporary buffers.
             mean, var = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
             outputs.append(
                 F.batch_norm(chunk, mean, var, self.weight, self.bias, True, 1.0, self.eps)
@@ -67,8 +68,11 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         return torch.cat(outputs)
 
     def _at_once(self, input: Tensor, groups: int) -> Tensor:
-        """All groups in one formula: what inductor makes of the loop has wrong gradients (torch
-        2.15, CPU), and this is what it can fuse."""
+        """Normalise all groups in one expression, for torch.compile.
+
+        Inductor compiles the loop over groups to wrong gradients (torch 2.15, CPU), and can fuse
+        this expression.
+        """
         each = input.float().reshape(groups, -1, *input.shape[1:])
         var, mean = torch.var_mean(each, (1, 3, 4), correction=0, keepdim=True)
         shape = (1, 1, -1, 1, 1)
@@ -87,9 +91,12 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
 
 
 def use_ghost_norm(module: nn.Module, group_size: int) -> int:
-    """Replace every trainable 2-d batch norm inside ``module``; returns how many there were.
+    """Replace every trainable 2-d batch norm in ``module`` in place.
 
-    Synchronised, frozen, instance and group norms stay as they are.
+    Synchronised, frozen, instance and group norms are not replaced.
+
+    Returns:
+        Number of replaced layers.
     """
     replaced = 0
     for name, child in module.named_children():

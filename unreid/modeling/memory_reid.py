@@ -32,13 +32,14 @@ class MemoryReID(ReIDModel):
     A method subclasses it and overrides :meth:`losses` and, if needed, :meth:`on_new_labels`.
 
     Args:
-        backbone: Images -> (B, D', H, W) map.
-        heads: Map -> (B, D) unit rows, with an attribute ``num_features`` (D).
-        memory: Cluster centroids and their update.
-        pixel_mean, pixel_std: Per channel, in 0..255.
-        ghost_bn: Images per batch-norm group; 0 leaves the norms as they are.
-        channels_last: Whether weights and images keep the channels together in memory: the same
-            numbers up to rounding, and faster on CPUs and tensor cores.
+        backbone: Maps images to feature maps (B, D', H, W).
+        heads: Maps feature maps to (B, D) unit rows; has an attribute ``num_features`` (D).
+        memory: Cluster memory.
+        pixel_mean: Mean of each colour channel, in 0..255.
+        pixel_std: Standard deviation of each colour channel, in 0..255.
+        ghost_bn: Images per batch-norm group; 0 keeps plain batch norm.
+        channels_last: Use the memory format ``torch.channels_last``: the same results up to
+            rounding, and faster on CPUs and tensor cores.
     """
 
     pixel_mean: Tensor
@@ -69,7 +70,7 @@ class MemoryReID(ReIDModel):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Keywords from ``MODEL.*`` and ``UNSUP.MEMORY.*``."""
+        """Return the arguments of the class from ``MODEL.*`` and ``UNSUP.MEMORY.*``."""
         heads = build_heads(cfg)
         memory = cfg.UNSUP.MEMORY
         return {
@@ -89,15 +90,19 @@ class MemoryReID(ReIDModel):
 
     @property
     def find_unused_parameters(self) -> bool:
-        """False for this class, whose every step reaches every parameter; True for a subclass with
-        losses of its own, unless it overrides this: looking for such parameters takes time."""
+        """Whether a training step may leave parameters without a gradient.
+
+        False for this class, because its loss depends on all parameters. True for a subclass that
+        overrides ``losses`` or ``forward``; it should override this property if it can, because
+        the search for unused parameters takes time.
+        """
         return type(self).losses is not MemoryReID.losses or type(self).forward is not (
             MemoryReID.forward
         )
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.pixel_mean.device
 
     def forward(self, batch: dict[str, Any]) -> Any:
@@ -105,7 +110,7 @@ class MemoryReID(ReIDModel):
 
         Args:
             batch: ``images`` (B, 3, H, W) float in 0..255; in training also ``targets``,
-                ``camids`` and ``indices``, each (B,) int64. Nothing of it is changed.
+                ``camids`` and ``indices``, each (B,) int64. The batch is not changed.
         """
         features = self.heads(self.backbone(self.normalized(batch["images"])))
         if not self.training:
@@ -118,25 +123,25 @@ class MemoryReID(ReIDModel):
         return StepOutput(self.losses(features, batch), update)
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images with mean and deviation taken out, as a new tensor.
+        """Return (images - pixel_mean) / pixel_std as a new tensor.
 
-        Unlike fast-reid's ``Baseline``, which does it in place and so spoils every second forward
-        on the same batch (its flip test, a teacher).
+        ``Baseline`` of fast-reid normalises in place, so a second forward pass on the same batch
+        (flip test, teacher network) gets wrong images.
         """
         images = images.to(self.device, non_blocking=True, memory_format=self.memory_format)
         return (images - self.pixel_mean) / self.pixel_std
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Scalars by name; each is logged under its own name and summed."""
+        """Return the scalar losses by name; each is logged, and their sum is minimised."""
         targets = batch["targets"]
         return {"loss_memory": cluster_nce(self.memory(features, targets), targets)}
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
-        """Set the memory to the unit cluster means of ``bank``."""
+        """Initialise the memory with the normalised cluster means of ``bank``."""
         means = centroids(bank.features, pseudo.labels)
         self.memory.reset(torch.from_numpy(means).to(self.device))
 
     @torch.no_grad()
     def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
-        """Move the centroids by the features and targets of a batch."""
+        """Update the centroids with the features and targets of a batch."""
         self.memory.update(*update)

@@ -1,4 +1,4 @@
-"""A head that ends at the BN neck: no classifier, since the number of clusters changes.
+"""A head with a BN neck and without classifier, because the number of clusters changes.
 
 Notation: B images, D channels.
 """
@@ -18,10 +18,10 @@ from unreid.checks import nearest
 
 
 def check_pooling(name: str) -> None:
-    """Refuse a name that is no pooling layer of fast-reid.
+    """Check that ``name`` is a pooling layer of fast-reid.
 
     Raises:
-        KeyError: lists those that exist.
+        KeyError: The layer does not exist; lists the existing ones.
     """
     if name not in pooling.__all__:
         raise KeyError(
@@ -32,21 +32,21 @@ def check_pooling(name: str) -> None:
 
 @REID_HEADS_REGISTRY.register()
 class NeckHead(nn.Module):
-    """Pooling -> (1x1 convolution) -> BN with frozen bias -> unit length.
+    """Pooling, optional 1x1 convolution, BN with frozen bias, L2 normalisation.
 
-    fast-reid's ``EmbeddingHead`` owns a classifier of NUM_CLASSES rows, which the optimiser keeps
-    for ever; here the class weights live in a memory or in the method.
+    ``EmbeddingHead`` of fast-reid has a classifier with NUM_CLASSES rows, a fixed number. Here the
+    class weights belong to a memory or to the method.
 
     Args:
-        feat_dim: Channels of the backbone map.
-        embedding_dim: Channels after the optional 1x1 convolution; 0 leaves it out.
+        feat_dim: Channels of the feature map of the backbone.
+        embedding_dim: Channels after the 1x1 convolution; 0 for no convolution.
         pool_type: A layer of ``fastreid.layers.pooling`` (``GlobalAvgPool``,
             ``GeneralizedMeanPoolingP``, ...).
-        with_bnneck: Whether the BN neck is there.
-        norm_type: Norm of the neck, as ``MODEL.HEADS.NORM``.
+        with_bnneck: Whether to use the BN neck.
+        norm_type: Norm of the neck, see ``MODEL.HEADS.NORM``.
 
     Raises:
-        KeyError: no such pooling layer.
+        KeyError: The pooling layer does not exist.
     """
 
     @configurable
@@ -73,7 +73,7 @@ class NeckHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Keywords from ``MODEL.BACKBONE.FEAT_DIM`` and ``MODEL.HEADS.*``."""
+        """Return the arguments of the class from ``MODEL.BACKBONE.FEAT_DIM``, ``MODEL.HEADS.*``."""
         return {
             "feat_dim": cfg.MODEL.BACKBONE.FEAT_DIM,
             "embedding_dim": cfg.MODEL.HEADS.EMBEDDING_DIM,
@@ -83,7 +83,7 @@ class NeckHead(nn.Module):
         }
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, feat_dim, H, W) map -> (B, D) unit rows."""
+        """Return (B, D) unit rows for feature maps (B, feat_dim, H, W)."""
         neck = self.bottleneck(self.pool_layer(features))[..., 0, 0]
-        # Lengths in float32, also under autocast: half precision loses small channels.
+        # Normalise in float32, also under autocast: squares of small values vanish in float16.
         return F.normalize(neck.float())

@@ -266,6 +266,6 @@ def test_interrupted_save__keeps_the_old_index(
     gallery.save(str(path))
     before = path.read_bytes()
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
-    with pytest.raises(OSError, match="untouched"):
+    with pytest.raises(OSError, match="previous content is unchanged"):
         Gallery.empty(str(crops), predictor).save(str(path))
     assert path.read_bytes() == before and sorted(os.listdir(tmp_path)) == ["crops", "kept.index"]
