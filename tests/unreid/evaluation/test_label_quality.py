@@ -1,4 +1,4 @@
-"""Label quality against a loop over all pairs and against scikit-learn."""
+"""Clustering metrics compared with a loop over all pairs and with scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def singletons(labels: np.ndarray) -> np.ndarray:
-    """Return every noise image with a label of its own."""
+    """Return labels in which every noise image is its own cluster."""
     labels = labels.copy()
     noise = np.flatnonzero(labels == -1)
     labels[noise] = labels.max(initial=0) + 1 + np.arange(len(noise))
@@ -30,7 +30,7 @@ def singletons(labels: np.ndarray) -> np.ndarray:
 
 
 def slow_pairs(labels: np.ndarray, pids: np.ndarray) -> tuple[float, float, float]:
-    """Return precision, recall and F, by looking at every pair of images."""
+    """Return precision, recall and F from a loop over all pairs of images."""
     both = labelled = true = 0
     for i, j in combinations(range(len(labels)), 2):
         one_label = labels[i] == labels[j] and labels[i] != -1
@@ -85,14 +85,14 @@ def test_scores__equal_the_loop_over_pairs_and_scikit_learn(
     assert all(math.isfinite(value) for value in quality.as_dict().values())
 
 
-def test_perfect_labels__score_one_whatever_their_names() -> None:
+def test_perfect_labels__score_one_for_any_numbering() -> None:
     pids = np.array([5, 5, 9, 9, 9, 2])
     quality = label_quality(np.array([1, 1, 0, 0, 0, 2]), pids)
     for name in ("precision", "recall", "f_score", "ari", "nmi", "purity"):
         assert getattr(quality, name) == pytest.approx(1.0), name
 
 
-def test_hand_made_case__by_hand() -> None:
+def test_small_case__equals_the_manual_result() -> None:
     # Cluster 0: persons 1 1 2; cluster 1: person 2; noise: person 1. Pairs: 3 labelled, 1 of
     # them right; person 1 has 3 pairs, person 2 one.
     labels, pids = np.array([0, 0, 0, 1, -1]), np.array([1, 1, 2, 2, 1])
@@ -104,7 +104,7 @@ def test_hand_made_case__by_hand() -> None:
     assert (quality.num_clusters, quality.num_noise) == (2, 1)
 
 
-def test_noise__costs_recall_and_no_precision() -> None:
+def test_noise__reduces_recall_but_not_precision() -> None:
     pids = np.array([1, 1, 1, 2, 2, 2])
     before = label_quality(np.array([0, 0, 0, 1, 1, 1]), pids)
     after = label_quality(np.array([0, 0, -1, 1, 1, 1]), pids)
@@ -119,7 +119,7 @@ def test_all_noise__has_no_pair_and_no_cluster() -> None:
     assert (quality.num_clusters, quality.num_noise) == (0, 6)
 
 
-def test_one_cluster__recalls_everything() -> None:
+def test_one_cluster__has_recall_one() -> None:
     quality = label_quality(np.zeros(6, int), np.array([1, 1, 1, 2, 2, 2]))
     assert quality.recall == 1.0 and quality.precision == 6 / 15
     assert quality.ari == quality.nmi == 0.0
@@ -145,7 +145,7 @@ def test_a_million_images__do_not_overflow() -> None:
     assert quality.ari == pytest.approx(0.0, abs=1e-9) and quality.recall == 1.0
 
 
-def test_as_dict__leaves_out_cameras_that_were_not_given() -> None:
+def test_as_dict__omits_cameras_that_were_not_given() -> None:
     labels, pids = np.array([0, 0]), np.array([1, 1])
     assert "cameras_per_cluster" not in label_quality(labels, pids).as_dict()
     scores = label_quality(labels, pids, np.array([0, 1])).as_dict()
@@ -153,7 +153,7 @@ def test_as_dict__leaves_out_cameras_that_were_not_given() -> None:
     assert all(type(value) in (int, float) for value in scores.values())
 
 
-def test_quality__cannot_be_changed_and_input_is_not() -> None:
+def test_quality__is_immutable_and_input_is_not_changed() -> None:
     labels, pids = np.array([0, -1, 0]), np.array([1, 1, 2])
     copies = labels.copy(), pids.copy()
     quality = label_quality(labels, pids)
@@ -172,7 +172,7 @@ def test_quality__cannot_be_changed_and_input_is_not() -> None:
         (np.zeros(2), np.zeros(2, int), None, TypeError, "labels must be integers"),
     ],
 )
-def test_arguments__that_do_not_belong_together_are_refused(
+def test_arguments__of_different_lengths_are_refused(
     labels: np.ndarray,
     pids: np.ndarray,
     camids: np.ndarray | None,
@@ -221,7 +221,7 @@ def test_pair_scores__equal_the_loop_over_pairs(
     assert all(type(value) is float for value in found.values())
 
 
-def test_pair_scores__by_hand() -> None:
+def test_pair_scores__equal_the_manual_result() -> None:
     # Of person 1's three pairs two are found, one of them of two cameras; (0, 3) is wrong.
     found = pair_quality(
         np.array([[0, 1], [1, 2], [0, 3]]), np.array([1, 1, 1, 2]), np.array([0, 0, 1, 1])
@@ -252,7 +252,7 @@ def test_pair_scores__of_no_pair_and_of_no_image_are_zero() -> None:
         (np.array([[0.0, 1.0]]), TypeError, "indices must be integers"),
     ],
 )
-def test_pairs__that_are_none_are_refused(
+def test_invalid_pairs__are_refused(
     indices: np.ndarray, error: type[Exception], words: str
 ) -> None:
     with pytest.raises(error, match=words):

@@ -20,7 +20,7 @@ def by_sorting(
     g_camids: np.ndarray,
     max_rank: int,
 ) -> tuple[np.ndarray, list[float], list[float]]:
-    """Return the Market protocol, query by query and place by place."""
+    """Return the scores of the Market-1501 protocol from a loop over queries and ranks."""
     curves, precisions, penalties = [], [], []
     for row, pid, camera in zip(distmat, q_pids, q_camids):
         order = np.argsort(row, kind="stable")
@@ -76,13 +76,13 @@ def test_a_worked_example() -> None:
     assert precision == pytest.approx([(1 / 2 + 2 / 4) / 2]) and penalty == pytest.approx([2 / 4])
 
 
-def test_small_gallery__cmc_keeps_its_last_value_and_never_falls() -> None:
+def test_small_gallery__cmc_is_padded_and_never_decreases() -> None:
     cmc, *_ = evaluate_rank(*case(0, 6, 9, 3), max_rank=50)
     assert cmc.shape == (50,)
     assert (np.diff(cmc) >= 0).all() and cmc[-1] == pytest.approx(1)
 
 
-def test_queries_without_a_match_are_left_out() -> None:
+def test_queries_without_a_match_are_excluded() -> None:
     distmat = np.array([[0.1, 0.2], [0.1, 0.2], [0.1, 0.2]])
     result = evaluate_rank(distmat, [1, 2, 5], [1, 2], [0, 0, 0], [0, 1])
     assert result[1].tolist() == [0.5] and len(result[2]) == 1
@@ -140,7 +140,7 @@ def test_features_in_blocks_equal_the_whole_matrix(
             np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_feature_distances_are_fast_reids(rng: np.random.Generator) -> None:
+def test_feature_distances_equal_those_of_fast_reid(rng: np.random.Generator) -> None:
     query, gallery = (
         rng.standard_normal((3, 5), np.float32),
         rng.standard_normal((4, 5), np.float32),
@@ -153,7 +153,7 @@ def test_feature_distances_are_fast_reids(rng: np.random.Generator) -> None:
     np.testing.assert_allclose(feature_distances(*tensors, "cosine"), cosine, atol=1e-6)
 
 
-def test_cuhk03__one_gallery_image_per_person_leaves_nothing_to_chance() -> None:
+def test_cuhk03__with_one_gallery_image_per_person_is_deterministic() -> None:
     rng = np.random.default_rng(5)
     distmat = rng.random((8, 12), dtype=np.float32)
     q_pids, g_pids = rng.integers(0, 12, 8), rng.permutation(12)
@@ -164,7 +164,7 @@ def test_cuhk03__one_gallery_image_per_person_leaves_nothing_to_chance() -> None
     assert isinstance(mean_ap, float) and mean_ap == pytest.approx(float(market[1].mean()))
 
 
-def test_cuhk03__the_expected_curve_over_all_draws() -> None:
+def test_cuhk03__equals_the_expected_curve_over_all_samples() -> None:
     # Person 0 has images at .2 and .6, person 1 at .1 and .5: four equally likely galleries.
     distmat = np.array([[0.2, 0.6, 0.1, 0.5]])
     ids = ([0], [0, 0, 1, 1], [0], [1, 1, 1, 1])
@@ -178,7 +178,7 @@ def test_cuhk03__the_expected_curve_over_all_draws() -> None:
     assert np.mean(draws, axis=0) == pytest.approx([0.25, 1.0], abs=0.04)
 
 
-def test_cuhk03__the_same_generator_draws_the_same() -> None:
+def test_cuhk03__is_reproducible_with_a_generator() -> None:
     arguments = case(6, 10, 60, 6)
     first, again = (
         evaluate_rank(
@@ -199,7 +199,7 @@ def test_cuhk03__the_same_generator_draws_the_same() -> None:
         ({"max_rank": 0}, "max_rank must be an integer >= 1"),
     ],
 )
-def test_bad_arguments_are_refused_by_name(change: dict, words: str) -> None:
+def test_invalid_arguments_are_named(change: dict, words: str) -> None:
     arguments = {
         "distmat": np.zeros((1, 2)),
         "q_pids": [1],

@@ -1,4 +1,4 @@
-"""The evaluator against fast-reid's own (its Python path), key by key."""
+"""The evaluator compared with that of fast-reid (its Python version)."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_reranked_scores__equal_those_of_fastreid(
 def test_reranked_scores__equal_those_of_fastreid_on_features_that_are_no_unit_rows(
     metric: str, flip: bool, jaccard_on_a_cpu: None
 ) -> None:
-    """Rows of many lengths, and averages of two unit rows as ``TEST.FLIP`` gives them."""
+    """Rows of any norm, and means of two unit rows as with ``TEST.FLIP``."""
     torch.manual_seed(0)
     given = predictions()
     if flip:
@@ -128,7 +128,7 @@ def test_reranked_scores__equal_those_of_fastreid_on_features_that_are_no_unit_r
         assert abs(normalised["mAP"] - theirs["mAP"]) > 0.2, "the lengths of the rows matter"
 
 
-def test_scores__do_not_depend_on_the_batches() -> None:
+def test_scores__do_not_depend_on_the_batch_size() -> None:
     whole = predictions()[0]
     parts = [{k: v[i : i + 7] for k, v in whole.items()} for i in range(0, QUERY + GALLERY, 7)]
     every = {
@@ -142,7 +142,7 @@ def test_scores__do_not_depend_on_the_batches() -> None:
     )
 
 
-def test_centring__uses_the_gallerys_means_and_is_named_in_the_log(
+def test_centring__uses_gallery_means_and_is_named_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     given = predictions()
@@ -159,7 +159,7 @@ def test_centring__uses_the_gallerys_means_and_is_named_in_the_log(
     assert centred["mAP"] > score(UnsupervisedEvaluator, given)["mAP"] + 2
 
 
-def test_centring__of_cameras_with_any_numbers_and_a_query_camera_unseen_in_the_gallery() -> None:
+def test_centring__accepts_any_camera_numbers_and_a_query_camera_without_gallery_images() -> None:
     given = predictions()[0]
     renamed = {**given, "camids": given["camids"] * 10 - 7}
     settings = {"TEST__CENTER_CAMERAS": True}
@@ -171,14 +171,14 @@ def test_centring__of_cameras_with_any_numbers_and_a_query_camera_unseen_in_the_
     assert score(UnsupervisedEvaluator, [{**given, "camids": unseen}], **settings)["mAP"] > 0
 
 
-def test_evaluation__changes_no_prediction() -> None:
+def test_evaluation__does_not_change_the_predictions() -> None:
     given = predictions()
     kept = {k: v.clone() for k, v in given[0].items()}
     score(UnsupervisedEvaluator, given, TEST__CENTER_CAMERAS=True, TEST__AQE__ENABLED=True)
     assert all(torch.equal(kept[k], given[0][k]) for k in kept)
 
 
-def test_settings__are_named_beside_a_number() -> None:
+def test_describe_test_settings__names_enabled_settings() -> None:
     plain, _ = load_tiny(BASELINE)
     assert describe_test_settings(plain) == ""
     cfg, _ = load_tiny(BASELINE, TEST__CENTER_CAMERAS=True, TEST__RERANK__ENABLED=True)

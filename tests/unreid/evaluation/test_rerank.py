@@ -1,4 +1,4 @@
-"""Sparse re-ranking equals fast-reid's dense one, and the distance its evaluator mixes in."""
+"""Sparse re-ranking equals the dense re-ranking of fast-reid."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def fastreid_jaccard(features: np.ndarray, k1: int, k2: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("k1", "k2"), [(20, 6), (6, 1), (15, 8), (300, 6)])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
-def test_euclidean_jaccard_equals_fast_reids_on_rows_of_any_length(
+def test_euclidean_jaccard_equals_that_of_fast_reid_on_rows_of_any_norm(
     rng: np.random.Generator, k1: int, k2: int, scale: float
 ) -> None:
     features = oracle.unit(rng, 110, 16) * rng.uniform(0.5, 1.5, (110, 1)) + 0.4
@@ -68,7 +68,7 @@ def test_euclidean_jaccard_equals_fast_reids_on_rows_of_any_length(
     np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
-def test_euclidean_jaccard_of_unit_rows_is_that_of_cosines(rng: np.random.Generator) -> None:
+def test_euclidean_jaccard_of_unit_rows_equals_that_of_cosines(rng: np.random.Generator) -> None:
     features = oracle.unit(rng, 110, 16)
     by_cosine, by_distance = (
         jaccard_query_gallery(features[:25], features[25:], 20, 6, metric)
@@ -77,7 +77,7 @@ def test_euclidean_jaccard_of_unit_rows_is_that_of_cosines(rng: np.random.Genera
     np.testing.assert_allclose(by_distance, by_cosine, atol=1e-5)
 
 
-def test_euclidean_neighbours_equal_a_slow_sort(
+def test_euclidean_neighbours_equal_sorting(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = (5 + rng.normal(size=(90, 8)) * rng.uniform(0.1, 3, (90, 1))).astype(np.float32)
@@ -110,7 +110,7 @@ def test_one_query_and_one_image() -> None:
     assert jaccard_query_gallery(row, row) == pytest.approx(0, abs=1e-6)
 
 
-def test_identical_images_are_at_no_distance() -> None:
+def test_identical_images_have_distance_zero() -> None:
     rows = np.repeat(np.eye(1, 4, dtype=np.float32), 15, axis=0)
     np.testing.assert_allclose(k_reciprocal_rerank(rows[:5], rows[5:], 20), 0, atol=1e-6)
 
@@ -136,7 +136,7 @@ def test_the_input_is_not_modified(rng: np.random.Generator) -> None:
     assert (features == before).all()
 
 
-def test_bad_arguments_are_refused_by_name(rng: np.random.Generator) -> None:
+def test_invalid_arguments_are_named(rng: np.random.Generator) -> None:
     features = oracle.unit(rng, 20, 6)
     with pytest.raises(ValueError, match="gallery_features must have unit rows"):
         k_reciprocal_rerank(features[:5], 2 * features[5:])

@@ -1,4 +1,4 @@
-"""The registry of clusterers: each is its function; parameters have the same names everywhere."""
+"""The registry of clusterers: results, parameters, and their names in config and options."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def features_of(rng: np.random.Generator) -> np.ndarray:
         ),
     ],
 )
-def test_clusterer__gives_the_labels_of_its_function(
+def test_clusterer__equals_its_function(
     name: str, settings: dict[str, Any], by_hand: Any, rng: np.random.Generator
 ) -> None:
     features = features_of(rng)
@@ -73,7 +73,7 @@ def test_clusterer__gives_the_labels_of_its_function(
 
 
 @pytest.mark.parametrize("name", list(CLUSTERER_REGISTRY))
-def test_config__has_every_parameter_under_its_name(name: str) -> None:
+def test_config__has_all_parameters_under_their_names(name: str) -> None:
     if name == "infomap":
         pytest.importorskip("infomap")
     cfg, _ = load_tiny(BASELINE, UNSUP__SEED=4, UNSUP__JACCARD__K1=11)
@@ -89,7 +89,7 @@ def test_config__has_every_parameter_under_its_name(name: str) -> None:
         assert vars(chosen)[key] == node
 
 
-def test_each_clusterer__says_what_it_is_and_its_names_mean_the_same_everywhere() -> None:
+def test_clusterers__have_a_summary_and_consistent_parameter_names() -> None:
     kinds: dict[str, type] = {}
     for name in CLUSTERER_REGISTRY:
         assert issubclass(CLUSTERER_REGISTRY.get(name), Clusterer)
@@ -98,7 +98,7 @@ def test_each_clusterer__says_what_it_is_and_its_names_mean_the_same_everywhere(
             assert kinds.setdefault(key, type(default)) is type(default)
 
 
-def test_unknown_parameter__lists_those_that_exist() -> None:
+def test_unknown_parameter__is_an_error_that_lists_the_parameters() -> None:
     with pytest.raises(
         ValueError,
         match=r"dbscan has no setting 'epss'; did you mean 'eps'"
@@ -107,7 +107,7 @@ def test_unknown_parameter__lists_those_that_exist() -> None:
         build_clusterer("dbscan", epss=1)
 
 
-def test_labeler__clusters_and_drops_what_is_small(rng: np.random.Generator) -> None:
+def test_labeler__turns_small_clusters_into_noise(rng: np.random.Generator) -> None:
     features = features_of(rng)
     cfg, _ = load_tiny(
         BASELINE,

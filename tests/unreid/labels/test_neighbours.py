@@ -1,4 +1,4 @@
-"""Neighbours of a set of features: one search serves all, and the policy decides how."""
+"""Neighbours of a set of features: cached searches, exact and approximate methods."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def unit_rows(rng: np.random.Generator, num: int = 60) -> np.ndarray:
 
 @pytest.fixture
 def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The k of every search."""
+    """Return a list that receives the k of every search."""
     found: list[int] = []
 
     def counted(features: Any, k: int, **options: Any) -> Any:
@@ -31,7 +31,7 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-def test_narrower_neighbours__come_from_the_widest_search_and_are_those_of_their_own(
+def test_smaller_k__uses_the_cached_search_with_equal_results(
     rng: np.random.Generator, searches: list[int]
 ) -> None:
     features = unit_rows(rng)
@@ -46,7 +46,7 @@ def test_narrower_neighbours__come_from_the_widest_search_and_are_those_of_their
     assert searches == [12, 60]
 
 
-def test_jaccard__is_that_of_the_features_and_shares_the_search(
+def test_jaccard__equals_that_of_the_features_and_uses_the_cached_search(
     rng: np.random.Generator, searches: list[int]
 ) -> None:
     features = unit_rows(rng)
@@ -62,7 +62,9 @@ def test_jaccard__is_that_of_the_features_and_shares_the_search(
 
 
 @pytest.mark.parametrize("method", ["ivf", "hnsw"])
-def test_approximate_search__is_that_of_its_method(method: str, rng: np.random.Generator) -> None:
+def test_approximate_search__equals_that_of_its_method(
+    method: str, rng: np.random.Generator
+) -> None:
     features = unit_rows(rng, 200)
     ours = Search(method, num_probes=3, seed=5)(features).knn(7)
     theirs = knn(features, 7, method=method, num_probes=3, seed=5)

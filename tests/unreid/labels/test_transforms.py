@@ -1,4 +1,4 @@
-"""Transforms of features: what the config asks for, in the order that training and label use."""
+"""Feature transforms: selection and order by the config, and their results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kinds(**settings: object) -> list[type]:
     return [type(t) for t in transforms_from_config(cfg, Search())]
 
 
-def test_config__decides_which_there_are_and_in_which_order() -> None:
+def test_config__determines_the_transforms_and_their_order() -> None:
     assert kinds() == []
     assert kinds(UNSUP__CENTER_CAMERAS=True) == [CenterCameras]
     assert kinds(
@@ -44,7 +44,7 @@ def test_config__decides_which_there_are_and_in_which_order() -> None:
     assert transforms_from_config(plain, Search(), center=True) == (CenterCameras(2.0),)
 
 
-def test_each__is_its_function(bank: FeatureBank) -> None:
+def test_transforms__equal_their_functions(bank: FeatureBank) -> None:
     centred = CenterCameras(2.0)(bank)
     np.testing.assert_array_equal(centred.features, center_cameras(bank.features, bank.camids, 2.0))
     whitened = WhitenCameras(0.3, 2.0)(bank)

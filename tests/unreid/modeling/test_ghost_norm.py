@@ -1,4 +1,4 @@
-"""Ghost batch norm against plain batch norm on each group."""
+"""Ghost batch norm compared with plain batch norm of each group."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_ghost_norm__equals_batch_norm_on_each_group(
 
 
 @pytest.mark.parametrize(("batch", "group"), [(8, 4), (16, 2), (9, 4)])
-def test_compiled_form__has_the_values_gradients_and_statistics_of_the_loop(
+def test_compiled_form__equals_the_loop_in_values_gradients_and_statistics(
     batch: int, group: int
 ) -> None:
     loop = GhostBatchNorm2d(plain(), group).train()
@@ -67,14 +67,14 @@ def test_compiled_form__has_the_values_gradients_and_statistics_of_the_loop(
 
 
 @pytest.mark.parametrize("group", [8, 9, 100])
-def test_ghost_norm__with_one_group_is_plain_batch_norm(group: int) -> None:
+def test_ghost_norm__with_one_group_equals_batch_norm(group: int) -> None:
     norm, x = plain(), images(8)
     ghost = GhostBatchNorm2d(copy.deepcopy(norm), group).train()
     torch.testing.assert_close(ghost(x), norm.train()(x), rtol=0, atol=0)
     torch.testing.assert_close(ghost.running_var, norm.running_var, rtol=0, atol=0)
 
 
-def test_ghost_norm__in_evaluation_uses_and_keeps_the_running_statistics() -> None:
+def test_ghost_norm__in_evaluation_uses_the_running_statistics() -> None:
     norm, x = plain(), images(8)
     ghost = GhostBatchNorm2d(copy.deepcopy(norm), 2).train()
     ghost(x)
@@ -87,7 +87,7 @@ def test_ghost_norm__in_evaluation_uses_and_keeps_the_running_statistics() -> No
     assert torch.equal(ghost.running_mean, mean)
 
 
-def test_ghost_norm__gradients_are_those_of_the_groups() -> None:
+def test_ghost_norm__gradients_equal_those_of_the_groups() -> None:
     norm, x = plain(), images(6)
     ghost = GhostBatchNorm2d(copy.deepcopy(norm), 3).train()
     ghost(x).square().sum().backward()
@@ -97,7 +97,7 @@ def test_ghost_norm__gradients_are_those_of_the_groups() -> None:
     torch.testing.assert_close(ghost.bias.grad, norm.bias.grad)
 
 
-def test_use_ghost_norm__replaces_no_parameter_and_no_key() -> None:
+def test_use_ghost_norm__keeps_parameters_and_state_dict_keys() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1),
         nn.BatchNorm2d(4),
@@ -128,7 +128,7 @@ def test_use_ghost_norm__keeps_a_frozen_bias_frozen() -> None:
     assert [n for n, p in model.named_parameters() if p.requires_grad] == ["0.weight"]
 
 
-def test_ghost_norm__a_group_is_never_one_image_of_one_pixel() -> None:
-    """Behind global pooling a group of one image has no variance, and torch refuses it."""
+def test_ghost_norm__never_has_a_group_of_one_image() -> None:
+    """After global pooling a group of one image has no variance, and torch raises an error."""
     ghost = GhostBatchNorm2d(nn.BatchNorm2d(3), 2).train()
     assert ghost(images(5, size=1)).shape == (5, 3, 1, 1)

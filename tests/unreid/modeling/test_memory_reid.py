@@ -1,4 +1,4 @@
-"""The shared model: out-of-place preprocessing, its loss, and the moves of its memory."""
+"""MemoryReID: normalisation of images, loss, updates of the memory."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def tell(model: Any) -> np.ndarray:
     return features
 
 
-def test_preprocessing__leaves_the_batch_as_it_was() -> None:
-    """fast-reid's Baseline normalises in place: a second forward sees other pictures."""
+def test_normalisation__does_not_change_the_batch() -> None:
+    """Baseline of fast-reid normalises in place, so a second forward pass sees other images."""
     for mode in (True, False):
         model = network().train(mode)
         tell(model)
@@ -52,13 +52,13 @@ def test_preprocessing__leaves_the_batch_as_it_was() -> None:
         assert set(given) == {"images", "targets", "camids", "indices", "img_paths"}
 
 
-def test_second_forward__on_one_batch_gives_the_same_features() -> None:
+def test_second_forward_pass__on_one_batch_gives_the_same_features() -> None:
     model, given = network().eval(), batch()
     assert torch.equal(model(given), model(given))
 
 
-def test_flipped_features__are_those_of_flipped_images() -> None:
-    """What TEST.FLIP does: the same batch, mirrored, after a first forward."""
+def test_features_of_a_flipped_batch__equal_those_of_flipped_images() -> None:
+    """As with TEST.FLIP: the same batch, flipped, after a first forward pass."""
     model, given = network().eval(), batch()
     expected = model({"images": given["images"].flip(3).clone()})
     model(given)
@@ -66,7 +66,7 @@ def test_flipped_features__are_those_of_flipped_images() -> None:
     torch.testing.assert_close(model(given), expected)
 
 
-def test_normalized__takes_mean_and_deviation_out() -> None:
+def test_normalized__subtracts_the_mean_and_divides_by_the_deviation() -> None:
     model = network(MODEL__PIXEL_MEAN="[10.0, 20.0, 30.0]", MODEL__PIXEL_STD="[2.0, 4.0, 5.0]")
     pixel = torch.tensor([12.0, 16.0, 40.0]).view(1, 3, 1, 1)
     assert model.normalized(pixel).flatten().tolist() == [1.0, -1.0, 2.0]
@@ -86,7 +86,7 @@ def test_loss__is_the_cross_entropy_against_the_cluster_means() -> None:
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, given["targets"]))
 
 
-def test_forward__keeps_nothing_of_the_batch_and_leaves_the_memory() -> None:
+def test_forward__stores_nothing_of_the_batch_and_does_not_change_the_memory() -> None:
     model = network().train()
     tell(model)
     attributes = dict(vars(model))
@@ -113,7 +113,7 @@ def test_new_labels__of_another_number_of_clusters_replace_the_memory() -> None:
 
 
 @pytest.mark.parametrize("group", [0, 2])
-def test_ghost_bn__reaches_backbone_and_neck(group: int) -> None:
+def test_ghost_bn__is_used_in_backbone_and_neck(group: int) -> None:
     model = network(MODEL__GHOST_BN=group)
     kinds = {type(m) for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)}
     assert (GhostBatchNorm2d in kinds) == bool(group)

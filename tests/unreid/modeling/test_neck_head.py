@@ -20,7 +20,7 @@ def head(**changes: object) -> NeckHead:
     return NeckHead(**{**given, **changes})
 
 
-def test_head__pools_norms_and_divides_by_the_length() -> None:
+def test_head__pools_applies_batch_norm_and_normalises() -> None:
     maps = torch.randn(5, 6, 4, 2)
     pooled = maps.mean(dim=(2, 3))
     normed = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
@@ -39,12 +39,12 @@ def test_head__embeds_into_another_width() -> None:
     assert head().num_features == 6
 
 
-def test_head__without_neck_is_the_pooled_direction() -> None:
+def test_head__without_neck_normalises_the_pooled_features() -> None:
     maps = torch.randn(5, 6, 4, 2)
     torch.testing.assert_close(head(with_bnneck=False)(maps), F.normalize(maps.mean(dim=(2, 3))))
 
 
-def test_gem__learns_its_power() -> None:
+def test_gem_pooling__has_a_trainable_power() -> None:
     gem = head(pool_type="GeneralizedMeanPoolingP")
     gem.train()(torch.rand(4, 6, 2, 2) + 0.1)[:, 0].sum().backward()
     assert gem.pool_layer.p.grad.abs() > 0
