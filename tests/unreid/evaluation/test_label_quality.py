@@ -172,7 +172,7 @@ def test_quality__is_immutable_and_input_is_not_changed() -> None:
         (np.zeros(2), np.zeros(2, int), None, TypeError, "labels must be integers"),
     ],
 )
-def test_arguments__of_different_lengths_are_refused(
+def test_arguments__with_invalid_shapes_or_values_are_refused(
     labels: np.ndarray,
     pids: np.ndarray,
     camids: np.ndarray | None,
