@@ -85,5 +85,5 @@ class NeckHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Return (B, D) unit rows for feature maps (B, feat_dim, H, W)."""
         neck = self.bottleneck(self.pool_layer(features))[..., 0, 0]
-        # Normalise in float32, also under autocast: squares of small values vanish in float16.
+        # Normalise in float32, also under autocast: half precision is too coarse for small values.
         return F.normalize(neck.float())

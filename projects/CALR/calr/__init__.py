@@ -1,4 +1,4 @@
-"""CALR: clusters inside each camera refine the clusters across cameras.
+"""CALR: local clusters of each camera refine global clusters across cameras.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -19,18 +19,18 @@ __all__ = ["CALR", "CALRLabeler", "CALRProject"]
 
 
 class CALRProject(Project):
-    """Two stages: a network per camera for the local labels, then one for all cameras [0]."""
+    """Two stages: one network per camera for local labels, then one for all cameras [0]."""
 
     def add_config(self, cfg: Any) -> None:
         """Declare ``cfg.CALR``."""
         config.add_config(cfg)
 
     def rename_key(self, key: str, value: Any) -> tuple[str, Any]:
-        """Return the shared key that stands for an old one of CALR."""
+        """Return the shared key that replaces an old key of CALR."""
         return config.rename_key(key, value)
 
     def check_config(self, cfg: Any) -> None:
-        """Refuse values out of range."""
+        """Raise ValueError if a value is out of range."""
         config.check_config(cfg)
 
     def before_training(

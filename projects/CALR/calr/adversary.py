@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 
 class _ReverseGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by -factor [1, Eq. 14-15]."""
+    """Identity whose gradient is multiplied by -factor [1, Eq. 14-15]."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, factor: float) -> Tensor:
@@ -49,11 +49,11 @@ def reversal_factor(
     ``"constant"``: ``factor``. ``"dann"``: ``factor`` times :func:`dann_factor` of
     p = (e - start) / (end - start), so that it grows from 0 over the epochs with alignment.
 
-    Unlike [1], where p advances with every iteration, it advances with every epoch.
+    Unlike [1], p increases per epoch instead of per iteration.
 
     Args:
-        epoch: e, from 0; outside the epochs with alignment p is clipped to 0..1.
-        num_epochs: E, which stands for an end of -1.
+        epoch: e, from 0; outside of the epochs with alignment p is clipped to 0..1.
+        num_epochs: E, used if the end is -1.
         epochs: (start, end) of the alignment, end excluded.
         factor: Largest factor, >= 0.
         schedule: ``"constant"`` or ``"dann"``.
@@ -68,16 +68,16 @@ def reversal_factor(
 class CameraAdversary(nn.Module):
     """Linear, BN, ReLU, dropout .5 -> Linear, BN, ReLU -> Linear [0, Sec. III-D].
 
-    The paper's loss is the cross entropy -log softmax(z)_c. The released program of [0] applies a
-    softmax to z and passes the result to a loss that applies its own: -log softmax(softmax(z))_c.
-    Where the discriminator is undecided, the gradient of the second at the features is 1 / M of
-    that of the first; where it is certain, the second vanishes as well.
+    The loss in the paper is the cross entropy -log softmax(z)_c. The released code of [0] applies a
+    softmax to z before a loss with its own softmax: -log softmax(softmax(z))_c. If the
+    discriminator is undecided, its gradient at the features is 1 / M of that of the first loss; if
+    the discriminator is certain, both gradients vanish.
 
     Args:
         num_features: D.
         num_cameras: M >= 2.
         hidden: Width of both hidden layers.
-        softmax_twice: Compute the loss as the released program does.
+        softmax_twice: Compute the loss as the released code does.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class CameraAdversary(nn.Module):
         Args:
             features: (B, D), unit rows.
             camids: (B,) int64 in 0..M-1.
-            factor: Of the reversed gradient, >= 0.
+            factor: Factor of the reversed gradient, >= 0.
 
         Returns:
-            A scalar, the mean over the batch.
+            Scalar mean over the batch.
         """
         logits = self.discriminator(reverse_gradient(features, factor))
         if self.softmax_twice:

@@ -1,4 +1,4 @@
-"""The keys of CALR, with the paper's symbols.
+"""Config keys of CALR, with the symbols of the paper.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -16,7 +16,7 @@ from unreid.config import check_batch, check_parts
 
 #: Backbones whose every depth can have IBN layers.
 IBN_BACKBONES = ("build_resnet_backbone", "build_resnext_backbone")
-#: Keys that are shared by all methods now; their old names end with the next version.
+#: Old keys of CALR -> keys of all methods; the next version removes the old ones.
 RENAMED = {
     "CALR.CLUSTER": "UNSUP.CLUSTER.NAME",
     "CALR.MIN_CLUSTER_SIZE": "UNSUP.CLUSTER.MIN_SIZE",
@@ -110,10 +110,11 @@ def add_config(cfg: CfgNode) -> None:
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse values out of range.
+    """Check that all values are in range.
 
     Raises:
-        ValueError: names the key, what was found and what was expected.
+        ValueError: A value is out of range; names the key, the value and the range.
+        FileNotFoundError: ``CALR.INTRA.PRETRAIN_PATH`` does not exist.
     """
     calr = cfg.CALR
     check_choice("CALR.INTRA.CLUSTER", calr.INTRA.CLUSTER, ("jaccard", "sse"))
@@ -158,7 +159,7 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def _check_intra_backbone(cfg: CfgNode) -> None:
-    """Refuse IBN layers where the backbone has none, and a file of weights that is not there."""
+    """Check that the backbone supports IBN layers and that the file of weights exists."""
     intra, backbone = cfg.CALR.INTRA, cfg.MODEL.BACKBONE
     if intra.WITH_IBN and backbone.NAME not in IBN_BACKBONES:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Stage 2's labels: cluster across cameras, then refine by the local labels.
+"""Labels of stage 2: cluster all images, then refine the clusters by the local labels.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -29,8 +29,8 @@ class CALRLabeler(ClusterLabeler):
     """Global clusters by ``UNSUP.CLUSTER``, refined by the local clusters of each camera.
 
     Args:
-        cfg: ``CALR.REFINE`` and the keys of :class:`ClusterLabeler` are read.
-        local_labels: (N,) int64 of stage 1, or None to leave the clusters as they are.
+        cfg: Config; uses ``CALR.REFINE`` and the keys of :class:`ClusterLabeler`.
+        local_labels: (N,) int64 labels of stage 1, or None for no refinement.
     """
 
     def __init__(self, cfg: Any, local_labels: np.ndarray | None) -> None:
@@ -39,7 +39,7 @@ class CALRLabeler(ClusterLabeler):
 
     @classmethod
     def from_config(cls, cfg: Any, images: UnlabelledImages) -> CALRLabeler:
-        """Read the local labels that stage 1 (or ``CALR.LOCAL_LABELS``) left."""
+        """Build the labeler with the local labels of stage 1 or ``CALR.LOCAL_LABELS``."""
         if not cfg.CALR.REFINE.ENABLED:
             return cls(cfg, None)
         local_labels = read_local_labels(local_labels_path(cfg), images)
@@ -47,11 +47,11 @@ class CALRLabeler(ClusterLabeler):
 
     @classmethod
     def check_images(cls, cfg: Any, images: UnlabelledImages) -> None:
-        """Refuse a training set that CALR cannot use, before any training.
+        """Check the training set before any training.
 
         Raises:
-            ValueError: one camera only, local labels of other images, or a batch of stage 1 that
-                several processes cannot share.
+            ValueError: There is only one camera, the local labels are of other images, or the batch
+                of stage 1 cannot be split among the processes.
         """
         calr = cfg.CALR
         switches = {
@@ -87,7 +87,7 @@ class CALRLabeler(ClusterLabeler):
         epoch: int,
         seconds: dict[str, float],
     ) -> PseudoLabels:
-        """Remove from the global clusters what the local ones contradict [0, Sec. III-C]."""
+        """Remove images from global clusters that local clusters contradict [0, Sec. III-C]."""
         if self.local_labels is None:
             return PseudoLabels(labels, seconds=seconds)
         key, graph = self.cfg.CALR.REFINE, self.cfg.UNSUP.KNN

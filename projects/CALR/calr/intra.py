@@ -1,4 +1,4 @@
-"""Stage 1: a network per camera gives local labels for every image, once.
+"""Stage 1: one network per camera gives local labels for all images.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -31,19 +31,19 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 logger = logging.getLogger("fastreid.unreid.calr")
 
-#: A camera with fewer images has nothing to cluster.
+#: Minimum number of images of a camera.
 MIN_IMAGES = 4
 
 
 class IntraCameraLabeler(Labeler):
-    """K_c local clusters of one camera; remembers those with the best silhouette.
+    """Labeler with K_c clusters for one camera; it stores the labels with the best silhouette.
 
-    Every image gets a label. ``jaccard``: average linkage on the k-reciprocal Jaccard distance,
-    silhouette on it. ``sse``: exact average linkage with SSE on the features, silhouette against
-    centroids.
+    Every image gets a label. ``CALR.INTRA.CLUSTER jaccard``: average linkage on the k-reciprocal
+    Jaccard distance, and silhouette on this distance. ``sse``: exact average linkage with SSE on
+    the features, and silhouette against centroids.
 
     Args:
-        cfg: ``CALR.INTRA`` and ``UNSUP.JACCARD`` are read.
+        cfg: Config; uses ``CALR.INTRA`` and ``UNSUP.JACCARD``.
         num_images: N_c.
     """
 
@@ -53,21 +53,21 @@ class IntraCameraLabeler(Labeler):
         self.jaccard = cfg.UNSUP.JACCARD
         self.search = Search.from_config(cfg)
         wanted = intra.NUM_CLUSTERS or num_images // intra.IMAGES_PER_CLUSTER
-        # Unlike [0], never more than a third of the images: a camera of 900 images in 600
-        # clusters would be nearly all singletons, which refine nothing.
+        # Unlike [0], at most a third of the images: with 900 images and 600 clusters nearly all
+        # clusters would be single images, which have no effect in the refinement.
         self.num_clusters = max(min(wanted, num_images // 3), 2)
         self.best_score = -np.inf
         self.best_labels: np.ndarray | None = None
 
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
-        """Cluster, score, remember."""
+        """Cluster the images, and store the labels if their silhouette is the best so far."""
         start = time.perf_counter()
         neighbours = self.search(bank.features)
         if self.cluster == "sse":
             labels = BottomUp(self.num_clusters)(neighbours)
             score = sphere_silhouette(bank.features, labels)
         else:
-            # Dense inside one camera, as average linkage needs it; the silhouette needs it too.
+            # Average linkage and silhouette use a dense matrix, which fits for one camera.
             distance = neighbours.jaccard(self.jaccard.K1, self.jaccard.K2)
             labels = agglomerative(distance, self.num_clusters, "average")
             score = silhouette(distance, labels)
@@ -80,7 +80,7 @@ class IntraCameraLabeler(Labeler):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The best labels so far, as plain values."""
+        """Return the best labels so far, as plain values."""
         labels = self.best_labels
         return {
             "score": float(self.best_score),
@@ -88,23 +88,23 @@ class IntraCameraLabeler(Labeler):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` gave."""
+        """Restore the state of :meth:`state_dict`."""
         self.best_score = state["score"]
         labels = state["labels"]
         self.best_labels = None if labels is None else np.array(labels, dtype=np.int64)
 
 
 def local_labels_path(cfg: Any) -> str:
-    """``CALR.LOCAL_LABELS``, or the file that stage 1 of this run writes."""
+    """Return ``CALR.LOCAL_LABELS``, or the path of the file that stage 1 of this run writes."""
     return cfg.CALR.LOCAL_LABELS or os.path.join(cfg.OUTPUT_DIR, "local_labels.npz")
 
 
 def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
-    """(N,) int64 local labels of exactly these images, in their order.
+    """Return (N,) int64 local labels of these images, in their order.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no file of local labels, or one of other images.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is no file of local labels, or is of other images.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"CALR.LOCAL_LABELS {path}: no such file")
@@ -131,7 +131,7 @@ def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
 
 
 def stage_config(cfg: Any, folder: str) -> Any:
-    """The config of one camera's training."""
+    """Return the config for the training of one camera."""
     stage, intra = cfg.clone(), cfg.CALR.INTRA
     stage.defrost()
     stage.OUTPUT_DIR = folder
@@ -148,18 +148,18 @@ def stage_config(cfg: Any, folder: str) -> Any:
     backbone = stage.MODEL.BACKBONE
     if intra.WITH_IBN and not backbone.WITH_IBN:
         backbone.WITH_IBN = True
-        backbone.PRETRAIN_PATH = ""  # a file of the network without IBN does not fit
+        backbone.PRETRAIN_PATH = ""  # weights of the network without IBN do not fit
     if intra.PRETRAIN_PATH:
         backbone.PRETRAIN_PATH = intra.PRETRAIN_PATH
-    stage.UNSUP.CENTER_CAMERAS = False  # one camera has no gap to take out
+    stage.UNSUP.CENTER_CAMERAS = False  # not needed for one camera
     stage.freeze()
     return stage
 
 
 def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) -> np.ndarray:
-    """Train one camera's network and return its best local labels (N_c,).
+    """Train the network of one camera and return its best local labels (N_c,).
 
-    Continues where an earlier process was stopped. The checkpoint goes once the labels stand.
+    Resumes an interrupted training. The checkpoint is deleted after the labels are saved.
     """
     done = os.path.join(folder, "local_labels.npz")
     earlier = run_on_rank_0(
@@ -167,8 +167,8 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     )
     if earlier is not None:
         return earlier
-    # Each camera from the seed, so that its labels do not depend on how many cameras this process
-    # trained before: a resumed run finds the earlier ones done.
+    # Seed before each camera, so that its labels do not depend on the cameras that this process
+    # trained before; a resumed run skips finished cameras.
     seed_all_rng(cfg.UNSUP.SEED)
     stage = stage_config(cfg, folder)
     labeler = IntraCameraLabeler(stage, len(images.unit_indices))
@@ -183,17 +183,17 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
 
 
 def _save(path: str, images: UnlabelledImages, labels: np.ndarray) -> None:
-    """Local labels; the checkpoints beside them have done their work."""
+    """Save the local labels, then delete the checkpoints in the same folder."""
     save_arrays(path, paths=np.array(images.relative_paths), camids=images.camids, labels=labels)
     for checkpoint in glob.glob(os.path.join(glob.escape(os.path.dirname(path)), "*.pth")):
         os.remove(checkpoint)
 
 
 def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
-    """Stage 1 as a whole: one file of local labels for all images [0, Sec. III-B].
+    """Run stage 1, which writes one file of local labels for all images [0, Sec. III-B].
 
     Raises:
-        ValueError: a camera with too few images to cluster.
+        ValueError: A camera has too few images.
     """
     path = local_labels_path(cfg)
     if not cfg.CALR.REFINE.ENABLED or run_on_rank_0(lambda: os.path.isfile(path)):

@@ -1,4 +1,4 @@
-"""The network of CALR's second stage: cluster memory, camera-entropy weights, camera adversary.
+"""The network of stage 2: cluster memory, camera-entropy weights, camera adversary, proxies.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -28,20 +28,20 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 @META_ARCH_REGISTRY.register()
 class CALR(MemoryReID):
-    """L = L_inter + L_camera [0, Eq. 12], and beyond [0] the losses of camera-aware proxies [1].
+    """Network with L = L_inter + L_camera [0, Eq. 12] and optional camera-aware proxies [1].
 
     Args:
-        adversary: Camera discriminator, or None to train without alignment.
+        adversary: Camera discriminator, or None for no alignment.
         adversary_epochs: (start, end) of the alignment, end excluded, -1 = to the last epoch.
         adversary_factor: Largest factor of the reversed gradient.
         adversary_schedule: ``"constant"`` or ``"dann"``: see
             :func:`calr.adversary.reversal_factor`.
-        weights_start: First epoch with entropy weights, or None for never.
+        weights_start: First epoch with entropy weights, or None for no weights.
         num_epochs: E, for the schedule.
-        proxies: Camera-aware proxies [1], or None to train without.
+        proxies: Camera-aware proxies [1], or None for no proxies.
         proxy_weights: Weights of their intra-camera and inter-camera loss.
         proxies_start: First epoch with these losses.
-        memory_reid: Keywords of :class:`MemoryReID`.
+        **memory_reid: Arguments of :class:`MemoryReID`.
     """
 
     @configurable
@@ -76,11 +76,11 @@ class CALR(MemoryReID):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Keywords from ``CALR.*``, ``UNSUP.*`` and ``MODEL.*``."""
+        """Return the arguments of the class from ``CALR.*``, ``UNSUP.*`` and ``MODEL.*``."""
         keywords = MemoryReID.from_config(cfg)
         adversary, proxies = cfg.CALR.ADVERSARY, cfg.CALR.PROXIES
         width = keywords["heads"].num_features
-        # Without a training set (--eval-only) the number of cameras is unknown, and not needed.
+        # Without a training set (--eval-only) the number of cameras is unknown and not needed.
         wanted = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
         return {
             **keywords,
@@ -108,7 +108,7 @@ class CALR(MemoryReID):
 
     @property
     def find_unused_parameters(self) -> bool:
-        """The discriminator rests in epochs without alignment."""
+        """True if the discriminator is not used in some epochs."""
         return self.adversary is not None and self.adversary_epochs != (0, -1)
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
@@ -132,7 +132,7 @@ class CALR(MemoryReID):
         )
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """``loss_inter``, weighted InfoNCE [0, Eq. 9], and ``loss_camera`` [0, Eq. 11]."""
+        """Return ``loss_inter``, weighted InfoNCE [0, Eq. 9], and ``loss_camera`` [0, Eq. 11]."""
         targets = batch["targets"]
         logits = self.memory(features, targets)
         losses = {"loss_inter": cluster_nce(logits, targets, self.cluster_weights)}
@@ -145,7 +145,7 @@ class CALR(MemoryReID):
         return losses
 
     def forward(self, batch: dict[str, Any]) -> Any:
-        """See :meth:`MemoryReID.forward`; with proxies the memory update also names the images."""
+        """See :meth:`MemoryReID.forward`; with proxies the memory update includes image indices."""
         output = super().forward(batch)
         if not self.training or self.proxies is None:
             return output
@@ -154,7 +154,7 @@ class CALR(MemoryReID):
 
     @torch.no_grad()
     def update_memory(self, update: tuple[Tensor, ...]) -> None:
-        """Move the centroids, and the proxies if any, by the features of a batch.
+        """Update the centroids, and the proxies if any, with the features of a batch.
 
         Args:
             update: Features (B, D), targets (B,), and with proxies the images (B,).

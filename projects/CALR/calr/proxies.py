@@ -1,7 +1,7 @@
 """Camera-aware proxies: one centroid per cluster and camera, contrasted within and across cameras.
 
 A cluster centroid mixes the cameras of its images. A proxy is the centroid of the images of one
-cluster in one camera, so a loss can ask for similarity across cameras directly.
+cluster in one camera, so a loss can increase the similarity across cameras directly.
 
 [0] Wang et al., Camera-aware Proxies for Unsupervised Person Re-Identification (CAP), AAAI 2021,
     https://arxiv.org/abs/2012.10674
@@ -23,7 +23,7 @@ from unreid.structures import NOISE
 
 
 def number_proxies(labels: np.ndarray, camids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the pairs (cluster, camera) that occur.
+    """Assign a number to each pair (cluster, camera) that occurs.
 
     Args:
         labels: (N,) int64 clusters, -1 = noise.
@@ -48,11 +48,11 @@ class CameraProxies(nn.Module):
     Args:
         num_features: D.
         temperature: tau > 0.
-        momentum: Share of the old proxy in an update, in 0..1.
+        momentum: Weight of the old proxy in an update, in 0..1.
         num_negatives: Most similar proxies of other clusters in the inter-camera loss, >= 1.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class CameraProxies(nn.Module):
             Two () float32 losses, each the mean over the images it applies to.
 
         Raises:
-            ValueError: an image that is in no cluster.
+            ValueError: An image is not in a cluster.
         """
         own = self.proxy_of_image[indices]
         logits = self.memory(features, own)
@@ -120,5 +120,5 @@ class CameraProxies(nn.Module):
         return intra, (total - mean).mean()
 
     def update(self, features: Tensor, indices: Tensor) -> None:
-        """Move the proxies of a batch; arguments as in :meth:`forward`."""
+        """Update the proxies of a batch; see :meth:`forward` for the arguments."""
         self.memory.update(features, self.proxy_of_image[indices])

@@ -1,4 +1,4 @@
-"""PseudoPair: pairs of images instead of clusters.
+"""PseudoPair: pairs of images instead of clusters as positives.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
@@ -18,18 +18,18 @@ __all__ = ["PairSampler", "PseudoPair", "PseudoPairLabeler", "PseudoPairProject"
 
 
 class PseudoPairProject(Project):
-    """Pairs of images as positives, compared as wholes, by parts and aligned to each other [0]."""
+    """Pairs of images as positives, compared as a whole, by parts, and after alignment [0]."""
 
     def add_config(self, cfg: Any) -> None:
         """Declare ``cfg.PSEUDOPAIR``."""
         config.add_config(cfg)
 
     def check_config(self, cfg: Any) -> None:
-        """Refuse values out of range."""
+        """Raise ValueError if a value is out of range."""
         config.check_config(cfg)
 
     def draw_pictures(
         self, cfg: Any, weights: str, output: str, *, num_pairs: int = 6, num_images: int = 2000
     ) -> list[str]:
-        """Draw the heads over images, and pairs aligned to each other."""
+        """Draw attention maps of the heads, and aligned pairs; see :func:`pseudopair.show.draw`."""
         return show.draw(cfg, weights, output, num_pairs=num_pairs, num_images=num_images)

@@ -1,24 +1,28 @@
-"""The last stride of backbones whose builder does not ask for it.
+"""Set the last stride of backbones whose builder ignores ``MODEL.BACKBONE.LAST_STRIDE``.
 
-fast-reid's MobileNets leave ``MODEL.BACKBONE.LAST_STRIDE`` unread: a 128x64
-picture ends as a map of 4x2, too small for stripes and for an alignment.
+The MobileNets of fast-reid ignore this key: the feature map of a 128x64 image is 4x2, which is too
+small for stripes and for alignment.
 """
 
 from __future__ import annotations
 
 from torch import nn
 
-#: Builders of fast-reid that leave ``MODEL.BACKBONE.LAST_STRIDE`` unread.
+#: Builders of fast-reid that ignore ``MODEL.BACKBONE.LAST_STRIDE``.
 IGNORES_LAST_STRIDE = ("build_mobilenetv2_backbone", "build_mobilenetv3_backbone")
 
 
 def remove_last_stride(backbone: nn.Module) -> str:
-    """Give the last convolution of stride 2 a stride of 1; returns its name in the backbone.
+    """Set the stride of the last convolution with stride 2 to 1.
 
-    The weights stay, and the map is twice as high and wide. Every map before it is unchanged.
+    The weights do not change. The final feature map is twice as high and wide; all feature maps
+    before this convolution are unchanged.
+
+    Returns:
+        Name of the convolution in the backbone.
 
     Raises:
-        ValueError: no convolution has a stride of 2.
+        ValueError: No convolution has stride 2.
     """
     found = [
         (name, module)

@@ -1,7 +1,7 @@
-"""The keys of PseudoPair, with the symbols of the method.
+"""Config keys of PseudoPair, with the symbols of the method.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
-    https://arxiv.org/abs/2207.13035. Only its abstract was available: every number is ours.
+    https://arxiv.org/abs/2207.13035. Only its abstract was available: all values were chosen here.
 """
 
 from __future__ import annotations
@@ -94,10 +94,10 @@ def add_config(cfg: CfgNode) -> None:
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse values out of range, and terms that need another one.
+    """Check that values are in range, and that required terms of the loss are enabled.
 
     Raises:
-        ValueError: names the key, what was found and what was expected.
+        ValueError: A value is invalid; names the key, the value and the range.
     """
     root = cfg.PSEUDOPAIR
     check_choice("PSEUDOPAIR.SURROGATE.KIND", root.SURROGATE.KIND, KINDS)
@@ -176,6 +176,6 @@ def _check_terms(cfg: CfgNode) -> None:
 
 
 def first_pair_epoch(cfg: CfgNode) -> int:
-    """E0: epochs of surrogate classes alone; 0 where there are none."""
+    """Return E0, the number of epochs with surrogate classes only; 0 without them."""
     surrogate = cfg.PSEUDOPAIR.SURROGATE
     return surrogate.EPOCHS if surrogate.ENABLED else 0

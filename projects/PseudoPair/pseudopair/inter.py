@@ -1,12 +1,12 @@
-"""Inter-similarity: one image aligned to another, then compared place by place.
+"""Inter-similarity: align one image to another, then compare their feature maps.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 [1] Dai et al., Deformable Convolutional Networks, 2017, https://arxiv.org/abs/1703.06211
 [2] Wang et al., Non-local Neural Networks, 2018, https://arxiv.org/abs/1711.07971
 
-Notation: B images or pairs, C channels of the backbone's map, W channels of the reduced one,
-H x W' positions, p one of them.
+Notation: B images or pairs, C channels of the feature map, W channels of the reduced map,
+H x W' positions, p a position.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from torchvision.ops import DeformConv2d
 
 from unreid.checks import check_integer
 
-#: Of the offsets: Adam's steps have one length, so a factor here is a rate.
+#: Factor of the offsets. The step size of Adam does not depend on the scale of a gradient, so this
+#: factor acts as a learning-rate factor.
 OFFSET_RATE = 0.1
 
 
 class InterSimilarity(nn.Module):
-    """s_inter(i, j) = cos(F_i, F_{j->i}) [0], of the aligned maps as a whole.
+    """Similarity s_inter(i, j) = cos(F_i, F_{j->i}) of two feature maps after alignment [0].
 
-    F'_j = DeformConv(F_j), F_{j->i} = F'_j + g(F'_j) A^T: the non-local block adds to what stands
-    there already, as in [2]. It starts as a plain comparison: the offsets are zero, the deformable
-    convolution and g are the identity, theta and phi are alike, so that a place attends to what
-    looks like it.
+    F'_j = DeformConv(F_j) and F_{j->i} = F'_j + g(F'_j) A^T: the non-local block is residual, as
+    in [2]. At initialisation the offsets are zero, the deformable convolution and g are the
+    identity, and theta equals phi, so that a position attends to similar positions.
 
-    Other than in the reconstruction mean over p of cos(F_i(p), g(F'_j) A^T(p)),
+    Unlike the reconstruction mean over p of cos(F_i(p), g(F'_j) A^T(p)),
 
-    - a place counts as much as it is active: empty background does not outvote a person;
-    - the attention is that of cosines, sharpened by a factor that is learned: of plain products it
-      is so flat that the aligned map is nearly the same everywhere;
-    - the deformable convolution is one per channel, and its offsets learn at a tenth of the rate:
-      pairs that are none would otherwise be aligned until they match.
+    - positions are weighted by their norm, so that background has little influence;
+    - the attention uses cosines with a trained scale; with inner products it is so flat that the
+      aligned map is nearly constant;
+    - the deformable convolution is depth-wise, and its offsets have a tenth of the learning rate;
+      otherwise images of different persons would be aligned until they match.
 
     Args:
         in_channels: C.
-        width: W, after the 1x1 reduction.
-        kernel: Odd side of the deformable convolution.
+        width: W, channels after the 1x1 reduction.
+        kernel: Kernel size of the deformable convolution, odd.
     """
 
     def __init__(self, in_channels: int, width: int = 128, kernel: int = 3) -> None:
@@ -59,9 +59,9 @@ class InterSimilarity(nn.Module):
         self.theta = nn.Conv2d(width, inner, 1, bias=False)
         self.phi = nn.Conv2d(width, inner, 1, bias=False)
         self.value = nn.Conv2d(width, width, 1, bias=False)
-        # Of the attention's cosines: a place looks at a few others from the start.
+        # Scale of the cosines: from the start a position attends to a few others only.
         self.sharpness = nn.Parameter(torch.tensor(15.0))
-        # s -> logit of "one person": steep around the middle of the scale.
+        # Logit of "same person": steep around the middle of the range of s_inter.
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.shift = nn.Parameter(torch.tensor(-5.0))
         self._start()
@@ -78,20 +78,22 @@ class InterSimilarity(nn.Module):
             self.phi.weight.copy_(self.theta.weight)
 
     def maps(self, features: Tensor) -> Tensor:
-        """(B, C, H, W') map of the backbone -> (B, W, H, W') reduced map, once per image."""
+        """Return the reduced maps (B, W, H, W') of feature maps (B, C, H, W')."""
         return self.norm(self.reduce(features)).float()
 
     def align(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """F_{j->i}: what of image j stands where image i is.
+        """Return F_{j->i}, the map of image j aligned to image i.
 
         Args:
-            left, right: (B, W, H, W') reduced maps of i and j.
+            left: (B, W, H, W') reduced maps of i.
+            right: (B, W, H, W') reduced maps of j.
 
         Returns:
-            The aligned map (B, W, H, W'), the offsets (B, 2 kernel^2, H, W') in cells (y before
-            x), and the attention (B, H W', H W') of places of i over places of j, rows of sum 1.
+            The aligned map (B, W, H, W'), the offsets (B, 2 kernel^2, H, W') in positions (y before
+            x), and the attention (B, H W', H W') of positions of i over positions of j; its rows
+            sum to 1.
         """
-        # In the maps' precision, also under autocast, which the deformable part does not know.
+        # Without autocast, which the deformable convolution does not support.
         with torch.autocast(left.device.type, enabled=False):
             offsets = OFFSET_RATE * self.offsets(torch.cat([left, right], dim=1))
             warped = self.deform(right, offsets)
@@ -102,22 +104,22 @@ class InterSimilarity(nn.Module):
         return warped + attended.view_as(left), offsets, attention
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """(B,) s_inter in -1..1 of pairs of reduced maps."""
+        """Return (B,) s_inter in -1..1 of pairs of reduced maps."""
         aligned, _, _ = self.align(left, right)
         return F.cosine_similarity(left.flatten(1), aligned.flatten(1))
 
     def loss(self, maps: Tensor, pairs: Tensor, targets: Tensor) -> Tensor:
-        """Binary cross entropy of sigmoid(scale s_inter + shift) over chosen pairs of a batch.
+        """Return the binary cross entropy of sigmoid(scale s_inter + shift) over pairs of a batch.
 
-        Positives and negatives have one half of the weight each, however many there are.
+        Positives and negatives have half of the total weight each, independent of their numbers.
 
         Args:
             maps: (B, W, H, W') reduced maps.
-            pairs: (M, 2) int64 places in the batch.
+            pairs: (M, 2) int64 positions in the batch.
             targets: (M,) 0 or 1.
 
         Returns:
-            A scalar; zero, still on the graph, without pairs.
+            A scalar; zero with a gradient if there are no pairs.
         """
         if not len(pairs):
             return maps.sum() * 0 + (self.scale + self.shift) * 0
@@ -133,19 +135,18 @@ class InterSimilarity(nn.Module):
 def choose_pairs(
     similarity: Tensor, positive: Tensor, ignored: Tensor, ratio: int
 ) -> tuple[Tensor, Tensor]:
-    """All positive pairs of a batch, and for each ``ratio`` mined negatives.
+    """Return all positive pairs of a batch, and ``ratio`` hard negatives for each of them.
 
-    The negatives of a pair (i, j) are those others of i that are most similar to it: the ones
-    that a comparison of whole images confuses.
+    The negatives of a pair (i, j) are the images most similar to i by the whole-body features.
 
     Args:
-        similarity: (B, B) of the whole-body features.
-        positive: (B, B) bool, symmetric: pairs. Its diagonal is not looked at.
-        ignored: (B, B) bool, neither pairs nor negatives (one person, or unsure).
+        similarity: (B, B) similarities of the whole-body features.
+        positive: (B, B) bool, symmetric: pairs. The diagonal is ignored.
+        ignored: (B, B) bool: neither pairs nor negatives (possibly the same person).
         ratio: Negatives per positive, >= 0.
 
     Returns:
-        places (M, 2) int64 and targets (M,) float: positives (i < j) first.
+        Pairs of positions (M, 2) int64 and targets (M,) float; positives (i < j) first.
     """
     size = len(similarity)
     upper = torch.ones_like(positive).triu(1)

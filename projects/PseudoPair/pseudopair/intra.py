@@ -1,10 +1,10 @@
-"""Intra-similarity: channel attention finds several views of one image.
+"""Intra-similarity: several local features of an image by channel attention.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 [1] Hu et al., Squeeze-and-Excitation Networks, 2018, https://arxiv.org/abs/1709.01507
 [2] Sun et al., Beyond Part Models: Person Retrieval with Refined Part Pooling (PCB), 2018,
-    https://arxiv.org/abs/1711.09349 (a neck of its own for every part)
+    https://arxiv.org/abs/1711.09349 (a separate neck for every part)
 
 Notation: B batch, C channels of the map, D channels of the descriptor, K heads, H x W positions.
 """
@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 from unreid.checks import check_choice, check_integer
 
-#: What a head sees.
+#: Input of a head.
 KINDS = ("patches", "body")
-#: Height of a patch over that of K patches side by side: a half more, shared with the next.
+#: Height of a patch relative to H / K; patches overlap.
 OVERLAP = 1.5
 
 
 class ChannelAttention(nn.Module):
-    """K heads a_k = sigmoid(W2 ReLU(W1 x_k)) [1].
+    """Channel attention of K heads, a_k = sigmoid(W2 ReLU(W1 x_k)) [1].
 
     Args:
         in_channels: C.
         num_heads: K.
-        out_channels: D, the channels that are weighted; C where the neck keeps them.
-        reduction: C over the width between W1 and W2.
+        out_channels: D, number of weighted channels; C by default.
+        reduction: C divided by the width between W1 and W2.
     """
 
     def __init__(
@@ -51,27 +51,27 @@ class ChannelAttention(nn.Module):
         self.excite = nn.Conv1d(width, self.out_channels * num_heads, 1, groups=num_heads)
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """(B, K, C) what every head sees, x_k -> (B, K, D) weights in 0..1."""
+        """Return weights (B, K, D) in 0..1 for the inputs x_k of the heads, (B, K, C)."""
         flat = pooled.flatten(1).unsqueeze(2)
         weights = torch.sigmoid(self.excite(F.relu(self.squeeze(flat))))
         return weights.view(-1, self.num_heads, self.out_channels).float()
 
 
 class IntraSimilarity(nn.Module):
-    """K local features l_k = normalise(a_k * g_k) of an image [0].
+    """Compute K local features l_k = normalise(a_k * g_k) of an image [0].
 
-    Unlike the reconstruction l_k = GAP(a_k * F), the weights act behind pooling and neck. A
-    weight per channel and the pooling commute, so only the neck makes a difference: its batch
-    norm, if it came after, would divide every constant weight out again.
+    Unlike the reconstruction l_k = GAP(a_k * F), the weights are applied after pooling and neck.
+    Weights per channel commute with pooling. A batch norm after the weights would cancel every
+    constant weight.
 
     Args:
         in_channels: C.
         num_heads: K.
         out_channels: D.
-        reduction: Of :class:`ChannelAttention`.
-        kind: ``"patches"``: head k sees and describes the k-th of K horizontal patches that
-            overlap, 1.5 / K of the body high, behind a batch norm of its own [2];
-            ``"body"``: every head sees and describes the whole body.
+        reduction: See :class:`ChannelAttention`.
+        kind: ``"patches"``: input of head k is the k-th of K overlapping horizontal patches of
+            height 1.5 H / K, with a separate batch norm [2]; ``"body"``: input of every head is the
+            whole body.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class IntraSimilarity(nn.Module):
     def forward(
         self, maps: Tensor, body: Tensor, pool: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The local features (B, K, D), unit rows, and the weights that made them.
+        """Return local features (B, K, D), unit rows, and the attention weights.
 
-        Arguments and weights are those of :meth:`describe`.
+        See :meth:`describe` for the arguments and the weights.
         """
         described, weights = self.describe(maps, body, pool)
         return F.normalize(weights * described, dim=2), weights
@@ -113,12 +113,12 @@ class IntraSimilarity(nn.Module):
     def describe(
         self, maps: Tensor, body: Tensor, pool: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """What the heads describe, and how they weigh its channels.
+        """Return the descriptors of the heads before weighting, and the attention weights.
 
         Args:
-            maps: (B, C, H, W).
-            body: (B, D) g, unit rows of the whole image.
-            pool: (B, C, h, W) -> (B, C, 1, 1): that of the head.
+            maps: (B, C, H, W) feature maps.
+            body: (B, D) unit rows g of the whole image.
+            pool: Pooling layer of the head, (B, C, h, W) -> (B, C, 1, 1).
 
         Returns:
             g_k (B, K, D), unit rows, and a_k (B, K, D) in 0..1.
@@ -133,7 +133,7 @@ class IntraSimilarity(nn.Module):
         return F.normalize(described, dim=2), weights
 
     def rows(self, height: int) -> list[tuple[int, int]]:
-        """First row and end of what each head sees, of a map this high."""
+        """Return the row range (start, end) of each head for a map of this height."""
         if self.kind == "body" or self.num_heads == 1:
             return [(0, height)] * self.num_heads
         part = min(round(OVERLAP * height / self.num_heads) or 1, height)
@@ -142,9 +142,9 @@ class IntraSimilarity(nn.Module):
 
 
 def diversity_loss(attention: Tensor) -> Tensor:
-    """Mean over images of ||A A^T - I||_F^2, A = [a_1 .. a_K] with unit rows [0].
+    """Return the mean over images of ||A A^T - I||_F^2, A = [a_1 .. a_K] with unit rows [0].
 
-    0 where no two heads weigh a channel both, K (K - 1) where all are alike; 0 for one head.
+    It is 0 if no two heads share a channel, K (K - 1) if all heads are equal, and 0 for one head.
 
     Args:
         attention: (B, K, D) in 0..1.
@@ -156,7 +156,7 @@ def diversity_loss(attention: Tensor) -> Tensor:
 
 
 def mean_head_cosine(attention: Tensor) -> Tensor:
-    """Mean absolute cosine between two different heads, over images, in 0..1; 0 for one head."""
+    """Return the mean absolute cosine of different heads over images, in 0..1; 0 for one head."""
     unit = F.normalize(attention, dim=2)
     gram = (unit @ unit.transpose(1, 2)).abs()
     num = gram.shape[1]

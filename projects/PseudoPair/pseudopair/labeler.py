@@ -1,4 +1,4 @@
-"""The label step: neighbours -> pairs, and the communities of their graph.
+"""The label step: pairs from neighbours, and communities of the graph of pairs.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
@@ -23,16 +23,16 @@ from unreid.structures import FeatureBank, PseudoLabels, PseudoPairs
 
 
 def neighbours_of_epoch(epoch: int, first: int, last: int, k: int, k_last: int) -> int:
-    """k of an epoch: k up to epoch ``first``, k_last in epoch ``last``, linear between, rounded."""
+    """Return k of an epoch: from ``k`` at ``first`` linearly to ``k_last`` at ``last``, rounded."""
     share = min(max((epoch - first) / max(last - first, 1), 0.0), 1.0)
     return round(k + share * (k_last - k))
 
 
 def pair_communities(pairs: PseudoPairs, num_images: int, seed: int) -> np.ndarray:
-    """(N,) int64 communities of the pair graph by the map equation, 0..C-1; no noise.
+    """Return communities of the pair graph by the map equation, (N,) int64 in 0..C-1.
 
-    An image without a pair is a community of its own. Used by the report and
-    the scores only; nothing is trained on them.
+    An image without a pair is its own community. The communities are used for the report and for
+    clustering metrics only, not for training.
     """
     both = np.concatenate([pairs.indices, pairs.indices[:, ::-1]])
     order = np.argsort(both[:, 0], kind="stable")
@@ -45,12 +45,12 @@ def pair_communities(pairs: PseudoPairs, num_images: int, seed: int) -> np.ndarr
 
 @LABELER_REGISTRY.register()
 class PseudoPairLabeler(Labeler):
-    """Pairs of images that are among the k nearest of each other and more similar than beta.
+    """Labeler of pairs: images among the k nearest of each other, with a similarity above beta.
 
-    Renewed before every epoch, also while the surrogate classes train alone (for the log).
+    Pairs are mined before every epoch, also in epochs with surrogate classes only (for the log).
 
     Args:
-        cfg: ``PSEUDOPAIR.*``, ``UNSUP.SEED`` and ``SOLVER.MAX_EPOCH`` are read.
+        cfg: Config; uses ``PSEUDOPAIR.*``, ``UNSUP.SEED`` and ``SOLVER.MAX_EPOCH``.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -62,14 +62,14 @@ class PseudoPairLabeler(Labeler):
         self.search = Search.from_config(cfg)
 
     def describe(self) -> str:
-        """The settings that decide which pairs there are, for an error."""
+        """Return the settings that determine the pairs, for error messages."""
         return (
             f"PSEUDOPAIR.PAIR.K {self.pair.K} to {self.pair.K_LAST},"
             f" PSEUDOPAIR.EXPECTED_POSITIVES {self.expected}"
         )
 
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
-        """kNN -> beta -> mutual pairs [0] -> communities."""
+        """Return the pairs: search neighbours, estimate beta, mine mutual pairs [0]."""
         start = time.perf_counter()
         k = neighbours_of_epoch(epoch, self.first, self.last, self.pair.K, self.pair.K_LAST)
         width = max(k, round(2 * self.expected)) + 1
@@ -104,9 +104,10 @@ class PseudoPairLabeler(Labeler):
     def _thresholds(
         self, bank: FeatureBank, neighbours: tuple[np.ndarray, np.ndarray]
     ) -> tuple[float, float | None]:
-        """beta of all pairs and None, or of pairs within a camera and of two cameras.
+        """Return beta and None, or with ``PER_CAMERA`` beta within a camera and across cameras.
 
-        Apart, either kind has the share of EXPECTED_POSITIVES that it has of all pairs.
+        With ``PER_CAMERA``, EXPECTED_POSITIVES is divided in proportion to the numbers of image
+        pairs within a camera and across cameras.
         """
         if not self.pair.PER_CAMERA or bank.num_cameras < 2:
             return expected_threshold(bank.features, neighbours, self.expected).beta, None

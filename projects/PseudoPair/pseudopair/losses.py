@@ -1,9 +1,9 @@
-"""InfoNCE with several positives, each against the negatives alone.
+"""InfoNCE with several positives; each is compared with the negatives only.
 
 [0] van den Oord et al., Representation Learning with Contrastive Predictive Coding, 2018,
     https://arxiv.org/abs/1807.03748
 
-Notation: G groups, B anchors, R positives at most, M negatives at most; w weights.
+Notation: G groups, B anchors, at most R positives and M negatives; w weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: Stands for log 0: far below any logit, and still finite, so that gradients stay numbers.
+#: Used as log 0: below all logits but finite, so that gradients are finite.
 _NOTHING = -1e9
 
 
@@ -23,20 +23,21 @@ def pair_nce(
     keep: Tensor,
     correction: Tensor | float = 0.0,
 ) -> Tensor:
-    """Mean over groups and anchors of -(1 / sum_p w_p) sum_p w_p log softmax_p.
+    """Return the mean over groups and anchors of -(1 / sum_p w_p) sum_p w_p log softmax_p.
 
-    softmax_p = exp(s_p) / (exp(s_p) + sum_j exp(s_j + c)) over the negatives j [0, Eq. 4]: the
-    positives of an anchor do not push one another away.
+    softmax_p = exp(s_p) / (exp(s_p) + sum_j exp(s_j + c)) over the negatives j [0, Eq. 4]. The
+    positives of an anchor are not in each other's denominator, so they do not repel each other.
 
     Args:
         positives: (..., B, R) logits.
-        weights: (B, R) >= 0; 0 is no positive. An anchor without any is left out.
+        weights: (B, R) >= 0; 0 for no positive. Anchors without a positive are ignored.
         negatives: (..., B, M) logits.
-        keep: (B, M) bool, which of them count. An anchor without any costs nothing.
-        correction: c, to be broadcast over (B, M): the log of how many one column stands for.
+        keep: (B, M) bool mask of the negatives that are used. An anchor without any has loss 0.
+        correction: c, broadcast over (B, M): log of the number of negatives that a sampled column
+            represents.
 
     Returns:
-        A scalar >= 0; without any positive a zero that is still on the graph.
+        A scalar >= 0; without any positive a zero with a gradient.
     """
     bottom = torch.logsumexp(torch.where(keep, negatives + correction, _NOTHING), dim=-1)
     each = F.softplus(bottom.unsqueeze(-1) - positives)

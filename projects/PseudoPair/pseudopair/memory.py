@@ -1,9 +1,9 @@
-"""A unit row for every image (and patch, or attention head), and the columns of a step.
+"""Memory with a unit row per image and group (patch or head), and sampled columns of it.
 
 [0] Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018,
     https://arxiv.org/abs/1805.01978
 
-Notation: N images, G groups (patches or heads), D channels, B batch, M columns drawn.
+Notation: N images, G groups (patches or heads), D channels, B batch, M sampled columns.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from torch import Tensor, distributed, nn
 
 from unreid.checks import check_integer, check_number
 
-#: A mixture shorter than this has no direction; its row stays where it was.
+#: A row is not updated if its new norm is below this value, because its direction is undefined.
 _SHORTEST = 1e-6
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The rows that a step is held against.
+    """Rows of the memory that a training step uses.
 
     Attributes:
-        indices: (M,) int64, images; one may stand there twice.
-        sampled: Whether they are a draw; False: all N in order.
+        indices: (M,) int64 images, possibly with repetitions.
+        sampled: True for a random sample, False for all N in order.
         num_images: N.
     """
 
@@ -36,15 +36,15 @@ class Columns:
     num_images: int
 
     def correction(self, negatives: Tensor, excluded: Tensor | int) -> Tensor:
-        """log of how many negatives stand for one that was drawn, (B, 1); 0 for all N.
+        """Return the log of the number of negatives per sampled negative, (B, 1); 0 for all N.
 
-        The columns are independent uniform draws, so that (number of negatives) / (number drawn)
-        times a sum over the drawn ones has the sum over all of them as its expectation: the
-        denominator of the softmax is estimated without bias (its logarithm is not).
+        Columns are sampled independently and uniformly. Hence the sum over sampled negatives, times
+        (number of negatives) / (number of sampled negatives), is an unbiased estimate of the sum
+        over all negatives in the softmax denominator (its logarithm is biased).
 
         Args:
-            negatives: (B, M) bool, drawn columns that are negatives of an anchor by index.
-            excluded: (B,) or a number: images that are no negatives of an anchor.
+            negatives: (B, M) bool, sampled columns that are negatives of an anchor.
+            excluded: (B,) or a number: how many images are no negatives of an anchor.
         """
         if not self.sampled:
             return torch.zeros(len(negatives), 1, device=negatives.device)
@@ -54,14 +54,15 @@ class Columns:
 
 
 class RowMemory(nn.Module):
-    """(G, N, D) unit rows, moved by the features and never by the optimiser.
+    """Memory of (G, N, D) unit rows, updated by features and not by the optimiser.
 
-    A row of zeros is one that nothing is known of yet; the first feature fills it.
+    A row of zeros is not initialised yet; the first feature of its image initialises it.
 
     Args:
-        num_groups, num_features: G and D.
-        momentum: In 0..1, the share of the old row in an update.
-        saved: Whether a checkpoint holds the rows. A state of any N can be loaded.
+        num_groups: G.
+        num_features: D.
+        momentum: Weight of the old row in an update, in 0..1.
+        saved: Whether checkpoints contain the rows. A state with any N can be loaded.
 
     Attributes:
         rows: (G, N, D) float32; N is 0 until :meth:`reset`.
@@ -78,7 +79,7 @@ class RowMemory(nn.Module):
         self.register_buffer("rows", torch.zeros(num_groups, 0, num_features), persistent=saved)
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return self.rows.shape[1]
 
     def extra_repr(self) -> str:
@@ -87,10 +88,10 @@ class RowMemory(nn.Module):
 
     @torch.no_grad()
     def reset(self, rows: Tensor) -> None:
-        """Take (G, N, D) rows, brought to unit length; a row of zeros stays one.
+        """Set the rows to (G, N, D) ``rows`` after L2 normalisation; rows of zeros are kept.
 
         Raises:
-            ValueError: another G or D, no row, or a value that is not finite.
+            ValueError: G or D differs, N is 0, or a value is not finite.
         """
         wanted = (self.num_groups, self.num_features)
         if rows.ndim != 3 or (rows.shape[0], rows.shape[2]) != wanted or not rows.shape[1]:
@@ -103,9 +104,9 @@ class RowMemory(nn.Module):
         self.rows = F.normalize(rows.detach().float().to(self.rows.device), dim=2)
 
     def columns(self, wanted: int, generator: torch.Generator | None = None) -> Columns:
-        """``wanted`` images drawn with replacement, or all N where it is 0 or >= N.
+        """Return ``wanted`` images sampled with replacement, or all N if it is 0 or >= N.
 
-        A step against ``wanted`` columns costs the same whatever N is.
+        The cost of a step with ``wanted`` columns does not depend on N.
         """
         device = self.rows.device
         if wanted == 0 or wanted >= len(self):
@@ -114,16 +115,16 @@ class RowMemory(nn.Module):
         return Columns(drawn.to(device), True, len(self))
 
     def at(self, columns: Columns) -> Tensor:
-        """(G, M, D) rows of the columns; of all N without a copy."""
+        """Return the (G, M, D) rows of the columns; a view if these are all N."""
         return self.rows[:, columns.indices] if columns.sampled else self.rows
 
     @torch.no_grad()
     def update(self, indices: Tensor, features: Tensor) -> None:
-        """w_i <- normalise(m w_i + (1 - m) f_i), over the batches of all ranks.
+        """Update w_i <- normalise(m w_i + (1 - m) f_i) with the batches of all ranks.
 
         Args:
-            indices: (B,) int64 images; of one that comes twice only the first counts.
-            features: (B, G, D), unit rows.
+            indices: (B,) int64 images; of repeated images the first is used.
+            features: (B, G, D) unit rows.
         """
         indices, features = _gather(indices), _gather(features.detach().float())
         images, inverse = torch.unique(indices, return_inverse=True)
@@ -139,7 +140,7 @@ class RowMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Make room for the saved N before the usual loading, which refuses another G or D."""
+        """Resize the rows to the saved N before loading; another G or D is an error."""
         saved = state_dict.get(prefix + "rows")
         wanted = (self.num_groups, self.num_features)
         if self.saved and saved is not None and saved.ndim == 3 and saved.shape[::2] == wanted:
@@ -148,7 +149,7 @@ class RowMemory(nn.Module):
 
 
 def _gather(values: Tensor) -> Tensor:
-    """The batches of all ranks (which are equally large) in rank order."""
+    """Concatenate the batches of all ranks, which have equal size, in rank order."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return values
     parts = [torch.empty_like(values) for _ in range(distributed.get_world_size())]

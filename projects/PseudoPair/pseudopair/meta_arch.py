@@ -1,10 +1,10 @@
-"""The network of PseudoPair: every term of its loss, and when each is on.
+"""The network of PseudoPair: the terms of its loss, and the epochs in which they are used.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 
 Notation: N images, B batch, C channels of the map, D of the descriptor, K heads, G = 1 + K groups
-(the whole body and the heads), R partners at most.
+(the whole body and the heads), at most R partners.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ logger = logging.getLogger("fastreid.unreid.pseudopair")
 
 
 class RowUpdate(NamedTuple):
-    """What the memories of a batch's images move by.
+    """Features of a batch for the update of the memories.
 
     Attributes:
         indices: (B,) int64.
@@ -61,21 +61,24 @@ class RowUpdate(NamedTuple):
 
 @META_ARCH_REGISTRY.register()
 class PseudoPair(MemoryReID):
-    """L = L_sur + L_sep + l1 (L_pair + gamma L_div) + l2 L_inter [0].
+    """Network with L = L_sur + L_sep + l1 (L_pair + gamma L_div) + l2 L_inter [0].
 
-    Up to epoch E0 L_sur alone; then all that is enabled, L_sur at its later weight. In evaluation
-    it gives the unit features of body and heads side by side, of unit length together.
+    Before epoch E0 the loss is L_sur only; afterwards all enabled terms, with the later weight of
+    L_sur. In evaluation the output is the concatenation of the features of body and heads,
+    normalised.
 
     Args:
-        surrogate, intra, inter: The parts, or None where a term is off.
+        surrogate: Surrogate classes, or None.
+        intra: Intra-similarity, or None.
+        inter: Inter-similarity, or None.
         settings: ``cfg.PSEUDOPAIR``: weights, temperatures, switches.
         first_pair_epoch: E0.
-        seed: Of the draws of memory rows.
-        memory_reid: Keywords of :class:`MemoryReID`; its ``memory`` is a :class:`RowMemory` of
-            G groups, renewed from the bank in every label step.
+        seed: Seed of the sampled memory rows.
+        **memory_reid: Arguments of :class:`MemoryReID`; its ``memory`` is a :class:`RowMemory` of G
+            groups, reset to the extracted features in every label step.
 
     Attributes:
-        beta: () float32, threshold of the whole-body similarity, in the features as extracted.
+        beta: () float32, threshold of the whole-body similarity of features as extracted.
     """
 
     beta: Tensor
@@ -112,7 +115,7 @@ class PseudoPair(MemoryReID):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Keywords from ``PSEUDOPAIR.*`` and ``MODEL.*``."""
+        """Return the arguments of the class from ``PSEUDOPAIR.*`` and ``MODEL.*``."""
         root, keywords = cfg.PSEUDOPAIR, MemoryReID.from_config(cfg)
         backbone = cfg.MODEL.BACKBONE
         if backbone.LAST_STRIDE == 1 and backbone.NAME in IGNORES_LAST_STRIDE:
@@ -149,7 +152,7 @@ class PseudoPair(MemoryReID):
         """Return a :class:`StepOutput` in training, (B, G D) unit features in evaluation.
 
         Args:
-            batch: As :meth:`MemoryReID.forward` takes it.
+            batch: See :meth:`MemoryReID.forward`.
         """
         maps = self.backbone(self.normalized(batch["images"]))
         groups, attention = self.group_features(maps)
@@ -168,8 +171,10 @@ class PseudoPair(MemoryReID):
     def extract_features(
         self, batch: dict[str, Any]
     ) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """Return the features and, before the first labels, ``indices`` (B,) and their patches
-        (B, P, d) on the CPU: the surrogate classes start from them."""
+        """Return the features, and before the first labels also indices (B,) and patches (B, P, d).
+
+        The indices and patches, on the CPU, initialise the memory of the surrogate classes.
+        """
         maps = self.backbone(self.normalized(batch["images"]))
         features = F.normalize(self.group_features(maps)[0].flatten(1))
         if self.surrogate is None or self.surrogate.ready:
@@ -178,11 +183,11 @@ class PseudoPair(MemoryReID):
         return features, (indices.cpu(), self.surrogate(maps, indices).cpu())
 
     def on_extracted(self, extras: Sequence[tuple[Tensor, Tensor] | None]) -> None:
-        """Keep the patches until :meth:`on_new_labels` makes the surrogate memory of them."""
+        """Store the patches until :meth:`on_new_labels` initialises the surrogate memory."""
         self._extracted = [extra for extra in extras if extra is not None]
 
     def group_features(self, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, C, H, W) -> (B, G, D) unit rows of body and heads, and the attention (B, K, D)."""
+        """Return (B, G, D) unit rows of body and heads, and the attention (B, K, D)."""
         body = self.heads(maps)
         if self.intra is None:
             return body.unsqueeze(1), None
@@ -192,7 +197,7 @@ class PseudoPair(MemoryReID):
     def _surrogate_losses(
         self, patches: Tensor, groups: Tensor, indices: Tensor
     ) -> dict[str, Tensor]:
-        """L_sur of the patches, and of the whole picture while no pairs are trained on."""
+        """Return L_sur of the patches, and of the whole image in epochs without pairs."""
         assert self.surrogate is not None
         key = self.settings.SURROGATE
         weight = key.LATER_WEIGHT if self.on_pairs else key.WEIGHT
@@ -246,7 +251,7 @@ class PseudoPair(MemoryReID):
         weights: Tensor,
         spared: Tensor | None,
     ) -> Tensor:
-        """(G,) of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
+        """Return (G,) losses of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
         key = self.settings.PAIR
         if not key.MEMORY:
             positive, shares = relations(indices, partners, weights)
@@ -268,7 +273,7 @@ class PseudoPair(MemoryReID):
     def _inter_loss(
         self, maps: Tensor, body: Tensor, indices: Tensor, partners: Tensor, weights: Tensor
     ) -> Tensor:
-        """L_inter over the pairs of the batch and the negatives mined in it."""
+        """Return L_inter of the pairs of the batch and of hard negatives in it."""
         assert self.inter is not None
         key = self.settings.INTER
         positive, _ = relations(indices, partners, weights)
@@ -285,15 +290,15 @@ class PseudoPair(MemoryReID):
         return self.partners.of(indices)
 
     def _log(self, name: str, value: Tensor) -> None:
-        """A scalar for metrics.json; outside of a training loop there is no place for it."""
+        """Log a scalar to metrics.json; without effect outside of a training loop."""
         with contextlib.suppress(AssertionError):
             get_event_storage().put_scalar(name, float(value))
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
-        """Take the pairs; renew memory and beta from the bank; stop where it has collapsed.
+        """Store the pairs, reset memory and beta to the features, and check for collapse.
 
         Raises:
-            RuntimeError: collapse, or labels without pairs.
+            RuntimeError: The features have collapsed, or the labels have no pairs.
         """
         if pseudo.pairs is None:
             raise RuntimeError(
@@ -304,7 +309,7 @@ class PseudoPair(MemoryReID):
         self.memory.reset(rows.transpose(0, 1))
         body = self.memory.rows[0].cpu().numpy()
         key = self.settings.SEPARATION
-        # Before the first step nothing of it is training's doing.
+        # Before the first step a high similarity is no effect of training.
         mean = refuse_collapse(body, key.MAX_SIMILARITY if epoch else 1.0, epoch)
         beta = similarity_quantile(body, self.settings.EXPECTED_POSITIVES)
         old = float(self.beta)
@@ -326,23 +331,23 @@ class PseudoPair(MemoryReID):
 
     @torch.no_grad()
     def update_memory(self, update: RowUpdate) -> None:  # type: ignore[override]
-        """Move the rows of a batch's images."""
+        """Update the memory rows of the images of a batch."""
         self.memory.update(update.indices, update.groups)
         if self.surrogate is not None and update.patches is not None:
             self.surrogate.memory.update(update.indices, update.patches)
 
     @torch.no_grad()
     def pair_maps(self, images: Tensor) -> Tensor:
-        """(B, 3, H', W') images in 0..255 -> (B, W, H, W') reduced maps, for pairs at test.
+        """Return reduced maps (B, W, H, W') of images (B, 3, H', W') in 0..255, for re-ranking.
 
         Raises:
-            RuntimeError: ``PSEUDOPAIR.INTER.ENABLED`` is off.
+            RuntimeError: ``PSEUDOPAIR.INTER.ENABLED`` is False.
         """
         return self._aligner().maps(self.backbone(self.normalized(images)))
 
     @torch.no_grad()
     def pair_similarity(self, maps_i: Tensor, maps_j: Tensor) -> Tensor:
-        """(B,) s_inter in -1..1 of pairs of reduced maps, j aligned to i."""
+        """Return (B,) s_inter in -1..1 of pairs of reduced maps, with j aligned to i."""
         return self._aligner()(maps_i, maps_j)
 
     def _aligner(self) -> InterSimilarity:

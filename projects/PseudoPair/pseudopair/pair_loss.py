@@ -1,12 +1,12 @@
-"""L_pair: an image and its pairs attract, all others repel.
+"""L_pair: the images of a pair attract, all other images repel.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
 [1] Zhuang et al., Local Aggregation for Unsupervised Learning of Visual Embeddings, ICCV 2019,
     https://arxiv.org/abs/1903.12355 (neighbours in a memory of instances)
 
-Notation: N images, B batch, R partners at most, G groups (the whole body and K heads), D channels,
-M columns drawn; s similarity, beta its threshold.
+Notation: N images, B batch, at most R partners, G groups (the whole body and K heads), D channels,
+M sampled columns; s similarity, beta its threshold.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ from unreid.structures import PseudoPairs
 
 @dataclass(frozen=True)
 class Partners:
-    """The pairs of every image in a table.
+    """Table of the partners of every image.
 
     Attributes:
-        indices: (N, R) int64, -1 where an image has fewer than R partners.
-        weights: (N, R) float32, confidence over the mean confidence of all pairs; 0 beside a -1.
+        indices: (N, R) int64; -1 if an image has fewer than R partners.
+        weights: (N, R) float32, confidence divided by the mean confidence of all pairs; 0 for -1.
     """
 
     indices: Tensor
     weights: Tensor
 
     def to(self, device: torch.device) -> Partners:
-        """The same on a device."""
+        """Return the table on a device."""
         return Partners(self.indices.to(device), self.weights.to(device))
 
     def of(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Partners and weights (B, R) of images (B,)."""
+        """Return partners and weights (B, R) of images (B,)."""
         return self.indices[images], self.weights[images]
 
 
 def partner_table(pairs: PseudoPairs, num_images: int, *, by_confidence: bool) -> Partners:
-    """Both directions of every pair, by image.
+    """Return the table of partners, with both directions of every pair.
 
     Args:
         pairs: M pairs; M may be 0.
         num_images: N.
-        by_confidence: Whether a pair weighs |s - beta|, relative to the mean; else all weigh 1.
+        by_confidence: Whether the weight of a pair is |s - beta| divided by the mean; else 1.
     """
     images = np.concatenate([pairs.indices[:, 0], pairs.indices[:, 1]])
     partners = np.concatenate([pairs.indices[:, 1], pairs.indices[:, 0]])
@@ -78,20 +78,22 @@ def memory_pair_loss(
     temperature: float,
     beta: Tensor | float | None,
 ) -> Tensor:
-    """InfoNCE of each group against the rows of the images' own and of their partners.
+    """Return the InfoNCE loss of each group with a memory of all images.
 
-    The own row is a positive of weight 1, so that an image without a pair is a class of its own.
-    An image more similar than beta that is no pair is neither attracted nor repelled: the sign
-    of s - beta speaks against repelling it [0].
+    Positives are the memory rows of the image itself, with weight 1, and of its partners. An image
+    without a pair is therefore its own class. Images that are no pair but more similar than beta
+    are neither positives nor negatives, because s > beta indicates a positive [0].
 
     Args:
-        features: (B, G, D) unit rows; group 0 is the whole body, which is held against beta.
+        features: (B, G, D) unit rows; group 0 is the whole body, whose similarity is compared with
+            beta.
         indices: (B,) int64 images.
-        partners, weights: (B, R) of :meth:`Partners.of`.
-        memory: (G, N, D).
-        columns: Rows that negatives are taken from.
+        partners: (B, R) of :meth:`Partners.of`.
+        weights: (B, R) of :meth:`Partners.of`.
+        memory: Memory of (G, N, D) rows.
+        columns: Rows that are used as negatives.
         temperature: tau > 0.
-        beta: In 0..1, or None to repel all that are no pairs.
+        beta: Threshold in 0..1, or None to use all images that are no pairs as negatives.
 
     Returns:
         (G,) losses.
@@ -99,7 +101,7 @@ def memory_pair_loss(
     wanted = torch.cat([indices[:, None], partners.clamp(min=0)], dim=1)
     attracted = memory.rows[:, wanted]
     positives = torch.einsum("bgd,gbrd->gbr", features, attracted) / temperature
-    # A product of transposed views: einsum would copy all rows.
+    # Matrix product of transposed views; einsum would copy all rows.
     negatives = features.transpose(0, 1) @ memory.at(columns).transpose(1, 2)
     others = (columns.indices != indices[:, None]) & ~among(columns.indices, partners)
     correction = columns.correction(others, 1 + (partners >= 0).sum(1))
@@ -121,16 +123,19 @@ def batch_pair_loss(
     temperature: float,
     beta: Tensor | float | None,
 ) -> Tensor:
-    """The same inside a batch: the other images are the columns, and are moved too.
+    """Return the InfoNCE loss of each group within a batch, without a memory.
+
+    The columns are the other images of the batch, which get gradients, too.
 
     Args:
         features: (B, G, D) unit rows.
-        positive: (B, B) bool; the diagonal is not looked at.
-        weights: (B, B) of the positives.
-        temperature, beta: As in :func:`memory_pair_loss`.
+        positive: (B, B) bool; the diagonal is ignored.
+        weights: (B, B) weights of the positives.
+        temperature: tau > 0.
+        beta: See :func:`memory_pair_loss`.
 
     Returns:
-        (G,) losses; of a batch without a pair zeros, still on the graph.
+        (G,) losses; zeros with a gradient for a batch without a pair.
     """
     similarity = torch.einsum("bgd,cgd->gbc", features, features)
     apart = ~torch.eye(len(features), dtype=torch.bool, device=features.device)
@@ -144,11 +149,15 @@ def batch_pair_loss(
 
 
 def relations(indices: Tensor, partners: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Which places of a batch hold a pair or the same image, and the weights: (B, B) each.
+    """Return which positions of a batch are a pair or the same image, and their weights.
 
     Args:
-        indices: (B,) int64 images, one of which may come twice.
-        partners, weights: (B, R) of :meth:`Partners.of`.
+        indices: (B,) int64 images, possibly with repetitions.
+        partners: (B, R) of :meth:`Partners.of`.
+        weights: (B, R) of :meth:`Partners.of`.
+
+    Returns:
+        (B, B) bool and (B, B) weights.
     """
     same = indices[:, None] == indices
     shares = same.to(weights.dtype)

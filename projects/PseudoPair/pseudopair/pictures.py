@@ -1,4 +1,4 @@
-"""Pictures of what was learned: where the heads look, and where a position lands in the partner.
+"""Visualise a model: attention maps of the heads, and alignment of the images of a pair.
 
 Notation: B images of h x w pixels, K heads, H x W positions of a map, P = H W, T taps of the
 deformable convolution.
@@ -11,25 +11,25 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-#: Colours of 0, 1/4, ... 1: dark blue, light blue, green, yellow, red.
+#: Colours at 0, 1/4, ... 1: dark blue, light blue, green, yellow, red.
 _COLOURS = np.array(
     [[30, 30, 120], [40, 150, 230], [80, 200, 120], [250, 210, 60], [220, 40, 40]], dtype=float
 )
-#: Pixels between two pictures, and the colour there.
+#: Pixels between two images, and background colour.
 _GAP, _GROUND = 4, (255, 255, 255)
-#: Lines are drawn this many times larger and then scaled down, which smooths them.
+#: Lines are drawn at this scale and then reduced, for anti-aliasing.
 _OVERSAMPLING = 2
 
 
 def colours(values: np.ndarray) -> np.ndarray:
-    """Values in 0..1 of any shape as (..., 3) uint8; those outside are clipped."""
+    """Return values of any shape as colours (..., 3) uint8; values are clipped to 0..1."""
     places = np.linspace(0.0, 1.0, len(_COLOURS))
     channels = [np.interp(values, places, _COLOURS[:, c]) for c in range(3)]
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def stretched(values: np.ndarray) -> np.ndarray:
-    """Values brought to 0..1 by their own extremes; 0 where all are equal.
+    """Scale values to 0..1 by their minimum and maximum; 0 if all are equal.
 
     Args:
         values: (H, W) float.
@@ -41,12 +41,12 @@ def stretched(values: np.ndarray) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """A grey version of the image under the colours of a heat map.
+    """Return the grey-scale image blended with the colours of a heat map.
 
     Args:
         image: (h, w, 3) uint8.
-        heat: (H, W) float, any range: brought to 0..1 by its extremes.
-        strength: share of the colours, 0..1.
+        heat: (H, W) float in any range; scaled to 0..1.
+        strength: Weight of the colours, 0..1.
 
     Returns:
         (h, w, 3) uint8.
@@ -60,7 +60,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.n
 
 
 def attention_sheet(images: np.ndarray, heats: np.ndarray) -> Image.Image:
-    """One row per image: the image, then each head's heat over it.
+    """Return an image with one row per input image: the image, then the heat map of each head.
 
     Args:
         images: (B, h, w, 3) uint8.
@@ -71,7 +71,7 @@ def attention_sheet(images: np.ndarray, heats: np.ndarray) -> Image.Image:
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
-    """Pictures (h, w, 3) uint8 of one size in rows and columns."""
+    """Arrange images (h, w, 3) uint8 of one size in rows and columns."""
     height, width = rows[0][0].shape[:2]
     across, down = max(len(row) for row in rows), len(rows)
     size = (across * (width + _GAP) - _GAP, down * (height + _GAP) - _GAP)
@@ -84,17 +84,18 @@ def sheet(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
 
 
 def landings(attention: np.ndarray, offsets: np.ndarray, expected: bool = False) -> np.ndarray:
-    """Where in j each position of i lands: attention picks a position, its offsets shift it.
+    """Return the position in image j to which each position of image i is aligned.
+
+    The attention selects a position of j, and the offsets shift it.
 
     Args:
-        attention: (P, P) float; row p of i over the positions of the deformed j, sums of 1.
-        offsets: (2 T, H, W) float, in positions: y and x of each tap in turn, as torchvision's
-            deformable convolution takes them. A position is shifted by the mean of its taps.
-        expected: the mean over the attention in place of its largest entry.
+        attention: (P, P) float; row p of i over the positions of the deformed j, rows sum to 1.
+        offsets: (2 T, H, W) float in positions: y and x of each tap in turn, in the layout of the
+            deformable convolution of torchvision. A position is shifted by the mean of its taps.
+        expected: Use the expectation over the attention instead of its maximum.
 
     Returns:
-        (H, W, 2) float: y and x in 0..1 of the height and width, positions at cell centres;
-        clipped to the picture.
+        (H, W, 2) float: y and x relative to height and width, in 0..1, at cell centres.
     """
     height, width = offsets.shape[1:]
     shift = offsets.reshape(-1, 2, height, width).mean(axis=0).reshape(2, -1).T
@@ -113,16 +114,17 @@ def alignment_picture(
     scale: int = 2,
     most: int = 24,
 ) -> Image.Image:
-    """Both images side by side, with arrows from positions of i to where they land in j.
+    """Draw both images side by side, with arrows from positions in i to aligned positions in j.
 
-    An arrow has the colour of its height in i, and is the stronger the more similar its ends are.
+    The colour of an arrow is the height of its start; its opacity is the similarity of its ends.
 
     Args:
-        image_i, image_j: (h, w, 3) uint8.
+        image_i: (h, w, 3) uint8.
+        image_j: (h, w, 3) uint8.
         landed: (H, W, 2) of :func:`landings`.
-        similarities: (H, W), -1..1, of each position with what it was aligned to.
-        scale: how many times the images are enlarged.
-        most: arrows drawn at most, those of the largest similarity.
+        similarities: (H, W) in -1..1, of each position and its aligned position.
+        scale: Scale factor of the images.
+        most: Maximum number of arrows, in order of decreasing similarity.
     """
     height, width = image_i.shape[:2]
     factor = scale * _OVERSAMPLING
@@ -134,7 +136,7 @@ def alignment_picture(
     rows, columns = similarities.shape
     draw = ImageDraw.Draw(canvas, "RGBA")
     chosen = np.argsort(-similarities, axis=None, kind="stable")[:most]
-    for place in chosen[::-1]:  # the strongest on top
+    for place in chosen[::-1]:  # draw the most similar last, on top
         y, x = divmod(int(place), columns)
         start = ((x + 0.5) / columns * width * factor, (y + 0.5) / rows * top)
         down, across = landed[y, x]
@@ -153,7 +155,7 @@ def _arrow(
     colour: tuple[int, ...],
     size: int,
 ) -> None:
-    """A line with a dot where it starts and a head where it ends."""
+    """Draw a line with a dot at its start and an arrowhead at its end."""
     draw.line([start, end], fill=colour, width=max(1, size // 2))
     draw.ellipse([start[0] - size, start[1] - size, start[0] + size, start[1] + size], fill=colour)
     along = np.subtract(end, start)
@@ -167,7 +169,7 @@ def _arrow(
 
 
 def column(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of any size one below the other."""
+    """Arrange images of any size below each other."""
     height = sum(p.height + _GAP for p in pictures) - _GAP
     whole = Image.new("RGB", (max(p.width for p in pictures), height), _GROUND)
     top = 0

@@ -1,10 +1,10 @@
-"""Re-ranks the first K answers to each query by how well the two images align.
+"""Re-rank the top-K results of each query by the similarity after alignment.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification,
     IEEE TIP 31 (2022) 4803-4816, arXiv:2207.13035: the inter-similarity of a pair.
 
-Notation: Q queries, G gallery images, K re-ranked answers, C x H x W a reduced map, P pairs of a
-batch; s_inter the similarity of two maps after alignment, d the distance of their features.
+Notation: Q queries, G gallery images, K re-ranked results, C x H x W reduced map, P pairs per
+batch; s_inter similarity of two maps after alignment, d distance of their features.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
 
 logger = logging.getLogger("fastreid.unreid.pseudopair")
 
-#: Persons of queries and gallery, cameras of both.
+#: Person ids of queries and gallery, camera ids of queries and gallery.
 Ids = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-#: P, and seconds between two lines of progress.
+#: P, and seconds between two log lines of progress.
 PAIRS_AT_ONCE, LOG_SECONDS = 256, 10.0
 
 
 class PairModel(Protocol):
-    """What a model offers to be asked about pairs."""
+    """Interface of a model that compares pairs of images."""
 
     training: bool
 
     def pair_maps(self, images: Tensor) -> Tensor:
-        """(B, 3, H', W') images in 0..255 -> (B, C, H, W) reduced maps."""
+        """Return reduced maps (B, C, H, W) of images (B, 3, H', W') in 0..255."""
 
     def pair_similarity(self, maps_i: Tensor, maps_j: Tensor) -> Tensor:
-        """(P, C, H, W) twice -> (P,) s_inter, -1..1; j is aligned to i."""
+        """Return (P,) s_inter in -1..1 of maps (P, C, H, W), with j aligned to i."""
 
     def train(self, mode: bool = True) -> Any:
-        """As of a torch module."""
+        """Set the mode; see :meth:`torch.nn.Module.train`."""
 
 
 def nearest_columns(distances: np.ndarray, top_k: int) -> np.ndarray:
-    """The ``top_k`` smallest of each row, nearest first, ties by column.
+    """Return the columns of the ``top_k`` smallest entries of each row, ascending, ties by column.
 
     Args:
         distances: (Q, G) float.
@@ -69,18 +69,18 @@ def nearest_columns(distances: np.ndarray, top_k: int) -> np.ndarray:
 
 
 def mixed_order(near: np.ndarray, similarities: np.ndarray, weight: float) -> np.ndarray:
-    """The places of the first K of each query, best first by (1 - w) d + w (1 - s_inter).
+    """Return the order of the top K of each query by (1 - w) d + w (1 - s_inter), ascending.
 
     Args:
         near: (Q, K) distances, ascending.
         similarities: (Q, K) s_inter of the same images.
-        weight: w, 0..1; 0 leaves every row as it is, ties too.
+        weight: w in 0..1; 0 keeps the order, including ties.
 
     Returns:
         (Q, K) int64, a permutation of 0..K-1 in each row.
 
     Raises:
-        ValueError: another shape, a weight out of range, or a similarity that is not finite.
+        ValueError: The shapes differ, the weight is out of range, or a similarity is not finite.
     """
     weight = check_number("weight", weight, 0.0, 1.0)
     if near.shape != similarities.shape:
@@ -92,18 +92,18 @@ def mixed_order(near: np.ndarray, similarities: np.ndarray, weight: float) -> np
 
 
 class PairEvaluator(UnsupervisedEvaluator):
-    """Scores the ranking whose first K are in the order of the mixed distance.
+    """Evaluator that orders the top K of each query by the mixed distance.
 
-    The images that follow the first K keep their places: of each query the K smallest distances
-    stay what they are, and only change owners. The scores by name are those after re-ranking;
-    ``plain mAP`` and ``plain Rank-1`` are those before it. ROC is of the plain distances.
+    Images after the top K keep their ranks: the K smallest distances of a query are permuted among
+    its top-K images. Scores are those after re-ranking; ``plain mAP`` and ``plain Rank-1`` are
+    those before it. ROC uses the plain distances.
 
     Args:
-        cfg: The config; ``TEST.*`` holds as ever.
+        cfg: The config; all settings of ``TEST.*`` apply.
         num_query: Q.
-        model: What computes the maps, in a second pass over each test batch, and compares them.
+        model: Computes the maps, in a second forward pass per batch, and compares them.
         top_k: K >= 1.
-        weight: w, 0..1.
+        weight: w in 0..1.
     """
 
     def __init__(
@@ -116,16 +116,16 @@ class PairEvaluator(UnsupervisedEvaluator):
         self._maps: list[Tensor] = []
 
     def reset(self) -> None:
-        """Forget features and maps."""
+        """Discard features and maps."""
         super().reset()
         self._maps = []
 
     @torch.no_grad()
     def process(self, inputs: dict[str, Any], outputs: Tensor) -> None:
-        """Keep features, ids and, as float16 in main memory, the reduced maps of a batch.
+        """Store features, ids and reduced maps of a batch; maps as float16 in main memory.
 
-        With ``TEST.FLIP`` a map is the mean of the map of the image and that of the flipped image,
-        flipped back. fast-reid has replaced the images by the flipped ones by then.
+        With ``TEST.FLIP`` a map is the mean of the map of the image and the re-flipped map of the
+        flipped image. ``inputs`` has the flipped images, because fast-reid flips them in place.
         """
         super().process(inputs, outputs)
         images = inputs["images"]
@@ -137,7 +137,7 @@ class PairEvaluator(UnsupervisedEvaluator):
         self._maps.append(maps.half().cpu())
 
     def evaluate(self) -> OrderedDict[str, float]:
-        """Percent by name; see the class."""
+        """Return the scores in percent by name; see the class."""
         results = super().evaluate()
         distances, ids = self._plain()
         columns = nearest_columns(distances, self._top_k)
@@ -160,7 +160,7 @@ class PairEvaluator(UnsupervisedEvaluator):
         return OrderedDict(results)
 
     def _plain(self) -> tuple[np.ndarray, Ids]:
-        """(Q, G) float32 distances under ``TEST.*``, and the ids that score them."""
+        """Return (Q, G) float32 distances under ``TEST.*``, and the ids for the scores."""
         features, pids, camids, split = self.collected()
         if len(features) != sum(len(maps) for maps in self._maps):
             raise RuntimeError("PSEUDOPAIR.RERANK must be off for tracklets: a map is of an image")
@@ -175,7 +175,7 @@ class PairEvaluator(UnsupervisedEvaluator):
 
     @torch.no_grad()
     def _similarities(self, columns: np.ndarray) -> np.ndarray:
-        """s_inter (Q, K) float32 of each query with the gallery images in ``columns``."""
+        """Return s_inter (Q, K) float32 of each query with the gallery images ``columns``."""
         maps = torch.cat(self._maps)
         self._maps = [maps]
         num_queries, top_k = columns.shape
@@ -211,7 +211,7 @@ class PairEvaluator(UnsupervisedEvaluator):
 
 
 def build_evaluator(cfg: Any, num_query: int, model: PairModel) -> UnsupervisedEvaluator:
-    """The evaluator that ``PSEUDOPAIR.RERANK.{ENABLED,TOP_K,WEIGHT}`` asks for."""
+    """Return the evaluator of ``PSEUDOPAIR.RERANK.{ENABLED,TOP_K,WEIGHT}``."""
     rerank = cfg.PSEUDOPAIR.RERANK
     if not rerank.ENABLED:
         return UnsupervisedEvaluator(cfg, num_query)

@@ -1,4 +1,4 @@
-"""Batches of pairs: an image and its partner side by side.
+"""Batches of pairs: each image is followed by a partner.
 
 Notation: N images, M pairs, B images in a batch.
 """
@@ -16,21 +16,21 @@ from unreid.structures import PseudoLabels, PseudoPairs
 
 @SAMPLER_REGISTRY.register()
 class PairSampler:
-    """B / 2 images and a partner of each: i, partner of i, j, partner of j, ...
+    """Sample batches of B / 2 images and a partner of each: i, partner of i, j, partner of j, ...
 
-    Every image of the set takes its turn before any comes again, whatever its label. Its partner
-    is drawn by confidence among its pairs; an image without one is followed by itself, of which
-    the transforms make another picture: a true positive.
+    All images are sampled once before any is sampled again, independent of labels. The partner is
+    sampled from the pairs of the image with probability proportional to confidence. An image
+    without a pair is followed by itself, with another augmentation: a true positive.
 
     Args:
-        pairs: today's; there may be none.
+        pairs: Pairs of the label step; may be empty.
         num_images: N.
         batch_size: B, even.
-        num_batches: batches per pass over this object.
-        rng: source of every choice.
+        num_batches: Number of batches per epoch.
+        rng: Random generator.
 
     Raises:
-        ValueError: an odd batch size, or a pair of images that are not there.
+        ValueError: The batch size is odd, or a pair has an index >= N.
     """
 
     def __init__(
@@ -52,7 +52,8 @@ class PairSampler:
         order = np.argsort(both[:, 0], kind="stable")
         self._partners = both[order, 1]
         self._first = np.searchsorted(both[order, 0], np.arange(num_images + 1))
-        # One running sum over all lists: a number between its ends draws from an image's list.
+        # Cumulative sum over the lists of all images: a uniform number between the ends of a list
+        # selects a partner.
         weights = np.tile(pairs.confidence.astype(np.float64), 2)[order]
         self._sums = np.concatenate([[0.0], np.cumsum(weights)])
         self._num_images = num_images
@@ -71,11 +72,11 @@ class PairSampler:
         num_batches: int,
         rng: np.random.Generator,
     ) -> PairSampler:
-        """The sampler of a label step; cameras play no part.
+        """Return the sampler for the labels of an epoch; ``camids`` is not used.
 
         Raises:
-            ValueError: ``num_instances`` is not 2, or the labels carry no pairs (none found is an
-                empty ``PseudoPairs``, not None).
+            ValueError: ``num_instances`` is not 2, or the labels have no pairs (None; an empty
+                ``PseudoPairs`` is valid).
         """
         if num_instances != 2:
             raise ValueError(
@@ -104,18 +105,18 @@ class PairSampler:
             yield [index for image in chosen for index in (image, self._partner(image))]
 
     def _fresh(self, waiting: list[int]) -> list[int]:
-        """A new turn of all images; those that wait for this very batch go to its end."""
+        """Return a permutation of all images, with those of ``waiting`` (the next batch) last."""
         turn = self._rng.permutation(self._num_images)
         late = np.isin(turn, waiting)
         return [*turn[~late].tolist(), *turn[late].tolist()]
 
     def _partner(self, image: int) -> int:
-        """One of the image's partners, or itself."""
+        """Return a random partner of the image, or the image itself if it has none."""
         start, end = int(self._first[image]), int(self._first[image + 1])
         if start == end:
             return image
         low, high = self._sums[start], self._sums[end]
-        if high <= low:  # no confidence in any: all alike
+        if high <= low:  # all confidences are zero: uniform
             return int(self._partners[self._rng.integers(start, end)])
         place = np.searchsorted(self._sums, self._rng.uniform(low, high), side="right") - 1
         return int(self._partners[np.clip(place, start, end - 1)])

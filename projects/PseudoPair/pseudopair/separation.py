@@ -1,4 +1,4 @@
-"""Pairwise gradient-guided similarity separation: what is similar is drawn together.
+"""Guided similarity separation: high similarities are increased, low ones reduced.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
@@ -15,19 +15,19 @@ from torch import Tensor
 
 
 def separation_loss(features: Tensor, beta: Tensor | float, alpha: float) -> Tensor:
-    """-(alpha / 2) mean over i != j of (s_ij - beta)^2, s_ij = clip(g_i . g_j, 0, 1).
+    """Return -(alpha / 2) mean over i != j of (s_ij - beta)^2, s_ij = clip(g_i . g_j, 0, 1).
 
-    The gradient towards one s_ij is -alpha (s_ij - beta) over their number: its sign says
-    whether a pair attracts (s > beta) or repels, its size how surely [1]. Clipped, s cannot run
-    away, and the loss stays within -alpha / 2 .. 0.
+    The gradient with respect to s_ij is -alpha (s_ij - beta) divided by the number of pairs. Pairs
+    with s > beta attract, the others repel, in proportion to the distance from beta [1]. The clip
+    bounds the loss to -alpha / 2 .. 0.
 
     Args:
-        features: (B, D), unit rows.
-        beta: In 0..1.
-        alpha: >= 0.
+        features: (B, D) unit rows.
+        beta: Threshold in 0..1.
+        alpha: Factor >= 0.
 
     Returns:
-        A scalar; zero, still on the graph, for fewer than two rows.
+        A scalar; zero with a gradient for fewer than two rows.
     """
     similarity = (features @ features.T).clamp(0, 1)
     rows, columns = torch.triu_indices(len(features), len(features), 1, device=features.device)
@@ -36,7 +36,7 @@ def separation_loss(features: Tensor, beta: Tensor | float, alpha: float) -> Ten
 
 
 def mean_similarity(features: np.ndarray) -> float:
-    """Mean of g_i . g_j over all i != j, in -1..1, without forming them.
+    """Return the mean of g_i . g_j over all i != j, in -1..1, without an (N, N) matrix.
 
     Args:
         features: (N, D) unit rows, N >= 2.
@@ -47,10 +47,15 @@ def mean_similarity(features: np.ndarray) -> float:
 
 
 def refuse_collapse(features: np.ndarray, limit: float, epoch: int) -> float:
-    """The mean off-diagonal similarity of a bank; an error where it passes a ``limit`` below 1.
+    """Return the mean off-diagonal similarity of the features, and check it for collapse.
+
+    Args:
+        features: (N, D) unit rows, N >= 2.
+        limit: Maximum mean; 1 turns the check off.
+        epoch: Epoch, for the message.
 
     Raises:
-        RuntimeError: names the mean, the limit and its key.
+        RuntimeError: The mean is above ``limit``; names the mean, the limit and its key.
     """
     mean = mean_similarity(features)
     if limit < 1 and mean > limit:
@@ -64,15 +69,15 @@ def refuse_collapse(features: np.ndarray, limit: float, epoch: int) -> float:
 
 
 def similarity_quantile(features: np.ndarray, expected: float, num_rows: int = 512) -> float:
-    """The similarity that ``expected`` other images pass on average, in 0..1.
+    """Return the similarity in 0..1 that ``expected`` other images exceed on average.
 
-    Estimated from ``num_rows`` rows at equal distances with all others (exact where N is no
-    more), so that it costs O(N). Label mining takes the exact one of ``unreid.graph.pairs``.
+    It is estimated in O(N) from ``num_rows`` evenly spaced rows (exact if N <= ``num_rows``). The
+    label step uses the exact value of ``unreid.graph.pairs``.
 
     Args:
         features: (N, D) float32 unit rows.
-        expected: Others per image above it, > 0.
-        num_rows: Rows looked at, >= 1.
+        expected: Number of other images per image above the value, > 0.
+        num_rows: Number of rows, >= 1.
     """
     num = len(features)
     rows = np.unique(np.linspace(0, num - 1, min(num, num_rows)).astype(np.int64))

@@ -1,6 +1,6 @@
-"""Asks a trained model for what ``pictures`` draws: its heads on images, its pairs, its alignment.
+"""Compute what :mod:`pseudopair.pictures` draws: pairs, attention of the heads, alignment.
 
-Notation: B images, K heads, C x H x W the backbone's map, M pairs.
+Notation: B images, K heads, C x H x W feature map of the backbone, M pairs.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ from unreid.structures import PseudoPairs
 
 logger = logging.getLogger("fastreid.unreid.pseudopair")
 
-#: Names of the pictures, and how strongly they are compressed.
+#: File names, and JPEG quality.
 HEADS, ALIGNMENT, QUALITY = "pairs_heads.jpg", "pairs_alignment.jpg", 82
-#: Alignments side by side.
+#: Number of alignments per row.
 _ACROSS = 3
 
 
 def head_heats(model: PseudoPair, images: Tensor) -> Tensor:
-    """How much each place of an image gives to what each head keeps of it.
+    """Return heat maps of the contribution of each position to each head.
 
-    The heat of head k at a place is the sum over channels of the map there times the gradient of
-    |a_k * g_k|^2, the part of its descriptor that the head keeps: positive where the place is of
-    more weight to the head than to the descriptor, which has length 1 whatever happens.
+    The heat of head k at a position is the sum over channels of the feature map times the gradient
+    of |a_k * g_k|^2. It is positive where the position contributes more to the weighted descriptor
+    a_k * g_k than to the descriptor g_k, whose norm is always 1.
 
     Args:
-        model: In evaluation mode, with heads.
+        model: A model with heads, in evaluation mode.
         images: (B, 3, h, w) in 0..255.
 
     Returns:
@@ -68,15 +68,16 @@ def head_heats(model: PseudoPair, images: Tensor) -> Tensor:
 def alignments(
     model: PseudoPair, images_i: Tensor, images_j: Tensor, expected: bool = False
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Of each pair, where positions of i land in j, and how similar both ends are.
+    """Return the aligned positions of each pair, and the similarities of both ends.
 
     Args:
-        model: In evaluation mode, with the inter-similarity.
-        images_i, images_j: (B, 3, h, w) in 0..255.
-        expected: see :func:`pseudopair.pictures.landings`.
+        model: A model with the inter-similarity, in evaluation mode.
+        images_i: (B, 3, h, w) in 0..255.
+        images_j: (B, 3, h, w) in 0..255.
+        expected: See :func:`pseudopair.pictures.landings`.
 
     Returns:
-        B times (H, W, 2) and (H, W).
+        For each pair, positions (H, W, 2) and similarities (H, W).
     """
     assert model.inter is not None
     left, right = model.pair_maps(images_i), model.pair_maps(images_j)
@@ -87,12 +88,14 @@ def alignments(
 
 
 def chosen_pairs(pairs: PseudoPairs, camids: np.ndarray, wanted: int) -> np.ndarray:
-    """Up to ``wanted`` pairs, from the surest to the least sure at equal steps.
+    """Return up to ``wanted`` pairs, evenly spaced in order of decreasing confidence.
 
-    Pairs of two cameras, where there are enough of them, and no image twice.
+    Pairs across cameras are preferred. No image is used twice.
 
     Args:
-        pairs: Mined ones. camids: (N,).
+        pairs: Mined pairs.
+        camids: (N,) camera ids.
+        wanted: Maximum number of pairs.
 
     Returns:
         (M, 2) int64, M <= wanted.
@@ -112,8 +115,8 @@ def chosen_pairs(pairs: PseudoPairs, camids: np.ndarray, wanted: int) -> np.ndar
 
 
 def _images_of(cfg: Any, images: UnlabelledImages, indices: np.ndarray) -> Tensor:
-    """(len(indices), 3, h, w) float in 0..255, at the size and by the transforms of the test."""
-    # A list of images is sorted and unique; the pairs are neither.
+    """Return images (len(indices), 3, h, w) float in 0..255 after the test transforms."""
+    # Image lists are sorted and unique; the indices of pairs are not.
     every, places = np.unique(indices, return_inverse=True)
     loader = build_extraction_loader(cfg, images.subset(every))
     return torch.cat([batch["images"] for batch in loader])[torch.from_numpy(places)]
@@ -126,20 +129,22 @@ def _pixels(images: Tensor) -> np.ndarray:
 def draw(
     cfg: Any, weights: str, output: str, *, num_pairs: int = 6, num_images: int = 2000
 ) -> list[str]:
-    """Mine pairs on the training images with a trained model, and draw what it sees in some.
+    """Mine pairs of training images with a trained model, and draw attention and alignment.
 
     Args:
         cfg: The config that the model was trained with.
-        weights: A checkpoint. output: A folder, made where it is not there.
-        num_pairs: Drawn at most. num_images: Looked at, at equal steps of the training list.
+        weights: A checkpoint.
+        output: Output folder.
+        num_pairs: Maximum number of pairs.
+        num_images: Number of training images, evenly spaced in the list.
 
     Returns:
-        Paths of the pictures: the heads, where ``PSEUDOPAIR.INTRA`` is on, and the alignment,
-        where ``PSEUDOPAIR.INTER`` is.
+        Paths of the images: attention of the heads (``PSEUDOPAIR.INTRA``) and alignment
+        (``PSEUDOPAIR.INTER``), if enabled.
 
     Raises:
-        ValueError: a number out of range, or a model without either part.
-        RuntimeError: no pair among the images.
+        ValueError: A number is out of range, or the model has neither part.
+        RuntimeError: There is no pair among the images.
     """
     check_integer("--pairs", num_pairs, 1)
     check_integer("--images", num_images, 2)

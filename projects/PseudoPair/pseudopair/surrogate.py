@@ -1,4 +1,4 @@
-"""Patch surrogate classes: a patch of an image, however deformed, is a class of its own.
+"""Patch surrogate classes: all augmentations of a patch of an image are one class.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
@@ -7,8 +7,8 @@
 [2] Yang et al., Patch-Based Discriminative Feature Learning for Unsupervised Person
     Re-identification, CVPR 2019 (PatchNet: stripes, 128 channels each).
 
-Notation: N images, B batch, C channels of the map, P patches, d channels of a patch, M columns
-drawn, R partners; T(p)_i^k patch k of the deformed image i, w_i^k its memory, tau a temperature.
+Notation: N images, B batch, C channels of the map, P patches, d channels of a patch, M sampled
+columns, R partners; T(p)_i^k patch k of the augmented image i, w_i^k its memory, tau temperature.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from pseudopair.losses import pair_nce
 from pseudopair.memory import Columns, RowMemory
 from unreid.checks import check_choice, check_integer, check_number
 
-#: How a map is cut.
+#: Kinds of patches.
 KINDS = ("stripes", "crops")
-#: Least and most of the map's height and width that a crop takes.
+#: Range of the height and width of a crop, relative to the map.
 _CROP_HEIGHT, _CROP_WIDTH = (0.25, 0.5), (0.6, 1.0)
 
 
 def crop_boxes(indices: Tensor, num_patches: int, height: int, width: int) -> Tensor:
-    """(B P, 5) boxes (place in the batch, x1, y1, x2, y2) in cells of a map.
+    """Return (B P, 5) boxes (position in the batch, x1, y1, x2, y2) in cells of a map.
 
-    The box k of image i is pseudo-random in (i, k) alone: the same in every epoch, on every
-    device, and stored nowhere.
+    Box k of image i is a pseudo-random function of (i, k). It is the same in every epoch and on
+    every device, and is not stored.
 
     Args:
         indices: (B,) int64 images.
         num_patches: P.
-        height, width: Of the map.
+        height: Height of the map.
+        width: Width of the map.
     """
     keys = indices[:, None] * num_patches + torch.arange(num_patches, device=indices.device)
     shares = torch.stack([_uniform(keys.reshape(-1) * 4 + axis) for axis in range(4)], dim=1)
@@ -54,7 +55,7 @@ def crop_boxes(indices: Tensor, num_patches: int, height: int, width: int) -> Te
 
 
 def _uniform(keys: Tensor) -> Tensor:
-    """int64 -> float32 in 0..1 by rounds of integer mixing, alike on every device."""
+    """Hash int64 keys to float32 in 0..1, with equal results on every device."""
     mixed = keys & 0x7FFFFFFF
     for factor in (0x45D9F3B, 0x119DE1F3, 0x45D9F3B):
         mixed = ((mixed ^ (mixed >> 16)) * factor) & 0x7FFFFFFF
@@ -62,20 +63,20 @@ def _uniform(keys: Tensor) -> Tensor:
 
 
 class SurrogateClasses(nn.Module):
-    """L_sur: patches held against the memory of their own image and of M others.
+    """Surrogate classes: L_sur compares patches with the memory of their image and of M others.
 
-    Patches are cut from the map, so that one pass gives all of them; the random deformations T
-    are the training transforms (``INPUT.*``) of the whole picture [R].
+    Patches are cut from the feature map, so that one forward pass gives all of them. The random
+    augmentations T are the training transforms (``INPUT.*``) of the whole image [R].
 
     Args:
         in_channels: C.
         num_patches: P.
-        kind: ``"stripes"``, P horizontal ones [2], or ``"crops"``, P fixed boxes per image.
+        kind: ``"stripes"``, P horizontal stripes [2], or ``"crops"``, P fixed boxes per image.
         num_features: d.
         temperature: tau > 0.
-        momentum: In 0..1, the share of the old row in an update of the memory.
-        num_negatives: M, drawn in every step; 0 takes all N, and the loss is exactly that of
-            [0], otherwise a sampled softmax whose denominator is estimated without bias.
+        momentum: Weight of the old row in an update of the memory, in 0..1.
+        num_negatives: M, sampled in every step. With 0 all N are used and the loss is that of [0];
+            otherwise it is a sampled softmax with an unbiased estimate of the denominator.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class SurrogateClasses(nn.Module):
         self.memory = RowMemory(num_patches, num_features, momentum=momentum, saved=True)
 
     def forward(self, features: Tensor, indices: Tensor) -> Tensor:
-        """(B, C, H, W) map of the images ``indices`` (B,) -> (B, P, d) unit rows."""
+        """Return (B, P, d) unit rows of patches for maps (B, C, H, W) of images (B,)."""
         num, channels, height, width = features.shape
         if self.kind == "stripes":
             cut = F.adaptive_avg_pool2d(features, (self.num_patches, 1))[..., 0].transpose(1, 2)
@@ -119,17 +120,16 @@ class SurrogateClasses(nn.Module):
         partners: Tensor | None = None,
         columns: Columns | None = None,
     ) -> Tensor:
-        """L_sur [0] of a batch.
+        """Return L_sur [0] of a batch.
 
         Args:
             patches: (B, P, d) of :meth:`forward`.
-            indices: (B,) int64.
-            partners: (B, R) int64, pairs of an image, -1 where there are fewer; no negatives.
-            columns: Those of the memory; drawn where None.
+            indices: (B,) int64 images.
+            partners: (B, R) int64 pairs of an image, padded with -1; they are no negatives.
+            columns: Columns of the memory; sampled if None.
 
         Returns:
-            A scalar; images whose rows are not filled yet are left out, as anchors and as
-            negatives.
+            A scalar. Images whose rows are not initialised are neither anchors nor negatives.
         """
         memory = self.memory
         if not self.ready:
@@ -139,26 +139,26 @@ class SurrogateClasses(nn.Module):
 
     @property
     def ready(self) -> bool:
-        """Whether the memory has its rows."""
+        """Whether the memory is initialised."""
         return len(self.memory) > 0
 
     def fill(self, num_images: int, extracted: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Make the memory, once.
+        """Initialise the memory; without effect if it is initialised.
+
+        Rows are the patches, standardised over the images as by batch norm in training, because the
+        running statistics are not meaningful before the first step.
 
         Args:
             num_images: N.
-            extracted: ``indices`` (B,) and patches (B, P, d) of :meth:`forward` on the CPU; an
-                image without any starts from zeros.
-
-        Rows are the patches with mean and deviation over the images taken out, as the batch
-        norm does in training: before the first step its running statistics are nobody's.
+            extracted: ``indices`` (B,) and patches (B, P, d) of :meth:`forward` on the CPU. Rows of
+                other images are zeros.
         """
         if self.ready:
             return
         width = self.memory.num_features
         rows = torch.zeros(num_images, self.num_patches, width)
         for indices, patches in extracted:
-            # An image and its flipped copy are extracted apart; the mean of both is kept.
+            # An image and its flip are extracted separately; their features are added.
             rows.index_add_(0, indices, patches)
         known = rows.abs().sum(dim=(1, 2)) > 0
         if known.sum() > 1:
@@ -181,15 +181,15 @@ def row_nce(
     temperature: float,
     partners: Tensor | None = None,
 ) -> Tensor:
-    """Each image against its own row and those of other images: mean over groups and batch.
+    """Return the InfoNCE loss of each image with its memory row, averaged over groups and batch.
 
     Args:
         features: (B, G, D) unit rows.
-        indices: (B,) int64 images, the rows that are theirs.
-        memory: (G, N, D).
-        columns: Rows that negatives are taken from.
+        indices: (B,) int64 images.
+        memory: Memory of (G, N, D) rows.
+        columns: Rows that are used as negatives.
         temperature: tau > 0.
-        partners: (B, R) int64 images that are no negatives, -1 for none.
+        partners: (B, R) int64 images that are no negatives, padded with -1.
     """
     own = memory.rows[:, indices].transpose(0, 1)
     positives = (features * own).sum(2).T.unsqueeze(2) / temperature
@@ -207,7 +207,7 @@ def row_nce(
 
 
 def among(columns: Tensor, partners: Tensor) -> Tensor:
-    """(B, M) bool: whether column m (M,) is one of the partners (B, R) of anchor b."""
+    """Return (B, M) bool: whether column m (M,) is one of the partners (B, R) of anchor b."""
     found = torch.zeros(len(partners), len(columns), dtype=torch.bool, device=columns.device)
     for partner in partners.unbind(1):
         found |= columns == partner[:, None]

@@ -1,4 +1,4 @@
-"""SphereCluster: merge clusters bottom-up on the sphere, train on them, merge again.
+"""SphereCluster: bottom-up clustering of unit features, in rounds with training.
 
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
     ACM TOMM 2022, https://doi.org/10.1145/3501404
@@ -18,12 +18,12 @@ __all__ = ["SphereCluster", "SphereClusterLabeler", "SphereClusterProject", "Sph
 
 
 class SphereClusterProject(Project):
-    """Bottom-up clusters on the sphere [0], and its predecessors by their switches."""
+    """Bottom-up clusters of unit features [0]; the predecessors of the method by config keys."""
 
     def add_config(self, cfg: Any) -> None:
         """Declare ``cfg.SPHERECLUSTER``."""
         config.add_config(cfg)
 
     def check_config(self, cfg: Any) -> None:
-        """Refuse values out of range."""
+        """Raise ValueError if a value is out of range."""
         config.check_config(cfg)

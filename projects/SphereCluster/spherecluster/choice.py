@@ -1,4 +1,4 @@
-"""Which round is best, asked without labels: how compact its clusters are, or how stable.
+"""Selection scores of a round without ground truth: silhouette or stability of its clusters.
 
 Notation: N images, C clusters, D channels.
 """
@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 
 CHOICES = ("silhouette", "stability", "none")
 
-#: Where there is nothing to judge: single images only.
+#: Score of a partition into single images.
 WORST = -1.0
 
 
@@ -21,16 +21,18 @@ def stability(
     partition: np.ndarray,
     merge: Callable[[np.ndarray, int], np.ndarray],
 ) -> float:
-    """Adjusted Rand index between a partition that was trained on and the one that the features
-    which came of it give at the same number of clusters.
+    """Return the adjusted Rand index of a partition and its repetition with new features.
+
+    The model was trained on ``partition``. Its features are clustered again into the same number of
+    clusters; a high index means that the partition is stable.
 
     Args:
-        features: (N, D), those of now.
+        features: (N, D) features of the trained model.
         partition: (N,) int64 in 0..C-1, every image in a cluster.
-        merge: ``merge(features, M)``: (N,) labels after M merges of single images.
+        merge: ``merge(features, M)`` returns (N,) labels after M merges of single images.
 
     Returns:
-        In -0.5..1, larger is better; -1 for single images, which are always stable.
+        A score in -0.5..1, larger is better; -1 for single images, which are always stable.
     """
     num_merges = len(partition) - int(partition.max()) - 1
     if num_merges == 0:

@@ -1,4 +1,4 @@
-"""The keys of SphereCluster and its predecessors, with the papers' symbols.
+"""Config keys of SphereCluster and its predecessors, with the symbols of the papers.
 
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
     ACM TOMM 2022, https://doi.org/10.1145/3501404
@@ -78,10 +78,10 @@ def add_config(cfg: CfgNode) -> None:
 
 
 def check_config(cfg: CfgNode) -> None:
-    """Refuse values out of range, and values that contradict each other.
+    """Check that values are in range and consistent.
 
     Raises:
-        ValueError: names the key, what was found and what was expected.
+        ValueError: A value is invalid; names the key, the value and the range.
     """
     sphere = cfg.SPHERECLUSTER
     check_choice("SPHERECLUSTER.LINKAGE", sphere.LINKAGE, LINKAGES)
@@ -141,7 +141,7 @@ def _check_together(cfg: CfgNode) -> None:
 
 
 def _check_raw(cfg: CfgNode) -> None:
-    """Refuse what needs or makes unit rows with ``SPHERE False``."""
+    """Check that no setting requires unit rows with ``SPHERE False``."""
     if cfg.SPHERECLUSTER.MEMORY.ENABLED:
         raise ValueError(
             "SPHERECLUSTER.MEMORY.ENABLED must be False with SPHERECLUSTER.SPHERE"

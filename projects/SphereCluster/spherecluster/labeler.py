@@ -1,4 +1,4 @@
-"""Labels by merging on the sphere: from single images each round, or on from the round before.
+"""Labels by bottom-up merging, from single images or from the clusters of the previous round.
 
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
     ACM TOMM 2022, https://doi.org/10.1145/3501404
@@ -29,15 +29,16 @@ from unreid.structures import FeatureBank, PseudoLabels
 class SphereClusterLabeler(Labeler):
     """Bottom-up clusters of all images.
 
-    The partition is kept (and saved with every checkpoint): a progressive run merges on from it,
-    and the stability of a round is that of it.
+    The partition is stored, also in checkpoints: a progressive run continues to merge it, and the
+    stability score compares with it.
 
     Args:
-        cfg: ``SPHERECLUSTER.*`` is read.
+        cfg: Config; uses ``SPHERECLUSTER.*``.
 
     Attributes:
-        partition: (N,) int64 clusters of the latest round, small ones included; None before it.
-        passes: Passes that lie behind it.
+        partition: (N,) int64 clusters of the latest round, including small ones; None before the
+            first round.
+        passes: Number of passes that led to ``partition``.
     """
 
     def __init__(self, cfg: Any) -> None:
@@ -57,10 +58,10 @@ class SphereClusterLabeler(Labeler):
 
     @classmethod
     def check_images(cls, cfg: Any, images: UnlabelledImages) -> None:
-        """Refuse a training set that cannot hold two clusters.
+        """Check that there are enough images for two clusters.
 
         Raises:
-            ValueError: fewer images than two clusters of ``MIN_CLUSTER_SIZE`` need.
+            ValueError: There are fewer images than two clusters of ``MIN_CLUSTER_SIZE``.
         """
         least = 2 * cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE
         if len(images) < least:
@@ -71,7 +72,7 @@ class SphereClusterLabeler(Labeler):
             )
 
     def describe(self) -> str:
-        """The settings that decide how many clusters there are, for an error."""
+        """Return the settings that determine the number of clusters, for error messages."""
         s = self.settings
         return (
             f"SPHERECLUSTER.SCHEDULE {s.SCHEDULE} (MERGE_RATE {s.MERGE_RATE}, PASSES"
@@ -80,11 +81,11 @@ class SphereClusterLabeler(Labeler):
         )
 
     def renews(self, epoch: int) -> bool:
-        """Whether a round begins with ``epoch``."""
+        """Return whether a round begins with ``epoch``."""
         return self.schedule.renews(epoch)
 
     def __call__(self, bank: FeatureBank, epoch: int) -> PseudoLabels:
-        """Merge as far as the round of ``epoch`` asks [0]."""
+        """Return the clusters for the round of ``epoch`` [0]."""
         started = time.perf_counter()
         number = self.schedule.round_of(epoch)
         per_pass = merges_per_pass(self.settings.MERGE_RATE, len(bank))
@@ -107,10 +108,10 @@ class SphereClusterLabeler(Labeler):
         )
 
     def features_of(self, bank: FeatureBank) -> np.ndarray:
-        """(N, D): unit rows, or with ``SPHERE False`` rows of the length that they had.
+        """Return (N, D) unit rows, or with ``SPHERE False`` the features before normalisation.
 
         Raises:
-            RuntimeError: lengths are wanted, and the bank has none.
+            RuntimeError: The norms are required, but the bank does not have them.
         """
         if self.settings.SPHERE:
             return bank.features
@@ -125,7 +126,7 @@ class SphereClusterLabeler(Labeler):
     def _merge(
         self, features: np.ndarray, num_merges: int, start: np.ndarray | None = None
     ) -> np.ndarray:
-        """(N,) labels after so many merges; a last pass may be shorter than the others."""
+        """Return (N,) labels after ``num_merges`` merges; the last pass may have fewer of them."""
         s = self.settings
         merge = self.clusterer.merge
         if s.UPDATE == "exact":
@@ -138,19 +139,19 @@ class SphereClusterLabeler(Labeler):
         return merge(features, rest, labels=labels, sphere=s.SPHERE)
 
     def selection_score(self, bank: FeatureBank, pseudo: PseudoLabels) -> float:
-        """Return how compact the clusters are on the sphere, or how stable the partition is."""
+        """Return the silhouette of the clusters, or the stability of the partition."""
         if self.settings.CHOICE == "silhouette":
             return sphere_silhouette(bank.features, pseudo.labels)
         assert self.partition is not None
         return stability(self.features_of(bank), self.partition, self._merge)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state to save in a checkpoint."""
         partition = np.zeros(0, np.int64) if self.partition is None else self.partition
         return {"partition": torch.from_numpy(partition.copy()), "passes": self.passes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Of a checkpoint."""
+        """Restore the state of a checkpoint."""
         partition = state["partition"].numpy().astype(np.int64)
         self.partition = partition if len(partition) else None
         self.passes = int(state["passes"])

@@ -1,4 +1,4 @@
-"""The network: a backbone, the sphere head, and the losses of the whole family, each a switch.
+"""The network: backbone, sphere head, and the losses of the method and its predecessors.
 
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
     ACM TOMM 2022, https://doi.org/10.1145/3501404
@@ -33,15 +33,17 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 @META_ARCH_REGISTRY.register()
 class SphereCluster(MemoryReID):
-    """L = sum of what is on: hard-batch triplet [2], softmax over classes, repelled loss [1],
+    """Network whose loss is the sum of the enabled terms.
+
+    The terms are the hard-batch triplet loss [2], softmax over classes, the repelled loss [1] and
     InfoNCE against a cluster memory [3].
 
     Args:
-        margin: Of the triplet loss, or None to leave it out.
-        repelled: Whether the lookup table (``memory``) repels.
-        table_start: The table after new labels: ``"zero"`` or ``"centroids"``.
-        cluster_memory: Of the InfoNCE loss, or None to leave it out.
-        memory_reid: Keywords of :class:`MemoryReID`; ``heads`` is a ``SphereHead``, ``memory`` a
+        margin: Margin of the triplet loss, or None for no triplet loss.
+        repelled: Whether to use the repelled loss with the lookup table (``memory``).
+        table_start: Initial lookup table after new labels: ``"zero"`` or ``"centroids"``.
+        cluster_memory: Cluster memory of the InfoNCE loss, or None for no InfoNCE loss.
+        **memory_reid: Arguments of :class:`MemoryReID`; ``heads`` is a ``SphereHead``, ``memory`` a
             :class:`LookupTable`.
     """
 
@@ -66,7 +68,7 @@ class SphereCluster(MemoryReID):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Keywords from ``SPHERECLUSTER.*`` and ``MODEL.*``."""
+        """Return the arguments of the class from ``SPHERECLUSTER.*`` and ``MODEL.*``."""
         sphere = cfg.SPHERECLUSTER
         keywords = MemoryReID.from_config(cfg)
         cluster_memory = keywords["memory"] if sphere.MEMORY.ENABLED else None
@@ -85,11 +87,11 @@ class SphereCluster(MemoryReID):
 
     @property
     def find_unused_parameters(self) -> bool:
-        """Every loss that is on is on in every step."""
+        """False: every enabled loss is used in every step."""
         return False
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
-        """Empty the table, or fill it and the classes from today's features alone."""
+        """Clear the lookup table, or reset it, the classes and the memory to the new centroids."""
         classes = self.heads.classes
         if self.repelled and self.table_start == "zero":
             self.memory.clear(pseudo.num_clusters)
@@ -109,8 +111,10 @@ class SphereCluster(MemoryReID):
         return [] if self.heads.classes is None else [self.heads.classes.weight]
 
     def losses(self, features: Tensor, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Return ``loss_triplet``, ``loss_softmax``, ``loss_repelled``, ``loss_memory``: those
-        that are on."""
+        """Return the enabled losses.
+
+        Their names are ``loss_triplet``, ``loss_softmax``, ``loss_repelled`` and ``loss_memory``.
+        """
         targets = batch["targets"]
         losses: dict[str, Tensor] = {}
         if self.margin is not None:
@@ -125,7 +129,7 @@ class SphereCluster(MemoryReID):
         return losses
 
     def update_memory(self, update: tuple[Tensor, Tensor]) -> None:
-        """Move the rows of the table and of the cluster memory, those that are in use."""
+        """Update the lookup table and the cluster memory, if they are used."""
         if self.repelled:
             super().update_memory(update)
         if self.cluster_memory is not None:

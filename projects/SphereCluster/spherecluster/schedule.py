@@ -1,4 +1,4 @@
-"""When a round begins, and how many merges lie behind it.
+"""Rounds of a run: their first epochs and their numbers of merges.
 
 [0] Lin et al., A bottom-up clustering approach to unsupervised person re-identification (BUC),
     AAAI 2019, https://doi.org/10.1609/aaai.v33i01.33018738
@@ -16,18 +16,18 @@ from typing import Any
 
 SCHEDULES = ("progressive", "restart")
 
-#: Clusters that always stay: one class teaches nothing.
+#: Minimum number of clusters: a single class gives no training signal.
 FEWEST = 2
 
 
 def merges_per_pass(rate: float, num_images: int) -> int:
-    """m = floor(mp N) [0], at least 1."""
-    # 0.07 * 100 is 7.000000000000001 and 0.29 * 100 is 28.999999999999996: both are meant whole.
+    """Return m = floor(mp N) [0], at least 1."""
+    # Rounding: 0.07 * 100 is 7.000000000000001, and 0.29 * 100 is 28.999999999999996.
     return max(1, math.floor(rate * num_images + 1e-9))
 
 
 def possible_merges(wanted: int, num_clusters: int) -> int:
-    """``wanted`` merges, or as many as leave two clusters."""
+    """Return ``wanted``, limited to the number of merges that leaves two clusters."""
     return min(wanted, max(num_clusters - FEWEST, 0))
 
 
@@ -36,12 +36,13 @@ class Schedule:
     """The rounds of a run.
 
     Attributes:
-        kind: ``"progressive"``: round 0 trains on single images, each later one after one more
-            pass over the clusters of the round before, S in all at most [0]; ``"restart"``: every
-            round makes S passes from single images on fresh features [1].
+        kind: ``"progressive"``: round 0 trains on single images; each later round first makes one
+            pass over the clusters of the previous round, at most S passes in total [0].
+            ``"restart"``: every round makes S passes from single images with new features [1].
         rate: mp in (0, 1].
         passes: S >= 1.
-        first_epochs, epochs: of round 0, of every later round, >= 1.
+        first_epochs: Epochs of round 0, >= 1.
+        epochs: Epochs of every later round, >= 1.
     """
 
     kind: str
@@ -52,28 +53,28 @@ class Schedule:
 
     @classmethod
     def from_config(cls, cfg: Any) -> Schedule:
-        """The rounds that ``SPHERECLUSTER.*`` asks for."""
+        """Return the schedule of ``SPHERECLUSTER.*``."""
         sphere = cfg.SPHERECLUSTER
         return cls(
             sphere.SCHEDULE, sphere.MERGE_RATE, sphere.PASSES, sphere.FIRST_EPOCHS, sphere.EPOCHS
         )
 
     def round_of(self, epoch: int) -> int:
-        """r, from 0."""
+        """Return the round r of an epoch, from 0."""
         if epoch < self.first_epochs:
             return 0
         return 1 + (epoch - self.first_epochs) // self.epochs
 
     def renews(self, epoch: int) -> bool:
-        """Whether a round begins with ``epoch``."""
+        """Return whether a round begins with ``epoch``."""
         return epoch == 0 or self.round_of(epoch) != self.round_of(epoch - 1)
 
     def passes_behind(self, round_number: int) -> int:
-        """Passes between single images and the clusters of a round."""
+        """Return the number of passes from single images to the clusters of a round."""
         return self.passes if self.kind == "restart" else min(round_number, self.passes)
 
     def most_clusters(self, num_images: int, min_size: int = 1) -> int:
-        """The largest C that any round trains on: what a head must have room for."""
+        """Return the largest C of all rounds, the number of classes that a head needs."""
         if self.kind == "progressive":
             return num_images
         wanted = self.passes * merges_per_pass(self.rate, num_images)

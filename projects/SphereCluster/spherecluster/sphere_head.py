@@ -1,4 +1,4 @@
-"""The head: features on the sphere, and class directions of which a shrinking prefix is in use.
+"""The head: L2-normalised features, and class weights of which the first C rows are used.
 
 [0] Clustering Matters: Sphere Feature for Fully Unsupervised Person Re-identification,
     ACM TOMM 2022, https://doi.org/10.1145/3501404
@@ -24,13 +24,13 @@ from unreid.modeling.neck_head import NeckHead
 
 
 class SphereClasses(nn.Module):
-    """Trained class directions: a parameter of fixed size, the first C rows of it in use.
+    """Trained class weights: a parameter of fixed size whose first C rows are used.
 
-    The number of clusters changes every round, but a new parameter would be one that the optimiser
-    does not know. Rows out of use are zero, and stay so under weight decay.
+    The number of clusters changes in every round, but a new parameter would not be in the
+    optimiser. Unused rows are zero, and remain zero under weight decay.
 
     Args:
-        capacity: The largest C of a run; 0 takes the size of the loaded weights (evaluation).
+        capacity: Largest C of a run; 0 takes the size of the loaded weights (evaluation).
         num_features: D.
         scale: s of the softmax.
     """
@@ -45,10 +45,10 @@ class SphereClasses(nn.Module):
 
     @torch.no_grad()
     def reset(self, centroids: Tensor) -> None:
-        """Let the first C rows be ``centroids`` (C, D) and the others zero.
+        """Set the first C rows to ``centroids`` (C, D) and the others to zero.
 
         Raises:
-            RuntimeError: more clusters than there is room for.
+            RuntimeError: C is larger than the capacity.
         """
         if len(centroids) > len(self.weight):
             raise RuntimeError(
@@ -59,11 +59,11 @@ class SphereClasses(nn.Module):
         self.active.fill_(len(centroids))
 
     def forward(self, features: Tensor, targets: Tensor) -> Tensor:
-        """The softmax loss of (B, D) features over the classes in use; targets in 0..C-1."""
+        """Return the softmax loss of (B, D) features over the C classes; targets in 0..C-1."""
         return sphere_softmax(features, self.weight[: int(self.active)], targets, self.scale)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take the saved size where there is none yet; leave classes of another run alone."""
+        """Adopt the saved size if there is none yet; ignore weights of another size."""
         saved = state.get(prefix + "weight")
         if saved is not None and saved.shape != self.weight.shape:
             if len(self.weight) == 0 and saved.shape[1:] == self.weight.shape[1:]:
@@ -76,16 +76,16 @@ class SphereClasses(nn.Module):
 
 @REID_HEADS_REGISTRY.register()
 class SphereHead(NeckHead):
-    """Pooling -> (linear embedding) -> BN neck -> sphere -> dropout.
+    """Pooling, optional linear embedding, BN neck, L2 normalisation, dropout.
 
     Args:
-        sphere: Whether rows are brought to unit length [0]; else they keep theirs.
-        dropout: Share of channels dropped in training, after the sphere [1].
-        neck_feat: What evaluation sees: ``"after"`` the neck, or the pooled features ``"before"``
-            it, as the program of [1].
-        capacity: Room for class directions; None has no classes.
-        scale: s of the softmax over them.
-        neck: Keywords of :class:`NeckHead`.
+        sphere: Whether to normalise the features [0].
+        dropout: Fraction of channels dropped in training, after the normalisation [1].
+        neck_feat: Features in evaluation: ``"after"`` the neck, or ``"before"`` it, as in the
+            released code of [1].
+        capacity: Number of rows of the class weights; None for no classes.
+        scale: s of the softmax over classes.
+        **neck: Arguments of :class:`NeckHead`.
     """
 
     @configurable
@@ -109,7 +109,7 @@ class SphereHead(NeckHead):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Keywords from ``MODEL.*``, ``SPHERECLUSTER.*`` and ``UNSUP.NUM_IMAGES``."""
+        """Return the arguments from ``MODEL.*``, ``SPHERECLUSTER.*`` and ``UNSUP.NUM_IMAGES``."""
         sphere = cfg.SPHERECLUSTER
         capacity = None
         if sphere.SOFTMAX.ENABLED:
@@ -125,11 +125,11 @@ class SphereHead(NeckHead):
         }
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, feat_dim, H, W) map -> (B, D) rows: unit ones on the sphere, but for dropout."""
+        """Return (B, D) features of maps (B, feat_dim, H, W); unit rows with ``sphere``."""
         rows = self.pool_layer(features)
         if self.training or self.neck_feat == "after":
             rows = self.bottleneck(rows)
-        # Lengths in float32, also under autocast: half precision loses small channels.
+        # Normalise in float32, also under autocast: half precision is too coarse for small values.
         rows = rows[..., 0, 0].float()
         if self.sphere:
             rows = F.normalize(rows)
