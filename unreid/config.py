@@ -156,7 +156,7 @@ def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
 
 
 def _read_yaml(config_file: str) -> CfgNode:
-    """The nested keys of a file on top of those of its ``_BASE_``s."""
+    """Return the keys of a file, merged into those of its ``_BASE_`` files."""
     content = read_with_bases(config_file)
     try:
         return CfgNode(content)
@@ -220,7 +220,7 @@ def load_config(
 def _renamed(
     loaded: CfgNode, opts: list[str], project: Project, config_file: str
 ) -> tuple[CfgNode, list[str]]:
-    """The file's keys and the options under their present names, with a warning for an old one."""
+    """Return the keys of file and options under their present names; warn for old names."""
     renamed = CfgNode()
     for key, value in flat_keys(loaded):
         *nodes, leaf = _present_name(project, key, value, config_file)[0].split(".")

@@ -108,18 +108,26 @@ class ReIDModel(nn.Module):
 
     @property
     def find_unused_parameters(self) -> bool:
-        """Whether a training step may leave parameters without a gradient, for example by a loss
-        that is off in some epochs: the argument of DistributedDataParallel of that name."""
+        """Whether a training step may leave parameters without a gradient.
+
+        An example is a loss that is not used in some epochs. It is the argument of this name of
+        DistributedDataParallel.
+        """
         return True
 
     def extract_features(self, batch: dict[str, Any]) -> tuple[Tensor, Any]:
-        """Return the (B, D) features of a batch for the label step, and anything else that
-        :meth:`on_extracted` is to receive, or None."""
+        """Return the (B, D) features of a batch for the label step, and data or None.
+
+        :meth:`on_extracted` receives the data of all batches.
+        """
         return self(batch), None
 
     def on_extracted(self, extras: Sequence[Any]) -> None:
-        """Receive what :meth:`extract_features` returned beside the features, of all batches and
-        of all processes."""
+        """Receive the data that :meth:`extract_features` returned in addition to the features.
+
+        Args:
+            extras: Data of all batches of all processes.
+        """
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
         """Prepare for new labels, for example reset a memory to the cluster centroids.
@@ -131,8 +139,10 @@ class ReIDModel(nn.Module):
         """
 
     def label_parameters(self) -> Sequence[nn.Parameter]:
-        """Return the parameters that belong to clusters (class weights): when the labels change,
-        the optimiser's state of these is cleared."""
+        """Return the parameters that belong to clusters (class weights).
+
+        Their optimiser state is cleared when the labels change.
+        """
         return ()
 
     def update_memory(self, update: Any) -> None:
@@ -146,12 +156,13 @@ class ReIDModel(nn.Module):
 
 
 class Project(ABC):
-    """A method as a plug-in; its package defines exactly one subclass, in or imported into its
-    ``__init__``.
+    """A method as a plug-in.
+
+    Its package defines exactly one subclass in ``__init__``, or imports it there.
 
     Args:
-        name: What ``cfg.PROJECT`` calls it.
-        folder: Where its package and its configs are.
+        name: Value of ``cfg.PROJECT`` that selects the method.
+        folder: Folder of its package and its configs.
     """
 
     def __init__(self, name: str, folder: Path) -> None:

@@ -61,13 +61,13 @@ def discover_projects() -> dict[str, Path]:
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    """Name -> entry point of the projects of other distributions, sorted by name."""
+    """Return the entry points of projects of other distributions by name, sorted."""
     points = importlib.metadata.entry_points(group=ENTRY_POINTS)
     return {point.name: point for point in sorted(points, key=lambda point: point.name)}
 
 
 def _package_folder(point: importlib.metadata.EntryPoint) -> Path | None:
-    """The folder of an entry point's package, which is not imported; None if there is no such."""
+    """Return the folder of the package of an entry point without importing it, or None."""
     try:
         spec = importlib.util.find_spec(point.module)
     except (ImportError, ValueError):
@@ -157,7 +157,7 @@ def load_project(name: str) -> Project:
 
 
 def _module_of(name: str, folder: Path) -> str:
-    """The module to import for a project, which is made importable."""
+    """Return the name of the module of a project, after making it importable."""
     if folder.parent != projects_root():
         return _entry_points()[name].module
     if str(folder) not in sys.path:

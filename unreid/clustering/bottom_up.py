@@ -59,8 +59,10 @@ def bottom_up(
     Args:
         features: (N, D) floating, numpy or torch; unit rows unless ``sphere`` is False.
         num_merges: Merges per pass, >= 0.
-        passes: >= 1.
-        linkage, regularizer, weight: as in ``unreid.clustering.linkage``; weight >= 0.
+        passes: Number of passes, >= 1.
+        linkage: See ``unreid.clustering.linkage``.
+        regularizer: See ``unreid.clustering.linkage``.
+        weight: Weight of the regulariser, >= 0.
         update: "exact" or "pass".
         labels: (N,) initial labels; negative labels are noise, which is not merged. None starts
             with one cluster per image.
@@ -110,7 +112,12 @@ def merge_tree(
     """Return the tree of exact merging, to cut at many numbers of clusters with ``cut_tree``.
 
     Args:
-        features, linkage, regularizer, weight, labels, sphere: as for ``bottom_up``.
+        features: See :func:`bottom_up`.
+        linkage: See ``unreid.clustering.linkage``.
+        regularizer: See ``unreid.clustering.linkage``.
+        weight: Weight of the regulariser, >= 0.
+        labels: See :func:`bottom_up`.
+        sphere: See :func:`bottom_up`.
         num_merges: Number of merges; None merges to one cluster.
 
     Returns:

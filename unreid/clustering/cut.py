@@ -28,7 +28,8 @@ def cut_by_silhouette(
     Args:
         features: (N, D) float32, unit rows, of the tree.
         merges: (M, 2) of :func:`unreid.clustering.bottom_up.merge_tree` from singletons.
-        smallest, largest: Mean images per cluster at the two ends of the search.
+        smallest: Smallest mean number of images per cluster in the search.
+        largest: Largest mean number of images per cluster in the search.
         levels: Numbers of clusters tried, in geometric progression.
 
     Returns:

@@ -167,6 +167,7 @@ def merges_in_rounds(
     Args:
         clusters: Changed in place.
         rule: average with none, sse, size or dispersion; ward with none or sse_increase.
+        num_merges: Number of merges.
 
     Returns:
         As ``greedy_merges``: (M, 2) int64 slots (smaller, larger) and (M,) float64 distances.

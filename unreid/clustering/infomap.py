@@ -28,7 +28,9 @@ def infomap(
     Self links are not passed to the package, as in CALR's released program.
 
     Args:
-        indices, similarities, min_similarity: as for ``unreid.clustering.map_equation``.
+        indices: See :func:`unreid.clustering.map_equation.map_equation`.
+        similarities: See :func:`unreid.clustering.map_equation.map_equation`.
+        min_similarity: See :func:`unreid.clustering.map_equation.map_equation`.
         seed: >= 0; the package gets ``seed + 1``, because its seeds start at 1.
 
     Returns:

@@ -143,7 +143,9 @@ def module_rates(
     """Return flow, enter and exit rates of modules, (num_modules,) float64 each.
 
     Args:
+        level: Graph with n nodes.
         modules: (n,) ids in 0..num_modules-1.
+        num_modules: Number of modules.
     """
     rows = np.repeat(modules, np.diff(level.starts))
     inside = rows == modules[level.neighbours]
@@ -161,7 +163,9 @@ def aggregate(level: Level, modules: np.ndarray, num_modules: int) -> Level:
     """Return the level whose nodes are the modules of this one.
 
     Args:
-        modules: (n,) ids 0..num_modules-1.
+        level: Graph with n nodes.
+        modules: (n,) ids in 0..num_modules-1, each used.
+        num_modules: Number of modules.
     """
     rows = np.repeat(modules, np.diff(level.starts))
     columns = modules[level.neighbours]

@@ -142,8 +142,10 @@ class Rule:
 
         Args:
             squared: e between slots i and j, any broadcastable shape.
-            i, j: slots, arrays that broadcast to that shape.
-            nearest: the smallest d over pairs of images, which ``minimum`` needs.
+            a: The clusters.
+            i: Slots, an array that broadcasts to that shape.
+            j: Slots, an array that broadcasts to that shape.
+            nearest: The smallest d over pairs of images; required for ``minimum``.
 
         Returns:
             float64 of that shape; the same bits when i and j are exchanged.

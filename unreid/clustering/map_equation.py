@@ -82,7 +82,9 @@ def codelength(
     """Return the bits per step that a walk on the kNN graph costs under a partition, [0] eq. 1.
 
     Args:
-        indices, similarities, min_similarity: as for ``map_equation``.
+        indices: See :func:`map_equation`.
+        similarities: See :func:`map_equation`.
+        min_similarity: See :func:`map_equation`.
         labels: (N,) integers >= 0, a module for every image.
 
     Returns:

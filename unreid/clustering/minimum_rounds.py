@@ -109,7 +109,10 @@ def minimum_merges_in_rounds(
 
     Args:
         clusters: Changed in place.
-        features: (N, D) floating; owner: (N,) slots, -1: takes no part.
+        rule: minimum with none, sse or size.
+        num_merges: Number of merges.
+        features: (N, D) floating.
+        owner: (N,) slots; -1 excludes an image.
 
     Returns:
         As ``greedy_merges``: (M, 2) int64 slots (smaller, larger) and (M,) float64 distances.

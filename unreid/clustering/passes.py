@@ -116,8 +116,9 @@ def pass_unions(
 
     Args:
         features: (N, D) floating.
-        labels: (N,) 0..C-1 with no id unused, or -1: takes no part.
-        num_merges: in [1, C-1].
+        labels: (N,) in -1..C-1, each id >= 0 used; -1 excludes an image.
+        rule: Linkage and regulariser.
+        num_merges: Number of merges in [1, C-1].
         pass_rule: ``"union"`` or ``"skip"``.
 
     Returns:
@@ -141,7 +142,12 @@ def nearest_edges(
     """Return the first ``num_merges`` unions of a pass: (low, high, distance), ascending.
 
     Args:
-        features, labels, pass_rule: as for ``pass_unions``; clusters: theirs.
+        features: See :func:`pass_unions`.
+        labels: See :func:`pass_unions`.
+        clusters: Clusters of ``features`` and ``labels``.
+        rule: See :func:`pass_unions`.
+        num_merges: See :func:`pass_unions`.
+        pass_rule: See :func:`pass_unions`.
     """
     if rule.linkage == "minimum":
         images = np.flatnonzero(labels >= 0)

@@ -1,9 +1,9 @@
-"""Score a model on the test set of its run, of another config, or on a folder of own images.
+r"""Score a model on the test set of its run, of another config, or on a folder of own images.
 
 example:
   FASTREID_DATASETS=/data unreid eval --run runs/market
 
-  unreid eval --config CALR/market --weights runs/market/model_final.pth \\
+  unreid eval --config CALR/market --weights runs/market/model_final.pth \
       --images shop --camera-pattern 'cam{camera}/person{id}_*'
 """
 

@@ -1,4 +1,4 @@
-"""Write pseudo identities of a folder of crops: a CSV of path, camera, identity and confidence.
+r"""Write pseudo identities of a folder of crops: a CSV of path, camera, identity and confidence.
 
 The model embeds every image and a clusterer groups the features. An identity is a number; 0 is the
 largest cluster, and -1 are images that are assigned to none. Confidence is 0..1: 1 at the centre of
@@ -8,7 +8,7 @@ its cluster and far from others, 0.5 as near to another cluster, less when neare
 example:
   unreid label --run runs/demo --images crops --output labels.csv --sheets sheets
 
-  unreid label --run runs/demo --images crops --camera-pattern '_c([0-9]+)' \\
+  unreid label --run runs/demo --images crops --camera-pattern '_c([0-9]+)' \
       --method bottom_up --images-per-cluster 12
 """
 

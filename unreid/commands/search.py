@@ -1,4 +1,4 @@
-"""Find the images of a gallery that show the person of a query image.
+r"""Find the images of a gallery that show the person of a query image.
 
 The top-k results are written to OUTPUT/ranks.csv (query, rank, path, camera, similarity, correct),
 with --json to OUTPUT/ranks.json, and with --pictures to OUTPUT/pictures, one image per query. With
@@ -8,7 +8,7 @@ the first call did, and refuse another model or folder.
 example:
   unreid search --run runs/demo --gallery crops --index crops.index --query person.jpg
 
-  unreid search --run runs/demo --gallery gallery --query queries --other-cameras \\
+  unreid search --run runs/demo --gallery gallery --query queries --other-cameras \
       --camera-pattern '{id}_c{camera}s*' --json --pictures --output runs/search
 """
 

@@ -1,7 +1,7 @@
-"""Draw attention heads and aligned pairs of a trained PseudoPair.
+r"""Draw attention heads and aligned pairs of a trained PseudoPair.
 
 example:
-  FASTREID_DATASETS=datasets/synthetic unreid show-pairs --config PseudoPair/synthetic \\
+  FASTREID_DATASETS=datasets/synthetic unreid show-pairs --config PseudoPair/synthetic \
       --weights runs/pairs/model_final.pth --output runs/pairs/pictures
 """
 

@@ -1,4 +1,4 @@
-"""Train configs on folds and seeds, and compare every row with a baseline row.
+r"""Train configs on folds and seeds, and compare every row with a baseline row.
 
 Every config x every value of every varied key x every fold x every seed is one run with a folder of
 its own. Started again, the same command skips what is finished, resumes what was stopped, and
@@ -6,12 +6,12 @@ writes the tables anew. Rows of finished runs are added to --rows, a file to com
 is current is not trained again, on another machine either.
 
 example:
-  unreid sweep --configs CALR/small/baseline CALR/small/calr --baseline small/baseline \\
-      --fold-roots /data/folds --seeds 0 1 --jobs 2 --test-settings plain centred_flip \\
-      --set MODEL.BACKBONE.PRETRAIN_PATH path/to/mobilenetv2_0.35x_imagenet.pth \\
+  unreid sweep --configs CALR/small/baseline CALR/small/calr --baseline small/baseline \
+      --fold-roots /data/folds --seeds 0 1 --jobs 2 --test-settings plain centred_flip \
+      --set MODEL.BACKBONE.PRETRAIN_PATH path/to/mobilenetv2_0.35x_imagenet.pth \
       --rows benchmarks/results/calr_small.jsonl --output runs/calr_small
 
-  FASTREID_DATASETS=/data unreid sweep --config-file CALR/market --folds 4 \\
+  FASTREID_DATASETS=/data unreid sweep --config-file CALR/market --folds 4 \
       --vary CALR.REFINE.ENABLED True False --set SOLVER.MAX_EPOCH 10 --output runs/refine
 
   unreid sweep --prove-equal ../before --output runs/equal

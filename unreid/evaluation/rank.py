@@ -140,9 +140,12 @@ def evaluate_rank(
 
     Args:
         distmat: (Q, G) distances; compared in float32, ties by gallery index.
-        q_pids, q_camids: (Q,) integers. g_pids, g_camids: (G,) integers.
-        max_rank: length of the CMC, >= 1.
-        use_metric_cuhk03: the single-gallery-shot protocol [2], without INP.
+        q_pids: (Q,) person ids of the queries.
+        g_pids: (G,) person ids of the gallery.
+        q_camids: (Q,) camera ids of the queries.
+        g_camids: (G,) camera ids of the gallery.
+        max_rank: Length of the CMC, >= 1.
+        use_metric_cuhk03: Use the single-gallery-shot protocol [2], without INP.
         use_cython: Not used; kept for compatibility with fast-reid.
         generator: Samples the single shots of [2] (None: seed 0).
 
@@ -198,10 +201,15 @@ def evaluate_features(
     """Return CMC, AP and INP from features in blocks of queries, without a (Q, G) matrix.
 
     Args:
-        query_features, gallery_features: (Q, D), (G, D) float arrays or tensors, any length.
-        metric: "cosine" or "euclidean", as fast-reid's ``TEST.METRIC``.
-        block_size: Queries in a block, >= 1.
-        q_pids, g_pids, q_camids, g_camids, max_rank: as ``evaluate_rank``.
+        query_features: (Q, D) float array or tensor, rows of any norm.
+        gallery_features: (G, D) float array or tensor, rows of any norm.
+        q_pids: See :func:`evaluate_rank`.
+        g_pids: See :func:`evaluate_rank`.
+        q_camids: See :func:`evaluate_rank`.
+        g_camids: See :func:`evaluate_rank`.
+        metric: "cosine" or "euclidean", see ``TEST.METRIC`` of fast-reid.
+        max_rank: See :func:`evaluate_rank`.
+        block_size: Queries per block, >= 1.
 
     Returns:
         cmc (max_rank,), AP (V,), INP (V,), float32.

@@ -68,8 +68,10 @@ def k_reciprocal_rerank(
     2 - 2 cos, so they give the same.
 
     Args:
-        query_features: (Q, D) float, unit rows; gallery_features: (G, D) likewise.
-        k1, k2: >= 1, clipped to N.
+        query_features: (Q, D) float, unit rows.
+        gallery_features: (G, D) float, unit rows.
+        k1: Neighbours of the k-reciprocal sets, >= 1, clipped to N.
+        k2: Neighbours of the query expansion, >= 1, clipped to N.
         lambda_value: Weight of the original distance, 0..1.
 
     Returns:
@@ -110,8 +112,10 @@ def jaccard_query_gallery(
     fast-reid then ranks by ``jaccard * (1 - LAMBDA) + distmat * LAMBDA``.
 
     Args:
-        query_features: (Q, D) float; gallery_features: (G, D) likewise.
-        k1, k2: as ``TEST.RERANK.K1`` and ``.K2``, >= 1, clipped to N.
+        query_features: (Q, D) float.
+        gallery_features: (G, D) float.
+        k1: See ``TEST.RERANK.K1``, >= 1, clipped to N.
+        k2: See ``TEST.RERANK.K2``, >= 1, clipped to N.
         metric: "cosine" takes unit rows (fast-reid normalises the features before this when
             ``TEST.METRIC`` is "cosine"), "euclidean" rows of any length (fast-reid does not
             normalise them).
