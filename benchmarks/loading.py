@@ -45,10 +45,12 @@ def files(folder: str | None, limit: int) -> list[str]:
     root = Path(folder) if folder else REAL
     found = sorted(str(p) for p in root.rglob("*.jpg"))
     if not found:
-        from unreid.data.synthetic import draw_dataset
+        from unreid.data.synthetic import generate_dataset
 
         root = Path(tempfile.mkdtemp())
-        draw_dataset(root, num_train_ids=30, num_test_ids=2, num_cameras=3, images_per_id=9, seed=0)
+        generate_dataset(
+            root, num_train_ids=30, num_test_ids=2, num_cameras=3, images_per_id=9, seed=0
+        )
         found = sorted(str(p) for p in root.rglob("*.jpg"))
     return found[:limit]
 

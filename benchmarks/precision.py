@@ -42,12 +42,14 @@ def main() -> None:
     args = parser.parse_args()
 
     from unreid.config import load_config
-    from unreid.data.synthetic import draw_dataset
+    from unreid.data.synthetic import generate_dataset
     from unreid.engine import run
 
     with tempfile.TemporaryDirectory() as folder:
         # tools/demo.py's images.
-        draw_dataset(f"{folder}/data", num_train_ids=110, num_test_ids=60, images_per_id=12, seed=0)
+        generate_dataset(
+            f"{folder}/data", num_train_ids=110, num_test_ids=60, images_per_id=12, seed=0
+        )
         os.environ["FASTREID_DATASETS"] = f"{folder}/data"
         print(
             "mode        seed   mAP  Rank-1  precision  recall  clusters  train s  CPU s",

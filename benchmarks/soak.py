@@ -141,10 +141,10 @@ def main() -> int:
     args = parser.parse_args()
     if args.refreshes < 7:
         parser.error("--refreshes must be an integer >= 7: growth is measured from the fifth on")
-    from unreid.data.synthetic import draw_dataset
+    from unreid.data.synthetic import generate_dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        draw_dataset(
+        generate_dataset(
             Path(folder) / "data", num_train_ids=20, num_test_ids=6, images_per_id=9, seed=0
         )
         os.environ["FASTREID_DATASETS"] = str(Path(folder) / "data")

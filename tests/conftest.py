@@ -47,10 +47,10 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a root with a small synthetic dataset in Market's layout; tests must not change it."""
-    from unreid.data.synthetic import draw_dataset
+    from unreid.data.synthetic import generate_dataset
 
     root = tmp_path_factory.mktemp("datasets")
-    draw_dataset(root, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0)
+    generate_dataset(root, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0)
     return root
 
 

@@ -41,7 +41,7 @@ import unreid  # noqa: F401  (before fastreid: makes it importable)
 from tests.projects.overrides import ROOT, tiny_options
 from tests.projects.tiny_run import MARKET, assert_same_labels, assert_same_weights, load_tiny
 from tests.tools.using import load_tool
-from unreid.data.synthetic import draw_dataset
+from unreid.data.synthetic import generate_dataset
 from unreid.engine import atomic
 
 #: Stage 1: 3 cameras x 2 epochs x 2 iterations. Stage 2: 3 epochs x 2 iterations; it saves every
@@ -141,7 +141,7 @@ class Chaos:
         self.folder = folder
         self.settings = {**SETTINGS, **(settings or {})}
         self.data = folder / "data"
-        draw_dataset(
+        generate_dataset(
             self.data, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0
         )
         self.tool = load_tool("train_net")

@@ -102,7 +102,7 @@ def test_copies_and_cameras_with_few_images__are_warnings_with_exit_code_0(
     shutil.copy(first(folder), folder / "copy_c1s.JPG")
     assert tool.main(["--root", str(folder), "--pattern", PATTERN, "--min-images", "1000"]) == 0
     out = capsys.readouterr().out
-    assert "warning: 1 exact copies of 1 pictures" in out
+    assert "warning: 1 exact copies of 1 images" in out
     assert "warning: 3 cameras have fewer than 1000 training images" in out
 
 
@@ -150,7 +150,7 @@ def test_train_with_val__is_an_error_without_validation_images(
     [
         (["--camera-pattern", "c(?P<camera>x)"], "does not match the pattern"),
         (["--camera-pattern", "c1"], "pattern must have a group (?P<camera>...)"),
-        (["--camera", "subfolder"], "lies in 0 sub-folders"),
+        (["--camera", "subfolder"], "is in 0 sub-folders"),
         (["--csv", "nope.csv"], "nope.csv: no such CSV"),
         (["--camera", "subfoldr"], "did you mean 'subfolder'"),
     ],
@@ -173,7 +173,7 @@ def test_missing_and_empty_folders__are_errors(
     assert tool.main(["--root", str(tmp_path / "nowhere")]) == 1
     assert "nowhere: no such folder" in capsys.readouterr().err
     assert tool.main(["--root", str(tmp_path)]) == 1
-    assert "error: no picture (jpg" in capsys.readouterr().out
+    assert "error: no image found (jpg" in capsys.readouterr().out
 
 
 def test_csv__reports_images_that_it_does_not_list_and_paths_outside_the_folder(
@@ -209,7 +209,7 @@ def test_config__checks_training_and_test_images(
     )
     first(folder).write_bytes(b"")
     assert tool.main([*CONFIG, *own]) == 0
-    assert "left out by UNSUP.BAD_IMAGE skip" in capsys.readouterr().out
+    assert "skipped by UNSUP.BAD_IMAGE skip" in capsys.readouterr().out
 
 
 def test_invalid_setting_of_a_config__has_exit_code_2(

@@ -83,5 +83,5 @@ def test_unreadable_image__moves_no_file_and_is_logged_when_skipped(
     assert tool.main([*CONFIG, *short, "UNSUP.BAD_IMAGE", "skip"]) == 0
     assert (earlier / "previous/001/log.txt").read_text() == "log.txt"
     log = (earlier / "log.txt").read_text()
-    assert f"UNSUP.BAD_IMAGE skip: {broken} is left out" in log
+    assert f"UNSUP.BAD_IMAGE skip: {broken} is skipped" in log
     assert "Training on 71 images of 3 cameras" in log and "it was moved to" in log

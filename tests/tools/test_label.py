@@ -184,7 +184,7 @@ def test_empty_folder__is_a_one_line_error(
     tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tool.main(["--run", str(run_folder), "--images", str(tmp_path)]) == 2
-    assert f"error: {tmp_path}: no picture found (.jpg" in capsys.readouterr().err
+    assert f"error: {tmp_path}: no image found (.jpg" in capsys.readouterr().err
 
 
 def test_help__has_an_example_and_every_clusterer(

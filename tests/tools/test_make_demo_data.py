@@ -33,7 +33,7 @@ def test_as_folder__has_all_images_under_names_that_a_pattern_matches(
     target = tmp_path / "shop"
     assert tool.main(["--as-folder", str(target), *SMALL]) == 0
     items = read_folder(target, pattern=r"cam(?P<camera>\d+)/person(?P<id>\d+)_shot")
-    assert f"{len(items)} pictures of 8 people, 2 cameras" in capsys.readouterr().out
+    assert f"{len(items)} images of 8 people, 2 cameras" in capsys.readouterr().out
     assert len(items) == 32 and {item.camera for item in items} == {"1", "2"}
     assert len({item.pid for item in items}) == 8
     train, query, gallery = split_by_id(items, 0.3)

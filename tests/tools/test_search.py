@@ -187,7 +187,7 @@ def test_missing_files__are_one_line_errors(
     fill(tmp_path, ["q.png"])
     run, query = ["--run", str(run_folder)], ["--query", str(tmp_path / "q.png")]
     for arguments, words in (
-        ([*run, *query, "--gallery", str(tmp_path / "empty")], "empty: no picture found"),
+        ([*run, *query, "--gallery", str(tmp_path / "empty")], "empty: no image found"),
         ([*run, *query, "--gallery", str(tmp_path / "none")], "none: no such folder"),
         ([*run, *query, "--index", str(tmp_path / "none")], "give a gallery to create it"),
         ([*run, "--gallery", str(tmp_path), "--query", "gone.png"], "--query gone.png: no such"),

@@ -175,7 +175,7 @@ def preload() -> None:
         "unreid.inference.ranking",
         "unreid.inference.retrieval_results",
         "unreid.inference.labelling",
-        "unreid.data.survey",
+        "unreid.data.dataset_check",
         "unreid.visualization.page",
         "unreid.visualization.sources",
         "tabulate",

@@ -216,7 +216,7 @@ def _read(
         return Case(
             "check_data",
             ("--root", str(valid.crops), "--csv", str(path)),
-            (name, "no picture", "warning", "error"),
+            (name, "no image", "warning", "error"),
             refuse,
         )
     return Case(
@@ -231,7 +231,7 @@ def _read(
             "--output",
             str(folder / "out.csv"),
         ),
-        (name, "no picture found"),
+        (name, "no image found"),
         refuse,
     )
 

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.projects.overrides import ROOT, tiny_options
 from tests.projects.tiny_run import BASELINE, Interrupted, interrupted_at_step
 from tests.tools.using import load_tool
-from unreid.data.synthetic import draw_dataset
+from unreid.data.synthetic import generate_dataset
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def build(root: Path) -> ValidFiles:
         return valid
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
-    draw_dataset(
+    generate_dataset(
         valid.sets, num_train_ids=4, num_test_ids=3, num_cameras=2, images_per_id=6, seed=0
     )
     os.environ["FASTREID_DATASETS"] = str(valid.sets)

@@ -88,45 +88,45 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def of_folder(args: argparse.Namespace) -> list[Any]:
     """Return the images of --images."""
+    from unreid.data.dataset_check import ImageEntry
     from unreid.data.folder import read_folder
-    from unreid.data.survey import Picture
 
-    return [Picture("all", item) for item in read_folder(args.images, **reading_of(args))]
+    return [ImageEntry("all", item) for item in read_folder(args.images, **reading_of(args))]
 
 
 def of_config(cfg: Any) -> list[Any]:
     """Return the images that a config trains and is tested on."""
-    from unreid.data.survey import list_pictures, pictures_of
+    from unreid.data.dataset_check import entries_of, list_images
     from unreid.data.unlabelled import build_dataset, training_rows
 
     found = []
     for name in cfg.DATASETS.NAMES:
         dataset = build_dataset(name, "DATASETS.NAMES", cfg)
-        found += pictures_of(training_rows(name, dataset, cfg), "train")
+        found += entries_of(training_rows(name, dataset, cfg), "train")
     for name in cfg.DATASETS.TESTS:
-        found += list_pictures(build_dataset(name, "DATASETS.TESTS", cfg), ("query", "gallery"))
+        found += list_images(build_dataset(name, "DATASETS.TESTS", cfg), ("query", "gallery"))
     return found
 
 
-def report(args: argparse.Namespace, pictures: list[Any], skip_bad: bool) -> int:
-    """Read the files, print table and findings; return 1 when one is an error."""
+def report(args: argparse.Namespace, entries: list[Any], skip_bad: bool) -> int:
+    """Read the files, print the table and the problems; return 1 when one is an error."""
     from tabulate import tabulate
 
-    from unreid.data.survey import findings, read_pictures, table
+    from unreid.data.dataset_check import find_problems, read_files, summary_table
 
     started = time.perf_counter()
-    progress = Progress(len(pictures), "reading")
-    readings = read_pictures([p.item.path for p in pictures], progress.step)
+    progress = Progress(len(entries), "reading")
+    infos = read_files([p.item.path for p in entries], progress.step)
     progress.end()
-    if pictures:
-        print(tabulate(table(pictures, readings), headers="keys"))
-        print(f"{len(pictures)} files read in {duration(time.perf_counter() - started)}\n")
-    found = findings(pictures, readings, min_images=args.min_images, skip_bad=skip_bad)
-    for finding in found:
-        print(f"{finding.level}: {finding.text}")
+    if entries:
+        print(tabulate(summary_table(entries, infos), headers="keys"))
+        print(f"{len(entries)} files read in {duration(time.perf_counter() - started)}\n")
+    found = find_problems(entries, infos, min_images=args.min_images, skip_bad=skip_bad)
+    for problem in found:
+        print(f"{problem.level}: {problem.text}")
     if args.images:
-        hints(args, pictures)
-    errors = sum(finding.level == "error" for finding in found)
+        hints(args, entries)
+    errors = sum(problem.level == "error" for problem in found)
     if errors:
         print(f"{errors} error{'s' * (errors > 1)} found")
         return 1
@@ -134,25 +134,25 @@ def report(args: argparse.Namespace, pictures: list[Any], skip_bad: bool) -> int
     if args.images:
         alone = (
             ""
-            if testable(p.item for p in pictures)
+            if testable(p.item for p in entries)
             else "  (without evaluation: no identity is seen by two cameras)"
         )
         print(f"to train on it: {train_command(args)}{alone}")
     return 0
 
 
-def hints(args: argparse.Namespace, pictures: list[Any]) -> None:
+def hints(args: argparse.Namespace, entries: list[Any]) -> None:
     """Print possible sources of the camera, and images that a CSV does not list."""
+    from unreid.data.dataset_check import suggest_camera_option
     from unreid.data.folder import image_files
-    from unreid.data.survey import suggest_reading
 
     if not given_reading(args):
-        hint = suggest_reading(image_files(args.images))
+        hint = suggest_camera_option(image_files(args.images))
         if hint:
             print(f"hint: {hint}")
     if args.csv:
         files = set(image_files(args.images))
-        unlisted = sorted(files - {os.path.relpath(p.item.path, args.images) for p in pictures})
+        unlisted = sorted(files - {os.path.relpath(p.item.path, args.images) for p in entries})
         if unlisted:
             print(
                 f"note: {len(unlisted)} images below {args.images} are not in {args.csv}, such"
@@ -172,13 +172,13 @@ def work(args: argparse.Namespace) -> int:
         cfg, _ = load_config(args.config_file, opts)
         skip_bad = cfg.UNSUP.BAD_IMAGE == "skip"
     try:
-        pictures = of_folder(args) if cfg is None else of_config(cfg)
+        entries = of_folder(args) if cfg is None else of_config(cfg)
     except (KeyError, ValueError, OSError) as error:
         if os.environ.get("UNREID_TRACEBACK"):
             raise
         print(f"error: {error_text(error)}", file=sys.stderr)
         return 1
-    return report(args, pictures, skip_bad)
+    return report(args, entries, skip_bad)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -63,11 +63,11 @@ def table(results: dict[str, Any]) -> str:
 
 def work(args: argparse.Namespace) -> int:
     """Write the data set, train, print; return 0 if mAP improved."""
-    from unreid.data.synthetic import draw_dataset
+    from unreid.data.synthetic import generate_dataset
 
     started = time.perf_counter()
     data = Path(args.output) / "data"
-    summary = draw_dataset(
+    summary = generate_dataset(
         str(data),
         num_train_ids=TRAIN_IDS,
         num_test_ids=TEST_IDS,

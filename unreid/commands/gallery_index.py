@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unreid.cli import warn
 from unreid.commands.images import read_images
 from unreid.commands.options import given_reading, reading_of
-from unreid.data.folder import ONE_CAMERA, check_reading
+from unreid.data.folder import SINGLE_CAMERA, check_path_settings
 
 if TYPE_CHECKING:
     from unreid.inference.gallery import Gallery
@@ -57,7 +57,7 @@ def open_gallery(args: Any, predictor: Predictor) -> Gallery:
 
 def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
     """Return a reading in the one form that two are compared in; as JSON keeps it."""
-    source, _, _ = check_reading(**reading)
+    source, _, _ = check_path_settings(**reading)
     return {
         **reading,
         "camera": source,
@@ -73,7 +73,7 @@ def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
     """
     given, asked = given_reading(args), normalised(reading_of(args))
     if gallery.reading is None:  # made by an earlier version
-        if not given and args.gallery and any(e.camera != ONE_CAMERA for e in gallery.entries):
+        if not given and args.gallery and any(e.camera != SINGLE_CAMERA for e in gallery.entries):
             raise ValueError(
                 f"index {args.index} has cameras and does not say where they are"
                 " written: give the --camera-pattern (or --csv, --camera) that it was"

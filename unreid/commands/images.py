@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unreid.data.folder import SUFFIXES, FolderItem, check_reading, image_files, read_folder
+from unreid.data.folder import SUFFIXES, FolderItem, check_path_settings, image_files, read_folder
 
 
 def read_images(root: str, reading: Mapping[str, Any]) -> tuple[FolderItem, ...]:
@@ -38,7 +38,7 @@ def check_images(root: str) -> None:
 
 
 def _nothing_in(root: str) -> ValueError:
-    return ValueError(f"{root}: no picture found ({' '.join(SUFFIXES)}, in it and below)")
+    return ValueError(f"{root}: no image found ({' '.join(SUFFIXES)}, in it and below)")
 
 
 def read_queries(
@@ -79,7 +79,7 @@ def _query_file(path: str, reading: Mapping[str, Any]) -> FolderItem:
     if not reading.get("pattern"):
         return FolderItem(path, "", None, None)
     source = reading.get("camera", "")
-    _, expression, of_ids = check_reading(
+    _, expression, of_ids = check_path_settings(
         pattern=reading["pattern"],
         id_pattern=reading.get("id_pattern", ""),
         levels=reading.get("levels", ("camera",)),

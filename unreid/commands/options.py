@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from unreid.cli import Parser
-from unreid.data.folder import check_reading
+from unreid.data.folder import check_path_settings
 from unreid.projects import resolve_config
 from unreid.reading.run_folder import run_files
 
@@ -158,7 +158,7 @@ def given_reading(args: Any) -> list[str]:
 def check_folder_options(parser: Parser, args: Any) -> None:
     """End with an error where the patterns cannot be used; opens no file."""
     try:
-        check_reading(**reading_of(args))
+        check_path_settings(**reading_of(args))
     except ValueError as error:
         parser.error(str(error))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from unreid.cli import Parser, guarded
 from unreid.commands.options import check_output_file, check_output_folder
-from unreid.data.synthetic import FOLDER, draw_contact_sheet, draw_dataset
+from unreid.data.synthetic import FOLDER, generate_dataset, render_contact_sheet
 
 
 def build_parser() -> Parser:
@@ -44,7 +44,7 @@ def build_parser() -> Parser:
         " might be, in no data set's layout",
     )
     parser.add_argument(
-        "--contact-sheet", metavar="PATH", help="also draw people x cameras into one image"
+        "--contact-sheet", metavar="PATH", help="also write one image of people x cameras"
     )
     return parser
 
@@ -87,25 +87,25 @@ def work(options: argparse.Namespace) -> None:
         seed=options.seed,
     )
     if options.output is not None:
-        summary = draw_dataset(options.output, **settings)
-        what = "drawn" if summary.drawn else "there already"
+        summary = generate_dataset(options.output, **settings)
+        what = "generated" if summary.generated else "already existed; checked"
         print(
-            f"{Path(summary.root) / FOLDER}: {summary.num_train_images} pictures of"
+            f"{Path(summary.root) / FOLDER}: {summary.num_train_images} images of"
             f" {summary.num_train_ids} people to train on, {summary.num_query_images} queries"
             f" and {summary.num_gallery_images} gallery images of {summary.num_test_ids}"
             f" others, {summary.num_cameras} cameras; {what} in"
             f" {time.perf_counter() - start:.1f} s"
         )
     if options.as_folder is not None:
-        with tempfile.TemporaryDirectory() as drawn:
-            draw_dataset(drawn, **settings)
-            number = as_folder(drawn, Path(options.as_folder))
+        with tempfile.TemporaryDirectory() as folder:
+            generate_dataset(folder, **settings)
+            number = as_folder(folder, Path(options.as_folder))
         print(
-            f"{options.as_folder}: {number} pictures of {sum(options.identities)} people,"
-            f" {options.cameras} cameras; drawn in {time.perf_counter() - start:.1f} s"
+            f"{options.as_folder}: {number} images of {sum(options.identities)} people,"
+            f" {options.cameras} cameras; generated in {time.perf_counter() - start:.1f} s"
         )
     if options.contact_sheet is not None:
-        sheet = draw_contact_sheet(num_cameras=options.cameras, seed=options.seed)
+        sheet = render_contact_sheet(num_cameras=options.cameras, seed=options.seed)
         sheet.save(options.contact_sheet, quality=78)
         print(f"{options.contact_sheet}: {sheet.width} x {sheet.height} pixels")
 

@@ -1,8 +1,9 @@
 """Augment a batch of uint8 images with fast-reid's transforms: ``INPUT.BACKEND tensor``.
 
-Augmentation parameters are sampled for the whole batch first, then applied. Image i uses row i of
-one (B, 37) table of uniform numbers, whichever steps are enabled: its parameters depend on the
-generator and on its place in the batch alone, not on the worker process or on the other steps.
+The augmentation parameters of the whole batch are sampled first, then applied. Image i uses row i
+of one (B, 37) table of uniform random numbers. Its parameters therefore depend only on the
+generator and on its position in the batch, not on the worker process or on which other steps are
+enabled.
 
 The keys under ``INPUT`` and the order of the steps are fast-reid's: AutoAugment, size, padding and
 crop, flip, colour jitter, affine, erasing. Each step uses the fastest implementation measured:
@@ -11,9 +12,9 @@ torchvision's v2 for the size, Pillow for the affine map, a compiled kernel for 
 [0] Zhong et al.: Random erasing data augmentation, 2020, https://arxiv.org/abs/1708.04896
 [1] https://docs.pytorch.org/vision/stable/transforms.html
 
-Unlike [1] and Pillow, which truncate after every step of the jitter, colours stay fractions between
-the steps and are rounded once; hue is not reduced to Pillow's 256 values; erased pixels are whole
-numbers.
+Unlike [1] and Pillow, which truncate to integers after every step of the colour jitter, colours are
+floating point between the steps and rounded once at the end; hue is not quantised to Pillow's 256
+values; erased pixels get integer values.
 
 Notation: B images, H x W their size.
 """
@@ -36,13 +37,13 @@ from torchvision.transforms.v2 import functional as v2
 from unreid.kernels import jitter_reference, kernel, zero_copy
 
 _ORDERS = np.array(list(itertools.permutations(range(4))), dtype=np.int64)
-#: Rectangles that erasing tries per image before it erases nothing, as in torchvision.
+#: Candidate boxes per image; if none fits, nothing is erased (as in torchvision).
 _ATTEMPTS = 10
-#: AutoAugment, crop (2), flip, jitter (6), affine (3), erasing (1 + 2 + attempts), a policy's seed.
+#: AutoAugment, crop (2), flip, jitter (6), affine (3), erasing (3 + 2 x attempts), policy seed.
 _COLUMNS = 16 + 2 * _ATTEMPTS + 1
-#: fast-reid's arguments of RandomAffine: degrees, scales, degrees of shear along x.
+#: Arguments of fast-reid's RandomAffine: maximal rotation, scales, maximal shear along x (degrees).
 _DEGREES, _SCALES, _SHEAR = 10.0, (0.9, 1.1), 0.1
-#: torchvision's erasing: share of the area [0, s_l and s_h], and height by width.
+#: Random erasing, defaults of torchvision: area fraction (s_l, s_h of [0]) and aspect ratio.
 _AREA, _RATIO = (0.02, 0.33), (0.3, 3.3)
 
 
@@ -51,14 +52,14 @@ class AugmentParameters:
     """Sampled augmentation parameters of B images.
 
     Attributes:
-        policy: (B,) int64 seed of AutoAugment's own sampling; -1 for none.
+        policy: (B,) int64 seed of AutoAugment's sampling; -1 disables it.
         top, left: (B,) int64 corner of the crop in the padded image.
         flip: (B,) bool.
-        orders: (B, 4) int64 steps of the jitter: 0 brightness, 1 contrast, 2 saturation, 3 hue;
-            -1 is none.
-        factors: (B, 4) float32 of the steps 0 to 3.
+        orders: (B, 4) int64 order of the colour jitter: 0 brightness, 1 contrast, 2 saturation,
+            3 hue, -1 no step.
+        factors: (B, 4) float32 factors of the steps 0 to 3.
         affine: (B, 6) float64, see :func:`affine_matrices`, or None.
-        boxes: (B, 4) int64 top, left, height, width of the erased box; height 0 erases nothing.
+        boxes: (B, 4) int64 (top, left, height, width) of the erased box; height 0 erases nothing.
     """
 
     policy: np.ndarray
@@ -72,33 +73,33 @@ class AugmentParameters:
 
 
 def sample_parameters(cfg: Any, num: int, rng: np.random.Generator) -> AugmentParameters:
-    """Sample the parameters of ``num`` images.
+    """Sample the augmentation parameters of ``num`` images.
 
     Args:
         cfg: The ``INPUT`` node.
-        num: B.
-        rng: Generator of the table.
+        num: Number of images B.
+        rng: Random generator.
     """
     u = rng.random((num, _COLUMNS))
-    places = 2 * cfg.PADDING.SIZE + 1 if cfg.PADDING.ENABLED else 1
+    num_offsets = 2 * cfg.PADDING.SIZE + 1 if cfg.PADDING.ENABLED else 1
     affine = None
     if cfg.AFFINE.ENABLED:
         affine = affine_matrices(
             cfg.SIZE_TRAIN,
-            _between(u[:, 10], -_DEGREES, _DEGREES),
-            _between(u[:, 11], *_SCALES),
-            _between(u[:, 12], -_SHEAR, _SHEAR),
+            _interpolate(u[:, 10], -_DEGREES, _DEGREES),
+            _interpolate(u[:, 11], *_SCALES),
+            _interpolate(u[:, 12], -_SHEAR, _SHEAR),
         )
     chosen = (u[:, 0] < cfg.AUTOAUG.PROB) & cfg.AUTOAUG.ENABLED
     orders, factors = _jitter(cfg.CJ, u[:, 4:10])
     boxes = np.zeros((num, 4), dtype=np.int64)
     if cfg.REA.ENABLED:
-        boxes = _boxes(cfg.SIZE_TRAIN, u[:, 14:-1])
+        boxes = _erasing_boxes(cfg.SIZE_TRAIN, u[:, 14:-1])
         boxes[u[:, 13] >= cfg.REA.PROB] = 0
     return AugmentParameters(
         policy=np.where(chosen, (u[:, -1] * 2**53).astype(np.int64), -1),
-        top=(u[:, 1] * places).astype(np.int64),
-        left=(u[:, 2] * places).astype(np.int64),
+        top=(u[:, 1] * num_offsets).astype(np.int64),
+        left=(u[:, 2] * num_offsets).astype(np.int64),
         flip=(u[:, 3] < cfg.FLIP.PROB) & cfg.FLIP.ENABLED,
         orders=orders,
         factors=factors,
@@ -107,21 +108,22 @@ def sample_parameters(cfg: Any, num: int, rng: np.random.Generator) -> AugmentPa
     )
 
 
-def _between(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
+def _interpolate(uniform: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Map uniform numbers in [0, 1) to [low, high)."""
     return low + (high - low) * uniform
 
 
 def _jitter(cfg: Any, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return (B, 4) orders and factors of ColorJitter, from (B, 6) uniform numbers."""
+    """Return (B, 4) orders and (B, 4) factors of ColorJitter, from (B, 6) uniform numbers."""
     spans = (cfg.BRIGHTNESS, cfg.CONTRAST, cfg.SATURATION)
     orders = _ORDERS[(u[:, 0] * len(_ORDERS)).astype(np.int64)]
     orders[(u[:, 1] >= cfg.PROB) | (not cfg.ENABLED)] = -1
-    # A step without a range changes nothing but costs time.
+    # A step of range 0 has no effect, but would cost time.
     for step, span in enumerate((*spans, cfg.HUE)):
         if not span:
             orders[orders == step] = -1
-    factors = [_between(u[:, 2 + i], max(0.0, 1 - s), 1 + s) for i, s in enumerate(spans)]
-    factors.append(_between(u[:, 5], -cfg.HUE, cfg.HUE))
+    factors = [_interpolate(u[:, 2 + i], max(0.0, 1 - s), 1 + s) for i, s in enumerate(spans)]
+    factors.append(_interpolate(u[:, 5], -cfg.HUE, cfg.HUE))
     return orders, np.stack(factors, axis=1).astype(np.float32)
 
 
@@ -130,13 +132,13 @@ def affine_matrices(
 ) -> np.ndarray:
     """Return affine maps (a, b, c, d, e, f) as (B, 6) float64.
 
-    Pixel (x, y) of the result is pixel (a x + b y + c, d x + e y + f) of the image.
+    Pixel (x, y) of the output is pixel (a x + b y + c, d x + e y + f) of the input.
 
     Args:
-        size: H, W.
-        degrees: (B,) of the rotation, clockwise, about the centre.
-        scales: (B,) of the image's sides.
-        shears: (B,) degrees, along x.
+        size: (H, W).
+        degrees: (B,) clockwise rotation about the centre.
+        scales: (B,) scale factors.
+        shears: (B,) shear along x in degrees.
     """
     angle, tan = np.deg2rad(degrees), np.tan(np.deg2rad(shears))
     cos, sin = np.cos(angle), np.sin(angle)
@@ -146,15 +148,15 @@ def affine_matrices(
     return np.stack([a, b, x - a * x - b * y, d, e, y - d * x - e * y], axis=1)
 
 
-def _boxes(size: Sequence[int], u: np.ndarray) -> np.ndarray:
-    """Return (B, 4) top, left, height, width: the first of ten boxes that fits, else zeros [0].
+def _erasing_boxes(size: Sequence[int], u: np.ndarray) -> np.ndarray:
+    """Return (B, 4) boxes to erase: the first of ten candidates that fits, else zeros [0].
 
     Args:
-        size: H, W.
-        u: (B, 2 + 20) uniform numbers: the position, then an area and a ratio per attempt.
+        size: (H, W).
+        u: (B, 22) uniform numbers: position (2), then area and aspect ratio per candidate.
     """
-    areas = size[0] * size[1] * _between(u[:, 2::2], *_AREA)
-    ratios = np.exp(_between(u[:, 3::2], *np.log(_RATIO)))
+    areas = size[0] * size[1] * _interpolate(u[:, 2::2], *_AREA)
+    ratios = np.exp(_interpolate(u[:, 3::2], *np.log(_RATIO)))
     heights = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
     widths = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
     fits = (heights < size[0]) & (widths < size[1])
@@ -167,8 +169,8 @@ def _boxes(size: Sequence[int], u: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def resized(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Resize (h, w, 3) uint8 to ``size`` (H, W): bicubic with antialiasing, as fast-reid does."""
+def resize_image(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Resize (h, w, 3) uint8 to ``size`` (H, W), bicubic with antialiasing as in fast-reid."""
     if pixels.shape[:2] == tuple(size):
         return pixels
     image = zero_copy(pixels).permute(2, 0, 1)
@@ -176,13 +178,13 @@ def resized(pixels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return resize.permute(1, 2, 0).numpy()
 
 
-def as_batch(images: np.ndarray) -> torch.Tensor:
+def to_batch(images: np.ndarray) -> torch.Tensor:
     """View (B, H, W, 3) uint8 as (B, 3, H, W), channels last in memory, without a copy."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 class TestTransform:
-    """Resize only.
+    """Transform of evaluation: resize only.
 
     Args:
         cfg: The config (``INPUT.SIZE_TEST``).
@@ -196,13 +198,13 @@ class TestTransform:
     def __call__(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Return (B, 3, H, W) uint8 from B images (h, w, 3) uint8 of any sizes."""
         out = np.empty((len(images), *self.size, 3), dtype=np.uint8)
-        for place, pixels in zip(out, images):
-            place[...] = resized(pixels, self.size)
-        return as_batch(out)
+        for target, pixels in zip(out, images):
+            target[...] = resize_image(pixels, self.size)
+        return to_batch(out)
 
 
 class TrainTransform:
-    """Apply all steps, with parameters of :func:`sample_parameters`.
+    """Training transform: all steps, with parameters of :func:`sample_parameters`.
 
     Args:
         cfg: The config (``INPUT.*``).
@@ -223,18 +225,18 @@ class TrainTransform:
         sampled = sample_parameters(self.input, len(images), rng)
         out = np.empty((len(images), *self.size, 3), dtype=np.uint8)
         for i, pixels in enumerate(images):
-            pixels = resized(self._augmented(pixels, int(sampled.policy[i])), self.size)
+            pixels = resize_image(self._auto_augment(pixels, int(sampled.policy[i])), self.size)
             self._crop(out[i], pixels, sampled.top[i], sampled.left[i], sampled.flip[i])
-        out = self._jittered(out, sampled.orders, sampled.factors)
+        out = self._apply_jitter(out, sampled.orders, sampled.factors)
         if sampled.affine is not None:
-            for place, matrix in zip(out, sampled.affine):
-                place[...] = moved(place, matrix)
-        for place, (top, left, height, width) in zip(out, sampled.boxes):
-            place[top : top + height, left : left + width] = self.value
-        return as_batch(out)
+            for image, matrix in zip(out, sampled.affine):
+                image[...] = apply_affine(image, matrix)
+        for image, (top, left, height, width) in zip(out, sampled.boxes):
+            image[top : top + height, left : left + width] = self.value
+        return to_batch(out)
 
-    def _augmented(self, pixels: np.ndarray, seed: int) -> np.ndarray:
-        """Apply AutoAugment's policy, which samples from ``random``; its state is restored."""
+    def _auto_augment(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        """Apply AutoAugment, which samples from ``random``; the state of ``random`` is restored."""
         if self.policy is None or seed < 0:
             return pixels
         state = random.getstate()
@@ -245,15 +247,15 @@ class TrainTransform:
             random.setstate(state)
 
     def _crop(self, out: np.ndarray, pixels: np.ndarray, top: int, left: int, flip: bool) -> None:
-        """Write ``pixels``, padded and cropped at (top, left), flipped if asked, into ``out``."""
+        """Pad ``pixels``, crop at (top, left), flip on demand, and write the result to ``out``."""
         if flip:
-            out = out[:, ::-1]  # a view written from right to left
+            out = out[:, ::-1]  # a reversed view: writing to it flips the image
         if self.padding and self.mode != "constant":
             sides = (self.padding, self.padding)
             pixels = np.pad(pixels, (sides, sides, (0, 0)), mode=self.mode)
             _copy(out, pixels[top : top + self.size[0], left : left + self.size[1]])
             return
-        # Black is written only where the padding is visible.
+        # The constant padding is black; it is written only where it is inside the crop.
         down, right = top - self.padding, left - self.padding
         height, width = self.size
         rows = slice(max(0, -down), min(height, height - down))
@@ -267,7 +269,7 @@ class TrainTransform:
             ],
         )
 
-    def _jittered(self, out: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    def _apply_jitter(self, out: np.ndarray, orders: np.ndarray, factors: np.ndarray) -> np.ndarray:
         chosen = np.flatnonzero((orders >= 0).any(axis=1))
         if len(chosen):
             pixels = out[chosen].reshape(len(chosen), -1, 3)
@@ -276,16 +278,16 @@ class TrainTransform:
         return out
 
 
-#: One pixel as one item: numpy copies single bytes in reverse order far more slowly.
+#: One pixel as one item: numpy copies reversed views of single bytes far more slowly.
 _PIXEL = np.dtype("V3")
 
 
 def _copy(out: np.ndarray, pixels: np.ndarray) -> None:
-    """Copy (H, W, 3) uint8 into a view whose pixels may be in reverse order."""
+    """Copy (H, W, 3) uint8 into a view, which may be reversed along its width."""
     out.view(_PIXEL)[...] = pixels.view(_PIXEL)
 
 
-def moved(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Apply an affine map to (H, W, 3) uint8 by Pillow: nearest pixel, black outside."""
+def apply_affine(pixels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Apply an affine map to (H, W, 3) uint8 by Pillow: nearest neighbour, black outside."""
     image = Image.fromarray(pixels)
     return np.asarray(image.transform(image.size, Image.Transform.AFFINE, tuple(matrix.tolist())))

@@ -1,4 +1,4 @@
-"""Keep decoded images in one flat array of bytes, which forked workers share without a copy.
+"""Cache decoded images in one flat array of bytes, which forked workers share without a copy.
 
 Notation: N images, H x W their size.
 """
@@ -20,7 +20,7 @@ logger = logging.getLogger("fastreid.unreid.data")
 
 MEBIBYTE = 2**20
 _CHUNK = 1024
-#: Files with a container's memory limit and use, of control groups version 2 and 1.
+#: Files with the memory limit and the memory in use of a container: cgroup v2, cgroup v1.
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -28,10 +28,15 @@ _LIMITS = (
 
 
 class DecodedImages:
-    """The first images of a list, as many as fit; read-only.
+    """Read-only cache of the first images of a list, as many as fit into the budget.
+
+    Args:
+        pixels: (num_bytes,) uint8, all images one after the other.
+        ends: (N + 1,) int64 offsets; image i is ``pixels[ends[i]:ends[i + 1]]``.
+        sizes: (N, 2) int64 height and width of each image.
 
     Attributes:
-        num_bytes: Size of all pixels.
+        num_bytes: Size of the cached pixels in bytes.
     """
 
     def __init__(self, pixels: np.ndarray, ends: np.ndarray, sizes: np.ndarray) -> None:
@@ -44,7 +49,7 @@ class DecodedImages:
         return len(self._sizes)
 
     def get(self, index: int) -> np.ndarray | None:
-        """Return (H, W, 3) uint8, not writeable, or None if image ``index`` did not fit."""
+        """Return read-only (H, W, 3) uint8, or None if image ``index`` is not in the cache."""
         if index >= len(self._sizes):
             return None
         return self._pixels[self._ends[index] : self._ends[index + 1]].reshape(
@@ -52,59 +57,64 @@ class DecodedImages:
         )
 
     @classmethod
-    def of_files(cls, paths: Sequence[str], budget: int) -> DecodedImages:
-        """Decode ``paths`` in their order until the next image does not fit.
+    def from_files(cls, paths: Sequence[str], budget: int) -> DecodedImages:
+        """Decode the files in order until the next image does not fit.
 
         Args:
-            paths: N files.
-            budget: ``UNSUP.CACHE_IMAGES``, in MiB.
+            paths: N image files.
+            budget: Size of the cache in MiB (``UNSUP.CACHE_IMAGES``).
 
         Raises:
-            ValueError: the images need more memory than is free.
-            UnreadableImageError: names a file.
+            ValueError: The images need more memory than is free.
+            UnreadableImageError: A file cannot be read; names it.
         """
         start = time.perf_counter()
         limit = min(budget * MEBIBYTE, _free_bytes())
-        _check_room(paths, budget, limit)
-        # Reserved address space: pages that are never written to take no memory.
+        _check_memory(paths, budget, limit)
+        # The operating system assigns memory only to pages that are written to.
         pixels = np.empty(limit, dtype=np.uint8)
         ends, sizes = [0], []
-        for picture in _decoded(paths):
-            if ends[-1] + picture.nbytes > limit:
+        for image in _decode_all(paths):
+            if ends[-1] + image.nbytes > limit:
                 break
-            pixels[ends[-1] : ends[-1] + picture.nbytes] = picture.ravel()
-            ends.append(ends[-1] + picture.nbytes)
-            sizes.append(picture.shape[:2])
+            pixels[ends[-1] : ends[-1] + image.nbytes] = image.ravel()
+            ends.append(ends[-1] + image.nbytes)
+            sizes.append(image.shape[:2])
         pixels.flags.writeable = False
-        made = cls(pixels, np.array(ends), np.array(sizes, dtype=np.int64).reshape(-1, 2))
+        cache = cls(pixels, np.array(ends), np.array(sizes, dtype=np.int64).reshape(-1, 2))
         logger.info(
-            f"UNSUP.CACHE_IMAGES {budget}: {len(made)} of {len(paths)} images kept decoded,"
-            f" {made.num_bytes / MEBIBYTE:.1f} MiB, in {time.perf_counter() - start:.1f} s"
-            + ("" if len(made) == len(paths) else "; the others are decoded every time")
+            f"UNSUP.CACHE_IMAGES {budget}: {len(cache)} of {len(paths)} images cached,"
+            f" {cache.num_bytes / MEBIBYTE:.1f} MiB, in {time.perf_counter() - start:.1f} s"
+            + (
+                ""
+                if len(cache) == len(paths)
+                else "; the other images are decoded whenever they are used"
+            )
         )
-        return made
+        return cache
 
 
-def _decoded(paths: Sequence[str]) -> Iterator[np.ndarray]:
-    """Decode in order, by threads: decoders release the lock. In chunks, to hold few in memory."""
+def _decode_all(paths: Sequence[str]) -> Iterator[np.ndarray]:
+    """Decode in order with threads, in chunks that limit how many images wait in memory."""
+    # The decoders release the global interpreter lock.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for start in range(0, len(paths), _CHUNK):
             yield from pool.map(decode, paths[start : start + _CHUNK])
 
 
-def _check_room(paths: Sequence[str], budget: int, limit: int) -> None:
-    """Check that the cache fits into the free memory, estimated from 16 images."""
+def _check_memory(paths: Sequence[str], budget: int, limit: int) -> None:
+    """Check that the cache fits into ``limit`` bytes, by the mean size of some 16 images."""
     some = paths[:: max(1, len(paths) // 16)]
     wanted = min(budget * MEBIBYTE, len(paths) * sum(decode(p).nbytes for p in some) // len(some))
     if wanted > limit:
         raise ValueError(
-            f"UNSUP.CACHE_IMAGES must fit into the memory that is free, {limit // MEBIBYTE} MiB,"
-            f" got {budget}: {len(paths)} images would take {wanted // MEBIBYTE} MiB"
+            f"UNSUP.CACHE_IMAGES must be at most the free memory, {limit // MEBIBYTE} MiB,"
+            f" got {budget}: {len(paths)} images need {wanted // MEBIBYTE} MiB"
         )
 
 
 def _free_bytes() -> int:
-    """Return nine tenths of the free memory (that of the container if less); 2^40 if unknown."""
+    """Return 90 % of the free memory of the machine or container in bytes; 2^40 if unknown."""
     free = 2**40
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -114,6 +124,6 @@ def _free_bytes() -> int:
     for limit, used in _LIMITS:
         try:
             free = min(free, int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # none, or "max"
+        except (OSError, ValueError):  # no such file, or the limit is "max"
             continue
     return max(0, free * 9 // 10)

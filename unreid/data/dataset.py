@@ -1,9 +1,10 @@
 """The dataset and the collate function of every batch: training, extraction and test.
 
-Both run in a worker process, or in the main process where there is none. A :class:`BatchSpec` says
-all that a batch depends on; neither needs to remember the batch before.
+Both run in the worker processes, or in the main process without workers. A batch depends on its
+:class:`BatchSpec` only, not on earlier batches (with ``INPUT.BACKEND tensor``; for ``pil`` see
+:class:`BatchTransform`).
 
-Notation: N images, B images of a batch.
+Notation: N images, B images per batch.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from unreid.data.worker import GlobalGenerators, seed_worker
 
 
 class BatchSpec(NamedTuple):
-    """All that one batch depends on.
+    """Specification of one batch: all that its contents depend on.
 
     Attributes:
-        indices: B places in the image list.
+        indices: B indices into the image list.
         labels: B labels of a training batch; None selects the test transforms.
-        seed: Of the epoch.
-        number: Of the batch in its epoch.
-        epoch: Counts the epochs of one loader, extractions included.
+        seed: Seed of the epoch.
+        number: Position of the batch in its epoch, from 0.
+        epoch: Number of the epoch of this loader; feature extraction counts as an epoch.
     """
 
     indices: list[int]
@@ -44,10 +45,13 @@ class BatchSpec(NamedTuple):
 
 
 class PackedStrings:
-    """N strings in two arrays.
+    """A read-only sequence of N strings, stored in two arrays.
 
-    Forked workers copy the pages of a list of strings, because every access counts a reference:
-    1 GB per worker for 10 million paths.
+    Reading a list of strings in a forked worker changes reference counts, so that the worker copies
+    the memory pages: 1 GB per worker for 10 million paths.
+
+    Args:
+        strings: The N strings.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
@@ -63,19 +67,19 @@ class PackedStrings:
         return string.tobytes().decode("utf-8", "surrogateescape")
 
     def unpacked(self) -> list[str]:
-        """Return a list of all N."""
+        """Return the strings as a list."""
         return [self[i] for i in range(len(self))]
 
 
 class ImageDataset(Dataset):
-    """Decoded images of N files.
+    """Dataset of N image files.
 
     Args:
-        paths: N files.
-        fields: name -> N integers; each becomes an int64 entry of the batches.
+        paths: N image files.
+        **fields: Name -> N integers; each becomes an int64 entry of the batches.
 
     Attributes:
-        cache: Images that need not be decoded again, or None.
+        cache: Decoded images, or None.
     """
 
     def __init__(self, paths: Sequence[str], **fields: Sequence[int] | np.ndarray) -> None:
@@ -87,16 +91,17 @@ class ImageDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Return (H, W, 3) uint8."""
+        """Return image ``index`` as (H, W, 3) uint8."""
         cached = self.cache.get(index) if self.cache is not None else None
         return decode(self.paths[index]) if cached is None else cached
 
     def __getitems__(
         self, spec: BatchSpec
     ) -> tuple[BatchSpec, dict[str, Any] | UnreadableImageError]:
-        """Return the batch with decoded images; torch calls this where it exists.
+        """Return the batch of a spec with decoded images; called by ``DataLoader`` if defined.
 
-        An error is returned, because torch would raise it with the traceback of a worker.
+        An ``UnreadableImageError`` is returned instead of raised: torch would add the traceback of
+        the worker to its message.
         """
         try:
             batch: dict[str, Any] = {"images": [self[i] for i in spec.indices]}
@@ -111,13 +116,14 @@ class ImageDataset(Dataset):
 
 
 class BatchTransform:
-    """The collate function: transforms a batch of decoded images by ``INPUT.BACKEND``.
+    """Collate function: apply the transforms of ``INPUT.BACKEND`` to a batch of decoded images.
 
-    ``tensor`` seeds the augmentation of each batch by (seed of the epoch, number of the batch).
-    The transforms of ``pil`` are fast-reid's, which sample from the global generators of the
-    process and may keep a state. They are built anew for every epoch; a worker is then seeded by
-    (seed of the epoch, its number). Without workers they sample from a copy of the generators, so
-    that a model that samples too (dropout) does not change the augmentation.
+    With ``tensor``, the augmentation of each batch is seeded by (seed of the epoch, number of the
+    batch). With ``pil``, the transforms are those of fast-reid, which sample from the global random
+    generators of the process and may have state. They are built at the start of every epoch, and
+    each worker is then seeded by (seed of the epoch, worker id). Without workers they sample from a
+    copy of the global generators, so that random numbers used by the model (dropout) do not change
+    the augmentation.
 
     Args:
         cfg: The config (``INPUT.*``).
@@ -133,7 +139,7 @@ class BatchTransform:
     def __call__(
         self, read: tuple[BatchSpec, dict[str, Any] | UnreadableImageError]
     ) -> dict[str, Any] | UnreadableImageError:
-        """Return the batch with images (B, 3, H, W) in 0..255: float32 of pil, uint8 of tensor."""
+        """Return the batch with images (B, 3, H, W): float32 (pil) or uint8 (tensor) in 0..255."""
         spec, batch = read
         if isinstance(batch, UnreadableImageError):
             return batch
@@ -167,7 +173,7 @@ class BatchTransform:
             return default_collate([self._transform(Image.fromarray(image)) for image in images])
 
     def end_epoch(self, epoch: int) -> None:
-        """Let the global generators go on from where the transforms of ``epoch`` left theirs."""
+        """Set the global generators to the state after the last transform of ``epoch``."""
         if self._generators is not None and self._epoch == epoch:
             self._generators.restore()
             self._generators = None

@@ -1,8 +1,8 @@
-"""Any folder of crops: which images it has, and the camera, id and tracklet of each.
+"""List the images of a folder of crops, with the camera, id and tracklet of each.
 
-These are read from the path by a pattern (:mod:`unreid.data.path_pattern`), from the sub-folders,
-or from a CSV (:mod:`unreid.data.folder_csv`). What may surprise is logged as one warning each:
-files that are left out, and folders that share a camera.
+Camera, id and tracklet come from the path by a pattern (:mod:`unreid.data.path_pattern`), from the
+names of sub-folders, or from a CSV (:mod:`unreid.data.folder_csv`). Ignored files, and folders that
+are merged into one camera, are logged as a warning.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from unreid.data.path_pattern import FIELDS, PathPattern
 
 logger = logging.getLogger("fastreid.unreid.folder")
 
-#: Suffixes of pictures, in any case.
+#: File name suffixes of images, in lower or upper case.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-#: Where the camera of a picture may be written.
+#: Sources of the camera of an image.
 CAMERA_FROM = ("regex", "subfolder", "csv", "one")
-#: In a name they would write lines of their own into logs and tables.
+#: Control characters. In a file name they could forge lines of logs and tables.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-#: The camera of every picture of a folder that has one.
-ONE_CAMERA = "0"
+#: Camera name of all images with camera "one".
+SINGLE_CAMERA = "0"
 
 
 @dataclass(frozen=True, order=True)
 class FolderItem:
-    """One picture of a folder.
+    """One image of a folder.
 
     Attributes:
         path: ``root/relative/path.jpg``, with forward slashes below the root.
-        camera: A name, unique in the folder.
-        pid: The person's name, or None where nothing tells it.
-        tracklet: The name of a tracklet inside the camera, or None.
+        camera: Camera name, unique in the folder.
+        pid: Person id, or None if unknown.
+        tracklet: Tracklet name, unique within the camera, or None.
     """
 
     path: str
@@ -57,37 +57,39 @@ def read_folder(
     levels: Sequence[str] = ("camera",),
     under: str = "",
 ) -> tuple[FolderItem, ...]:
-    """The pictures of a folder and all folders in it, sorted by path.
+    """Return the images of a folder and its sub-folders, sorted by path.
 
-    Sub-folders are entered, through symbolic links too, each once; names that begin with a dot
-    are left out. Pictures are not opened.
+    Symbolic links are followed, and every folder is visited once. Names that begin with a dot are
+    ignored. Images are not opened.
 
     Args:
         root: The folder.
-        pattern: Searched in the path relative to ``root`` (``cam1/0007_003.jpg``): see
-            :mod:`unreid.data.path_pattern`. One unnamed group is the camera.
-        id_pattern: A second pattern, whose one unnamed group is the id; an image that it does not
-            match has no id.
-        csv: A file with the columns path (relative to ``root``), camera and perhaps id, tracklet.
-            Only the pictures in it are read. It is looked for in ``root``, then where we are.
-        camera: One of :data:`CAMERA_FROM`; "" takes the CSV or the pattern that is given, and
-            else one camera for all.
-        levels: With camera "subfolder": what the folders on the way from ``under`` to a picture
-            are, each of :data:`FIELDS` or "" for nothing.
-        under: Only the pictures in this folder of ``root``.
+        pattern: Pattern that is searched in the path relative to ``root``, such as
+            ``cam1/0007_003.jpg``; see :mod:`unreid.data.path_pattern`. A single unnamed group is
+            the camera.
+        id_pattern: Second pattern, whose single unnamed group is the id. An image without a match
+            has no id.
+        csv: CSV with the columns path (relative to ``root``), camera, and optionally id, tracklet.
+            Only the images listed there are returned. Searched in ``root``, then in the working
+            directory.
+        camera: Source of the camera, one of :data:`CAMERA_FROM`. "" selects the CSV or pattern if
+            one is given, else a single camera.
+        levels: With camera "subfolder": the field that each folder level below ``under`` holds,
+            one of :data:`FIELDS`, or "" for none.
+        under: Sub-folder of ``root`` to restrict the result to; "" for all of it.
 
     Raises:
-        FileNotFoundError: no such folder or CSV.
-        ValueError: settings that contradict each other, a path that does not say its camera, a
-            name that is no UTF-8, a pattern that takes too long, or a bad CSV.
+        FileNotFoundError: The folder or the CSV does not exist.
+        ValueError: Contradictory settings, a path without camera, a name that is not UTF-8, a
+            pattern that takes too long, or an invalid CSV.
     """
     root = os.path.expanduser(os.fspath(root))
     if not os.path.isdir(root):
-        raise FileNotFoundError(f"{root}: no such folder; name one that holds the pictures")
-    source, expression, of_ids = check_reading(
+        raise FileNotFoundError(f"{root}: no such folder; expected a folder of images")
+    source, expression, id_expression = check_path_settings(
         pattern=pattern, id_pattern=id_pattern, csv=csv, camera=camera, levels=levels
     )
-    under = _below(root, under)
+    under = _relative_to_root(root, under)
     if source == "csv":
         inside = f"{under}/" if under else ""
         rows = [
@@ -99,17 +101,17 @@ def read_folder(
         names, others = list_files(root, under)
         _warn_of_others(root, others)
         found = _matched(root, names, expression)
-        if of_ids is not None:
-            for name, fields in zip(names, of_ids.search(names)):
+        if id_expression is not None:
+            for name, fields in zip(names, id_expression.search(names)):
                 found[name].update(fields or {})
         for name, fields in found.items():
             if source == "subfolder":
-                fields.update(_of_levels(root, name, under, levels))
+                fields.update(_folder_levels(root, name, under, levels))
             elif source == "one":
-                fields["camera"] = ONE_CAMERA
+                fields["camera"] = SINGLE_CAMERA
             if not fields["camera"]:
                 raise ValueError(
-                    f"{root}/{name}: the group camera of {pattern!r} is empty here;"
+                    f"{root}/{name}: the group camera of {pattern!r} is empty;"
                     " it must have at least one character"
                 )
         _warn_of_shared_cameras(found, under)
@@ -125,7 +127,7 @@ def read_folder(
     )
 
 
-def check_reading(
+def check_path_settings(
     *,
     pattern: str = "",
     id_pattern: str = "",
@@ -133,17 +135,28 @@ def check_reading(
     camera: str = "",
     levels: Sequence[str] = ("camera",),
 ) -> tuple[str, PathPattern | None, PathPattern | None]:
-    """Return (where the camera is written, the compiled pattern, that of ids).
+    """Check the arguments of :func:`read_folder` that say how paths are read.
+
+    Args:
+        pattern: See :func:`read_folder`.
+        id_pattern: See :func:`read_folder`.
+        csv: See :func:`read_folder`.
+        camera: See :func:`read_folder`.
+        levels: See :func:`read_folder`.
+
+    Returns:
+        The source of the camera (one of :data:`CAMERA_FROM`), the compiled pattern and the compiled
+        id pattern, or None.
 
     Raises:
-        ValueError: see :func:`read_folder`.
+        ValueError: Contradictory settings or an invalid pattern.
     """
     source = camera or ("csv" if csv else "regex" if pattern else "one")
     check_choice("camera", source, CAMERA_FROM)
     if (source == "csv") != bool(csv):
-        raise ValueError(f"camera {source!r} with csv {csv!r}: a CSV and camera 'csv' go together")
+        raise ValueError(f"camera {source!r} with csv {csv!r}: give a CSV with camera 'csv' only")
     if csv and (pattern or id_pattern):
-        raise ValueError("give a pattern or a CSV, not both: the CSV has a column for each field")
+        raise ValueError("give a pattern or a CSV, not both; the CSV has a column for each field")
     if source == "regex" and not pattern:
         raise ValueError("camera 'regex' needs a pattern, such as '_c(?P<camera>[0-9]+)'")
     if source == "subfolder":
@@ -154,44 +167,46 @@ def check_reading(
         ):
             raise ValueError(f"levels must name camera once and no field twice, got {levels}")
     expression = PathPattern.compile(pattern, "camera") if pattern else None
-    of_ids = PathPattern.compile(id_pattern, "id") if id_pattern else None
+    id_expression = PathPattern.compile(id_pattern, "id") if id_pattern else None
     if source == "regex" and expression is not None and "camera" not in expression.groups:
         raise ValueError(
             f"pattern must have a group (?P<camera>...), got {pattern!r}; if the camera is not"
-            " in the path, say camera 'subfolder' or 'one'"
+            " in the path, use camera 'subfolder' or 'one'"
         )
-    if of_ids is not None:
-        if "id" not in of_ids.groups or "camera" in of_ids.groups:
+    if id_expression is not None:
+        if "id" not in id_expression.groups or "camera" in id_expression.groups:
             raise ValueError(
-                "the pattern of ids must have one group, (?P<id>...) or {id}, and none"
-                f" of the camera, got {id_pattern!r}"
+                "id_pattern must have one group, (?P<id>...) or {id}, and no group camera,"
+                f" got {id_pattern!r}"
             )
         if expression is not None and "id" in expression.groups:
-            raise ValueError(f"give the id in one pattern, got {pattern!r} and {id_pattern!r}")
-    return source, expression, of_ids
+            raise ValueError(
+                f"the id must be in one of the two patterns, got {pattern!r} and {id_pattern!r}"
+            )
+    return source, expression, id_expression
 
 
 def image_files(root: str, under: str = "") -> tuple[str, ...]:
-    """Return the images of :func:`list_files`."""
+    """Return the images below ``root/under``; see :func:`list_files`."""
     return list_files(root, under)[0]
 
 
 def list_files(root: str, under: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the images below ``root/under``, and all other files.
 
-    Both are paths relative to ``root``, sorted, with forward slashes; names that begin with a dot
-    are in neither.
+    Both are sorted paths relative to ``root`` with forward slashes. Names that begin with a dot are
+    in neither.
 
     Raises:
-        OSError: a folder that cannot be read.
-        ValueError: a name that is no UTF-8, or has control characters.
+        OSError: A folder cannot be read.
+        ValueError: A name is not UTF-8, or has control characters.
     """
     found: list[str] = []
     others: list[str] = []
     seen: set[tuple[int, int]] = set()
     real, linked = [under], list[str]()
     while real or linked:
-        # Real folders first: what a link leads to is then known by its own name, not the link's.
+        # Real folders first: a folder that also has a link is then listed under its real name.
         below = real.pop() if real else linked.pop(0)
         status = os.stat(os.path.join(root, below))
         if (status.st_dev, status.st_ino) in seen:
@@ -208,7 +223,7 @@ def list_files(root: str, under: str = "") -> tuple[tuple[str, ...], tuple[str, 
 
 
 def _entries(root: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """(path relative to root, entry) of what is not hidden, in the order of the names."""
+    """Yield (path relative to root, entry) of every entry that is not hidden, sorted by name."""
     with os.scandir(os.path.join(root, below)) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
@@ -217,23 +232,26 @@ def _entries(root: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
         try:
             entry.name.encode()
         except UnicodeEncodeError as error:
-            raise ValueError(f"{entry.path!a}: a name must be UTF-8; rename the file") from error
+            raise ValueError(
+                f"{entry.path!a}: a file name must be UTF-8; rename the file"
+            ) from error
         if _CONTROL.search(entry.name):
             raise ValueError(
-                f"{entry.path!a}: a name must be without control characters; rename the file"
+                f"{entry.path!a}: a file name must not have control characters; rename the file"
             )
         yield (f"{below}/{entry.name}" if below else entry.name), entry
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _below(root: str, under: str) -> str:
-    """``under`` relative to ``root``, which it must not leave."""
+def _relative_to_root(root: str, under: str) -> str:
+    """Return ``under`` relative to ``root``; it must be a folder inside ``root``."""
     if not under:
         return ""
     relative = os.path.relpath(os.path.join(root, os.path.expanduser(under)), root)
@@ -246,6 +264,7 @@ def _below(root: str, under: str) -> str:
 
 
 def _csv_file(root: str, csv: str) -> str:
+    """Return the path of the CSV: in ``root`` if it exists there, else as given."""
     csv = os.path.expanduser(csv)
     inside = os.path.join(root, csv)
     return inside if os.path.isfile(inside) else csv
@@ -254,41 +273,41 @@ def _csv_file(root: str, csv: str) -> str:
 def _matched(
     root: str, names: Sequence[str], expression: PathPattern | None
 ) -> dict[str, dict[str, str | None]]:
-    """Return what the groups of the pattern say of each path; nothing without a pattern."""
+    """Return path -> fields that the pattern finds in it; no fields without a pattern."""
     if expression is None:
         return {name: {} for name in names}
     found = dict(zip(names, expression.search(names)))
     missed = [name for name, fields in found.items() if fields is None]
     if missed:
         raise ValueError(
-            f"{root}/{missed[0]}{_others(missed)} does not match the pattern"
-            f" {expression.written!r}; the pattern must be found in {missed[0]!r}"
+            f"{root}/{missed[0]}{_and_others(missed)} does not match the pattern"
+            f" {expression.text!r}; expected a match in {missed[0]!r}"
         )
     return {name: fields for name, fields in found.items() if fields is not None}
 
 
 def _warn_of_others(root: str, others: Sequence[str]) -> None:
-    """Log how many files are left out because of their suffix."""
+    """Log how many files are ignored because of their suffix."""
     if not others:
         return
     counts = Counter(os.path.splitext(name)[1].lower() or "no suffix" for name in others)
     listed = ", ".join(f"{number} {suffix}" for suffix, number in counts.most_common(5))
     logger.warning(
-        f"{root}: {len(others)} files are left out ({listed}), such as {others[0]}; read"
-        f" are {' '.join(SUFFIXES)}: convert the others to one of these"
+        f"{root}: {len(others)} files are ignored ({listed}), such as {others[0]};"
+        f" supported formats: {' '.join(SUFFIXES)}"
     )
 
 
 def _warn_of_shared_cameras(found: dict[str, dict[str, str | None]], under: str) -> None:
-    """Log that folders such as ``storeA/cam1`` and ``storeB/cam1`` are one camera.
+    """Log that folders such as ``storeA/cam1`` and ``storeB/cam1`` are merged into one camera.
 
-    Looked at are folders whose name holds the camera's, below folders that are no id.
+    Considered are folders whose name contains the camera name, unless a parent folder is the id.
     """
     parents: dict[str, set[str]] = defaultdict(set)
     for name, fields in found.items():
         camera, pid = fields["camera"], fields.get("id")
         folders = name.split("/")[:-1]
-        # Its own word: camera 1 is neither in "2021" nor in "cam12".
+        # As a whole number: camera 1 is neither in "2021" nor in "cam12".
         word = re.compile(rf"(?<![0-9]){re.escape(camera or '')}(?![0-9])")
         at = next((i for i in range(len(folders) - 1, -1, -1) if word.search(folders[i])), None)
         if at and not (pid and any(pid in part for part in folders[:at])):
@@ -297,22 +316,24 @@ def _warn_of_shared_cameras(found: dict[str, dict[str, str | None]], under: str)
     if shared:
         camera, own = next(iter(sorted(shared.items())))
         logger.warning(
-            f"camera {camera!r}: {', '.join(own[:3])} are taken as one camera"
-            + (f" (and so are the folders of {len(shared) - 1} others)" if len(shared) > 1 else "")
-            + "; if they are several, let the camera's pattern hold the folders above, too, such as"
-            " '(.+/cam[0-9]+)/'"
+            f"camera {camera!r}: {', '.join(own[:3])} are treated as one camera"
+            + (f" (likewise {len(shared) - 1} other cameras)" if len(shared) > 1 else "")
+            + "; if they are different cameras, include the parent folder in the camera group of"
+            " the pattern, such as '(.+/cam[0-9]+)/'"
         )
 
 
-def _of_levels(root: str, name: str, under: str, levels: Sequence[str]) -> dict[str, str | None]:
+def _folder_levels(
+    root: str, name: str, under: str, levels: Sequence[str]
+) -> dict[str, str | None]:
     folders = (name[len(under) + 1 :] if under else name).split("/")[:-1]
     if len(folders) < len(levels):
         raise ValueError(
-            f"{root}/{name} lies in {len(folders)} sub-folders, but camera 'subfolder' expects"
-            f" {'/'.join(level or '*' for level in levels)}/picture"
+            f"{root}/{name} is in {len(folders)} sub-folders, but camera 'subfolder' expects"
+            f" {'/'.join(level or '*' for level in levels)}/image"
         )
     return {level: folder for level, folder in zip(levels, folders) if level}
 
 
-def _others(names: Sequence[str]) -> str:
+def _and_others(names: Sequence[str]) -> str:
     return f" (and {len(names) - 1} others)" if len(names) > 1 else ""

@@ -1,7 +1,7 @@
-"""A CSV that says of each picture its camera, and perhaps its id and tracklet.
+"""Read a CSV with the camera of each image, and optionally its id and tracklet.
 
-The file may come from anywhere: no path in it reaches outside the root, and whatever is wrong with
-it is an error that names the line.
+The file is untrusted input: its paths must not leave the root folder, and every error names the
+line.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from unreid.checks import nearest
-from unreid.data.csv_cells import unguard_cell
+from unreid.data.csv_cells import unescape_cell
 
 _COLUMNS = ("path", "camera", "id", "tracklet")
 
 
 class CsvRow(NamedTuple):
-    """One picture: its path relative to the root, with forward slashes, and what is known."""
+    """One image: path relative to the root with forward slashes, camera, id and tracklet."""
 
     path: str
     camera: str
@@ -28,39 +28,40 @@ class CsvRow(NamedTuple):
 
 
 def read_csv(file: str, root: str, suffixes: Sequence[str]) -> list[CsvRow]:
-    """The rows of a CSV whose pictures are in ``root``.
+    """Return the rows of a CSV of images in ``root``.
 
     Args:
-        file: UTF-8 with a header: path, camera, perhaps id and tracklet, in any order and case;
-            other columns are not looked at. Separated by comma, semicolon or tab.
-        root: What the paths are relative to. A symbolic link inside it may lead elsewhere: whoever
-            owns the folder made it.
-        suffixes: What a picture's name ends with.
+        file: CSV in UTF-8, separated by comma, semicolon or tab. Its header names the columns path,
+            camera, and optionally id and tracklet, in any order and case; other columns are
+            ignored.
+        root: Folder that the paths are relative to. Symbolic links inside it may lead outside: they
+            were made by the owner of the folder, not by the author of the CSV.
+        suffixes: Allowed file name suffixes, in lower case.
 
     Raises:
-        FileNotFoundError: no such CSV.
-        ValueError: no UTF-8, a missing column, a line without path or camera, a path that leaves
-            the root, has no file or comes twice.
+        FileNotFoundError: The CSV does not exist.
+        ValueError: Not UTF-8, a missing column, a line without path or camera, or a path that
+            leaves the root, does not exist or is listed twice.
     """
     if not os.path.isfile(file):
         raise FileNotFoundError(f"{file}: no such CSV")
     rows: list[CsvRow] = []
     lines: dict[str, int] = {}
-    for line, fields in _lines(file):
+    for line, fields in _rows(file):
         where = f"{file} line {line}"
-        path = _inside(fields["path"], root, where)
+        path = _path_in_root(fields["path"], root, where)
         if not path.lower().endswith(tuple(suffixes)):
             raise ValueError(f"{where}: {path!r} must end in one of {', '.join(suffixes)}")
         if not fields["camera"]:
-            raise ValueError(f"{where}: {path!r} has no camera; every picture must have one")
+            raise ValueError(f"{where}: {path!r} has no camera; every image must have one")
         for name in ("camera", "id", "tracklet"):
-            if _controls(fields.get(name, "")):
+            if _has_control_characters(fields.get(name, "")):
                 raise ValueError(
                     f"{where}: {fields[name][:80]!r} must be a {name} without control characters"
                 )
         if path in lines:
             raise ValueError(
-                f"{where}: {path!r} is in line {lines[path]} already; a picture must come once"
+                f"{where}: {path!r} is already in line {lines[path]}; an image must be listed once"
             )
         lines[path] = line
         rows.append(
@@ -69,10 +70,10 @@ def read_csv(file: str, root: str, suffixes: Sequence[str]) -> list[CsvRow]:
     return rows
 
 
-def _lines(file: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, known columns stripped) of each row that is not empty."""
+def _rows(file: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line number, column -> stripped value) of each row that is not empty."""
     try:
-        # utf-8-sig: spreadsheets put a mark of the byte order in front.
+        # utf-8-sig: spreadsheets write a byte order mark first.
         with open(file, encoding="utf-8-sig", newline="") as stream:
             header = stream.readline(100_000)
             stream.seek(0)
@@ -88,7 +89,7 @@ def _lines(file: str) -> Iterator[tuple[int, dict[str, str]]]:
                     )
                 yield (
                     reader.line_num,
-                    {k: unguard_cell(fields[i].strip()) for k, i in columns.items()},
+                    {k: unescape_cell(fields[i].strip()) for k, i in columns.items()},
                 )
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} must be a CSV in UTF-8 ({error})") from error
@@ -97,39 +98,40 @@ def _lines(file: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _columns(header: Sequence[str], file: str) -> dict[str, int]:
+    """Return known column -> position in the header."""
     names = [name.strip().lower() for name in header]
     for needed in ("path", "camera"):
         if needed not in names:
             shown = ", ".join(name[:40] for name in names[:20])
             raise ValueError(
                 f"{file}: the first line must name the columns path, camera (and"
-                f" perhaps id, tracklet); found {shown!r}{nearest(needed, names)}"
+                f" optionally id, tracklet); found {shown!r}{nearest(needed, names)}"
             )
-    twice = [name for name in _COLUMNS if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"{file}: the first line must name {twice[0]} once")
+    duplicates = [name for name in _COLUMNS if names.count(name) > 1]
+    if duplicates:
+        raise ValueError(f"{file}: the first line must name {duplicates[0]} once")
     return {name: names.index(name) for name in _COLUMNS if name in names}
 
 
-def _controls(text: str) -> bool:
-    """Whether a text has characters that would write more into a log than a name."""
+def _has_control_characters(text: str) -> bool:
+    """Return whether a text has control characters, which could forge lines of a log."""
     return any(unicodedata.category(c) in ("Cc", "Cs") for c in text)
 
 
-def _inside(written: str, root: str, where: str) -> str:
-    """The path relative to ``root`` of an existing file, from what a line says."""
+def _path_in_root(written: str, root: str, where: str) -> str:
+    """Return the path of an existing file relative to ``root``, from the path in a CSV line."""
     if not written:
-        raise ValueError(f"{where}: no path; every line must have one")
-    if _controls(written):
+        raise ValueError(f"{where}: no path; every line must have a path")
+    if _has_control_characters(written):
         raise ValueError(f"{where}: {written!r} must be a path without control characters")
-    # On other systems a backslash separates folders: it must not leave the root there either.
+    # A backslash separates folders on Windows: such a path must not leave the root either.
     slashes = written.replace("\\", "/")
     if slashes.startswith("/") or slashes[1:2] == ":" or ".." in slashes.split("/"):
         raise ValueError(
             f"{where}: {written!r} leaves the root; paths must be relative to {root}"
             " and have no '..'"
         )
-    # Accents are one character or two, as the system that wrote the list has it.
+    # Accented characters are one or two code points, depending on the system that wrote the CSV.
     for form in (
         written,
         slashes,

@@ -1,7 +1,7 @@
-"""``DATASETS.NAMES ("Folder",)``: a folder of crops as training images, queries and gallery.
+"""Dataset "Folder": folders of crops as training, query and gallery images.
 
-Either the three are folders of their own, or people are divided by id; where nobody is named,
-all pictures are for training.
+The three parts are separate folders, or one folder is split by identity. Images without an id are
+training images.
 """
 
 from __future__ import annotations
@@ -13,23 +13,32 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unreid.checks import check_choice, check_integer, check_number
-from unreid.data.folder import CAMERA_FROM, FolderItem, check_reading, read_folder
+from unreid.data.folder import CAMERA_FROM, FolderItem, check_path_settings, read_folder
 
-#: The name in DATASETS.NAMES and DATASETS.TESTS.
+#: Name of the dataset in DATASETS.NAMES and DATASETS.TESTS.
 FOLDER = "Folder"
 
-#: (path, id, camera, tracklet), as fast-reid's data sets list them; "" where there is none.
+#: (path, id, camera, tracklet) in the order of fast-reid's datasets; "" if unknown.
 Row = tuple[str, str, str, str]
+
+#: Prefix of the id of a gallery image without an id; no two images share such an id.
+NO_ID = "no id: "
 
 
 class FolderDataset:
-    """What ``cfg.UNSUP.FOLDER`` names, with the fields of a fast-reid data set.
+    """The images of ``cfg.UNSUP.FOLDER``, with the attributes of a fast-reid dataset.
+
+    Args:
+        train: Training images.
+        query: Query images; each has an id.
+        gallery: Gallery images.
+        train_dir: Folder of the training images, for messages.
 
     Attributes:
-        train: Rows; an id is "" where it is unknown.
-        query: Rows, with ids; of an automatic split, each has a match in another camera.
-        gallery: Rows; a picture without id matches nobody.
-        train_dir: The folder of the training images, for messages.
+        train: Rows; the id is "" if unknown.
+        query: Rows with ids. In an automatic split, each query has a match in another camera.
+        gallery: Rows; an image without an id matches no query.
+        train_dir: Folder of the training images, for messages.
     """
 
     def __init__(
@@ -41,17 +50,17 @@ class FolderDataset:
     ) -> None:
         self.train = [_row(item) for item in train]
         self.query = [_row(item) for item in query]
-        # Two strangers are two people.
-        self.gallery = [_row(item, item.pid or f"nobody {item.path}") for item in gallery]
+        self.gallery = [_row(item, item.pid or f"{NO_ID}{item.path}") for item in gallery]
         self.train_dir = train_dir
 
     @classmethod
     def from_config(cls, cfg: Any) -> FolderDataset:
-        """Read what ``DATASETS.NAMES`` and ``DATASETS.TESTS`` need of ``cfg.UNSUP.FOLDER``.
+        """List the folders of ``cfg.UNSUP.FOLDER`` that ``DATASETS.NAMES`` and ``TESTS`` need.
 
         Raises:
-            FileNotFoundError, ValueError: see :func:`unreid.data.folder.read_folder`; also a query
-                without an id, and a split without people in two cameras.
+            FileNotFoundError: See :func:`unreid.data.folder.read_folder`.
+            ValueError: See :func:`unreid.data.folder.read_folder`; also a query without an id, or a
+                split without a person seen by two cameras.
         """
         node = cfg.UNSUP.FOLDER
         tests = FOLDER in cfg.DATASETS.TESTS
@@ -61,8 +70,8 @@ class FolderDataset:
             for item in query:
                 if item.pid is None:
                     raise ValueError(
-                        f"{item.path}: a query must have an id, and nothing gives one; name it in"
-                        ' UNSUP.FOLDER.PATTERN, or set DATASETS.TESTS "()" to train alone'
+                        f"{item.path}: a query must have an id, but has none; add a group id to"
+                        ' UNSUP.FOLDER.PATTERN, or set DATASETS.TESTS "()" to skip evaluation'
                     )
             gallery = _read(node, node.GALLERY) if tests else ()
             return cls(train, query, gallery, train_folder(node))
@@ -74,15 +83,15 @@ class FolderDataset:
 
 
 def train_folder(node: Any) -> str:
-    """The folder that label files give paths relative to."""
+    """Return the folder that the paths in label files are relative to."""
     return os.path.expanduser(node.ROOT or node.TRAIN)
 
 
 def check_folder_settings(cfg: Any) -> None:
-    """Refuse settings of ``cfg.UNSUP.FOLDER`` that cannot be read by; opens no file.
+    """Check the settings of ``cfg.UNSUP.FOLDER`` without opening a file.
 
     Raises:
-        ValueError: names the key.
+        ValueError: An invalid value; names the key.
     """
     names, tests = cfg.DATASETS.NAMES, cfg.DATASETS.TESTS
     if FOLDER not in (*names, *tests):
@@ -94,27 +103,28 @@ def check_folder_settings(cfg: Any) -> None:
     check_number(f"{key}.TEST_SHARE", node.TEST_SHARE, 0, 1, open_minimum=True)
     check_integer(f"{key}.SPLIT_SEED", node.SPLIT_SEED, 0)
     try:
-        check_reading(**_settings(node))
+        check_path_settings(**_settings(node))
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
-    apart = node.TRAIN or node.QUERY or node.GALLERY
-    if not (node.ROOT or apart):
-        raise ValueError(f"{key}.ROOT must name the folder of your pictures, got ''")
+    separate = node.TRAIN or node.QUERY or node.GALLERY
+    if not (node.ROOT or separate):
+        raise ValueError(f"{key}.ROOT must name the folder of your images, got ''")
     if node.CSV and not node.ROOT:
         raise ValueError(
-            f"{key}.ROOT must name what the paths in {key}.CSV are relative to, got ''"
+            f"{key}.ROOT must name the folder that the paths in {key}.CSV are relative to, got ''"
         )
-    if apart and FOLDER in names and not node.TRAIN:
-        raise ValueError(f"{key}.TRAIN must name a folder beside QUERY and GALLERY, got ''")
-    if apart and FOLDER in tests and not (node.QUERY and node.GALLERY):
+    if separate and FOLDER in names and not node.TRAIN:
+        raise ValueError(f"{key}.TRAIN must name a folder if QUERY and GALLERY do, got ''")
+    if separate and FOLDER in tests and not (node.QUERY and node.GALLERY):
         raise ValueError(
-            f"{key}.QUERY and {key}.GALLERY must name folders beside TRAIN, got {node.QUERY!r} and"
-            f" {node.GALLERY!r}; to divide people on their own, name {key}.ROOT alone; to train"
-            ' alone, set DATASETS.TESTS "()"'
+            f"{key}.QUERY and {key}.GALLERY must name folders if TRAIN does, got {node.QUERY!r} and"
+            f" {node.GALLERY!r}; for an automatic split set {key}.ROOT alone; to skip evaluation"
+            ' set DATASETS.TESTS "()"'
         )
 
 
 def _settings(node: Any) -> dict[str, Any]:
+    """Return the keyword arguments of :func:`unreid.data.folder.check_path_settings`."""
     return dict(
         pattern=node.PATTERN,
         id_pattern=node.ID_PATTERN,
@@ -125,7 +135,7 @@ def _settings(node: Any) -> dict[str, Any]:
 
 
 def _read(node: Any, folder: str) -> tuple[FolderItem, ...]:
-    """The pictures of one of the folders: in ROOT, or where there is none, a root of its own."""
+    """Return the images of a folder in ROOT; without ROOT, the folder is the root itself."""
     root, under = (node.ROOT, folder) if node.ROOT else (folder, "")
     try:
         return read_folder(root, under=under, **_settings(node))
@@ -134,7 +144,8 @@ def _read(node: Any, folder: str) -> tuple[FolderItem, ...]:
 
 
 def _row(item: FolderItem, pid: str | None = None) -> Row:
-    # Trackers count anew in every camera.
+    """Return the row of an image, with ``pid`` instead of its own id if given."""
+    # Trackers number their tracklets per camera.
     tracklet = f"{item.camera}/{item.tracklet}" if item.tracklet else ""
     return item.path, pid or item.pid or "", item.camera, tracklet
 
@@ -142,30 +153,36 @@ def _row(item: FolderItem, pid: str | None = None) -> Row:
 def split_by_id(
     items: Sequence[FolderItem], test_share: float, seed: int = 0
 ) -> tuple[list[FolderItem], list[FolderItem], list[FolderItem]]:
-    """(train, query, gallery): people are in training or in the test, never in both.
+    """Split images by identity into training, query and gallery images.
 
-    Tested are people seen by two cameras or more, a share of them. Of each, a query is the first
-    picture (or tracklet) of every camera that has another one; of who has one picture a camera,
-    the first. All others are gallery: every query has a match in another camera. Who is tested
-    follows from the name and the seed, so that new people move few of the old ones.
+    No identity is in both training and test. Test identities are a share of those seen by at least
+    two cameras. The queries of a test identity are the first image (or tracklet) of each camera
+    with at least two; if no camera has two, the first image (or tracklet) of all. The other images
+    are the gallery, so that every query has a match in another camera. Test identities are selected
+    by a hash of id and seed, so that adding identities changes the split of few others.
 
     Args:
-        items: Pictures; those without an id are for training.
-        test_share: Of the people seen by two cameras or more, in 0..1; at least one is tested.
-        seed: Another seed, other people.
+        items: Images; those without an id are training images.
+        test_share: Share of test identities among those seen by at least two cameras, in (0, 1]; at
+            least one identity is tested.
+        seed: Seed of the selection.
+
+    Returns:
+        Lists of training, query and gallery images.
 
     Raises:
-        ValueError: nobody has an id, nobody is seen by two cameras, or none is left to train on.
+        ValueError: No image has an id, no identity is seen by two cameras, or no image is left for
+            training.
     """
     cameras: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if item.pid is not None:
             cameras[item.pid].add(item.camera)
-    alone = 'or set DATASETS.TESTS "()" to train without a test'
+    no_test = 'or set DATASETS.TESTS "()" to skip evaluation'
     if items and not cameras:
         raise ValueError(
-            "UNSUP.FOLDER: nobody has an id to be tested by; add a group (?P<id>...)"
-            f" to UNSUP.FOLDER.PATTERN or a column id to the CSV, {alone}"
+            "UNSUP.FOLDER: no image has an id, which evaluation needs; add a group (?P<id>...)"
+            f" to UNSUP.FOLDER.PATTERN or a column id to the CSV, {no_test}"
         )
     eligible = sorted(
         (pid for pid, seen in cameras.items() if len(seen) > 1),
@@ -173,15 +190,15 @@ def split_by_id(
     )
     if items and not eligible:
         raise ValueError(
-            f"UNSUP.FOLDER: none of {len(cameras)} people is seen by two cameras, and"
-            f" a query needs a match in another one; mend the cameras, {alone}"
+            f"UNSUP.FOLDER: none of {len(cameras)} identities is seen by two cameras, but"
+            f" a query needs a match in another camera; check the camera settings, {no_test}"
         )
     tested = set(eligible[: max(1, round(test_share * len(eligible)))])
     train = [item for item in items if item.pid not in tested]
     if items and not train:
         raise ValueError(
-            f"UNSUP.FOLDER.TEST_SHARE {test_share} of {len(eligible)} people leaves no"
-            " picture to train on; lower it"
+            f"UNSUP.FOLDER.TEST_SHARE {test_share} of {len(eligible)} identities leaves no"
+            " training image; use a lower value"
         )
     of_person: dict[str, list[FolderItem]] = defaultdict(list)
     for item in items:
@@ -194,7 +211,7 @@ def split_by_id(
 
 
 def _queries(own: Sequence[FolderItem]) -> list[FolderItem]:
-    """The queries of one person: the first unit of each camera with two, or the first of all."""
+    """Return the queries among the images of one identity; see :func:`split_by_id`."""
     units: dict[str, dict[str, list[FolderItem]]] = defaultdict(lambda: defaultdict(list))
     for item in own:
         name = f"tracklet {item.tracklet}" if item.tracklet else f"image {item.path}"

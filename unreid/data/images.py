@@ -1,8 +1,8 @@
-"""Read one image file as RGB pixels; an error names the file that cannot be read.
+"""Read image files as RGB pixels, with errors that name the file.
 
-Pillow decides which files are valid. A plain JPEG is decoded by simplejpeg (libjpeg-turbo, as
-Pillow uses; ``pip install unreid[jpeg]``) where it is installed, to the same pixels in less time.
-torchvision's decoder takes twice the time of simplejpeg [1] and is deprecated since 0.29.
+Pillow defines which files are valid. If simplejpeg is installed (``pip install unreid[jpeg]``), it
+decodes plain JPEGs to the same pixels in less time; both use libjpeg-turbo. The decoder of
+torchvision takes twice the time of simplejpeg [1] and is deprecated since 0.29.
 
 [0] ITU-T T.81 (JPEG), 1992, Annex B (markers and segments).
 [1] https://gitlab.com/jfolz/simplejpeg (MIT)
@@ -25,29 +25,29 @@ from PIL import Image
 
 from unreid.reading.image_file import MAX_PIXELS, read_rgb
 
-ADVICE = "mend or remove the file, or set UNSUP.BAD_IMAGE skip to train without it"
+ADVICE = "repair or remove the file, or set UNSUP.BAD_IMAGE skip to train without it"
 
-#: Larger files are left to Pillow, which does not read them whole.
+#: Larger files are read by Pillow, which does not load them into memory first.
 _MAX_BYTES = 2**26
 _START_OF_SCAN = 0xDA
 #: Frames that simplejpeg decodes: baseline, extended, progressive Huffman.
 _FRAMES = (0xC0, 0xC1, 0xC2)
-#: APP1 may hold an EXIF or XMP orientation, which Pillow applies.
+#: APP1 may contain an EXIF or XMP orientation, which Pillow applies.
 _APP1 = 0xE1
 
 
 class UnreadableImageError(ValueError):
-    """An image file that is missing, truncated or no image."""
+    """An image file is missing, damaged, or not an image."""
 
 
 def load_image(path: str) -> Image.Image:
-    """Read an image as RGB by Pillow, with the pixels of fast-reid's own reader.
+    """Read an image as RGB with Pillow; the pixels equal those of fast-reid's reader.
 
-    EXIF rotation is applied and grey becomes RGB. Formats and the number of pixels are limited:
-    see :mod:`unreid.reading.image_file`.
+    The EXIF orientation is applied and greyscale images become RGB. Formats and the number of
+    pixels are limited; see :mod:`unreid.reading.image_file`.
 
     Raises:
-        UnreadableImageError: names the file, what was found, and what can be done.
+        UnreadableImageError: The file cannot be read; names it, the reason and the options.
     """
     try:
         return read_rgb(path)
@@ -57,8 +57,8 @@ def load_image(path: str) -> Image.Image:
         ) from error
 
 
-def unreadable(paths: Sequence[str]) -> dict[str, str]:
-    """Return the files that cannot be decoded to the end, with the reason; decodes all once."""
+def find_unreadable(paths: Sequence[str]) -> dict[str, str]:
+    """Decode every file once; return path -> reason of those that cannot be decoded."""
 
     def reason(path: str) -> str | None:
         try:
@@ -67,7 +67,7 @@ def unreadable(paths: Sequence[str]) -> dict[str, str]:
             return str(error.__cause__)
         return None
 
-    # Pillow releases the lock while it decodes.
+    # Pillow releases the global interpreter lock while it decodes.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         reasons = list(pool.map(reason, paths))
     return {path: r for path, r in zip(paths, reasons) if r is not None}
@@ -81,9 +81,10 @@ class JpegSize(NamedTuple):
 
 
 def plain_jpeg(data: bytes) -> JpegSize | None:
-    """Return the size of a JPEG that needs nothing but decoding, or None: by its segments [0, B.2].
+    """Return the size of a plain JPEG from its segments [0, B.2], or None for another file.
 
-    Plain means: eight bits, one or three components, no APP1, no more pixels than the limit.
+    A plain JPEG has 8 bits, one or three components, no APP1 segment, and at most ``MAX_PIXELS``
+    pixels. It needs no step but decoding.
     """
     if data[:2] != b"\xff\xd8":
         return None
@@ -107,24 +108,24 @@ def plain_jpeg(data: bytes) -> JpegSize | None:
 
 @functools.cache
 def jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
-    """Return plain JPEG -> (H, W, 3) uint8, or None where simplejpeg is not installed."""
+    """Return simplejpeg's decoder (bytes -> (H, W, 3) uint8), or None if it is not installed."""
     try:
         from simplejpeg import decode_jpeg
     except ImportError:
         return None
-    # Strict: a damaged file is left to Pillow.
+    # Strict: simplejpeg rejects damaged files, which Pillow then handles.
     return functools.partial(decode_jpeg, colorspace="RGB", strict=True)
 
 
 def decode(path: str) -> np.ndarray:
-    """Read an image as (H, W, 3) uint8 RGB, with the pixels of :func:`load_image`.
+    """Read an image as (H, W, 3) uint8 RGB; the pixels equal those of :func:`load_image`.
 
     Raises:
-        UnreadableImageError: names the file and what was found.
+        UnreadableImageError: The file cannot be read; names it and the reason.
     """
     fast = jpeg_decoder()
     if fast is not None:
-        # Whatever simplejpeg refuses is read again by Pillow, whose verdict counts.
+        # If simplejpeg fails for any reason, Pillow decides whether the file is valid.
         with contextlib.suppress(Exception):
             found = os.stat(path)
             if stat.S_ISREG(found.st_mode) and found.st_size <= _MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Check the ``INPUT`` keys of a config against the back-end that has to carry them out."""
+"""Check the ``INPUT`` keys of a config against the selected ``INPUT.BACKEND``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def check_input(cfg: Any) -> None:
     """Check that ``INPUT.BACKEND`` supports the other ``INPUT`` keys.
 
     Raises:
-        ValueError: names the key.
+        ValueError: An invalid value; names the key.
     """
     check_choice("INPUT.BACKEND", cfg.INPUT.BACKEND, BACKENDS)
     check_integer("UNSUP.CACHE_IMAGES", cfg.UNSUP.CACHE_IMAGES, 0)
@@ -24,7 +24,7 @@ def check_input(cfg: Any) -> None:
         if cfg.INPUT[name].ENABLED:
             raise ValueError(
                 f"INPUT.{name}.ENABLED must be False with INPUT.BACKEND tensor, which"
-                " has no such step; use INPUT.BACKEND pil"
+                " does not implement this step; use INPUT.BACKEND pil"
             )
     for key in ("SIZE_TRAIN", "SIZE_TEST"):
         size = cfg.INPUT[key]

@@ -1,10 +1,10 @@
-"""Camera, id and tracklet of an image from its path: plain patterns and regular expressions.
+"""Read camera, id and tracklet of an image from its path with a pattern.
 
-Three forms are accepted::
+A pattern has one of three forms::
 
     cam{camera}/person{id}_*.jpg            plain: ``*`` and ``?`` as in a shell, not across ``/``
-    cam(?P<camera>[0-9]+)/(?P<id>[0-9]+)_   a regular expression with named groups
-    cam([0-9]+)                             a regular expression with one group: the default field
+    cam(?P<camera>[0-9]+)/(?P<id>[0-9]+)_   regular expression with named groups
+    cam([0-9]+)                             regular expression with one group: the default field
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from types import FrameType
 
 from unreid.checks import check_choice
 
-#: What a path may say, by the names of groups and placeholders.
+#: Fields of a path: names of groups and placeholders.
 FIELDS = ("camera", "id", "tracklet")
-#: Processor seconds that one search in one path may take, and the mean over all paths.
+#: CPU seconds: limit of the search in one path, and limit of the mean over all paths.
 SECONDS_PER_PATH, MEAN_SECONDS = 1.0, 1e-3
 
 _PLACEHOLDER = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
@@ -42,49 +42,50 @@ class PathPattern:
     """A compiled pattern.
 
     Attributes:
-        written: As it was given, for messages.
+        text: The pattern as given, for messages.
         expression: The regular expression that is searched in a path.
-        groups: Field -> number of its group.
+        groups: Field -> number of its group in ``expression``.
     """
 
-    written: str
+    text: str
     expression: re.Pattern[str]
     groups: dict[str, int]
 
     @classmethod
-    def compile(cls, written: str, field: str = "camera") -> PathPattern:
+    def compile(cls, text: str, field: str = "camera") -> PathPattern:
         """Compile a pattern of one of the three forms.
 
         Args:
-            written: The pattern.
-            field: What the group of a regular expression with one unnamed group holds.
+            text: The pattern.
+            field: Field of a single unnamed group.
 
         Raises:
-            ValueError: no regular expression, or a named group that is no field.
+            ValueError: Not a regular expression, or a named group that is not a field.
         """
-        source = _of_plain(written) if _PLACEHOLDER.search(written) else written
+        source = _translate_plain(text) if _PLACEHOLDER.search(text) else text
         try:
             expression = re.compile(source)
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(
                 f"pattern must be a regular expression, or a plain pattern such as"
-                f" 'cam{{camera}}/*', got {written!r} ({error})"
+                f" 'cam{{camera}}/*', got {text!r} ({error})"
             ) from error
         for group in expression.groupindex:
             check_choice("a named group of the pattern", group, FIELDS)
         groups = dict(expression.groupindex)
         if not groups and expression.groups == 1:
             groups = {field: 1}
-        return cls(written, expression, groups)
+        return cls(text, expression, groups)
 
     def search(self, paths: Sequence[str]) -> list[dict[str, str | None] | None]:
         """Return the fields of each path, or None for a path that does not match.
 
-        Unlike ``re.search`` this ends: a search that takes more processor time than
-        :data:`SECONDS_PER_PATH` (or :data:`MEAN_SECONDS` on average) is an error.
+        Some regular expressions take time exponential in the length of the path. A search that
+        takes more CPU time than :data:`SECONDS_PER_PATH`, or :data:`MEAN_SECONDS` on average, is an
+        error.
 
         Raises:
-            ValueError: names the pattern, and the path where it is known.
+            ValueError: A search took too long; names the pattern, and the path if known.
         """
         if threading.current_thread() is not threading.main_thread() or not hasattr(
             signal, "setitimer"
@@ -107,14 +108,14 @@ class PathPattern:
         return found
 
     def _search_in_child(self, paths: Sequence[str]) -> list[dict[str, str | None] | None]:
-        """A thread cannot be interrupted by a timer: a process can be ended."""
+        """Search in a child process, which can be stopped where no signal timer is available."""
         limit = SECONDS_PER_PATH + MEAN_SECONDS * len(paths)
-        question = json.dumps([self.expression.pattern, self.groups, list(paths)])
+        request = json.dumps([self.expression.pattern, self.groups, list(paths)])
         try:
-            # Four times the limit: this is wall time, and a process has to start.
-            done = subprocess.run(
+            # Four times the limit: this is wall-clock time, and the process has to start.
+            process = subprocess.run(
                 [sys.executable, "-c", _MATCH_IN_CHILD],
-                input=question,
+                input=request,
                 capture_output=True,
                 text=True,
                 check=True,
@@ -122,26 +123,27 @@ class PathPattern:
             )
         except subprocess.TimeoutExpired:
             raise self._too_slow("") from None
-        return json.loads(done.stdout)  # type: ignore[no-any-return]
+        return json.loads(process.stdout)  # type: ignore[no-any-return]
 
     def _too_slow(self, where: str) -> ValueError:
+        """Return the error of a search that exceeded the time limit."""
         return ValueError(
-            f"pattern {self.written!r} takes too long to search{where}: repeated groups inside each"
-            " other, such as (a+)+, take a time that doubles with every character; write it"
-            " without them, or as a plain pattern such as 'cam{camera}/*'"
+            f"pattern {self.text!r} takes too long to search{where}: nested repetition such as"
+            " (a+)+ takes time exponential in the length of the path; remove it, or use a plain"
+            " pattern such as 'cam{camera}/*'"
         )
 
 
-def _of_plain(written: str) -> str:
-    """The regular expression of a plain pattern: it begins and ends at a ``/`` or an end."""
+def _translate_plain(text: str) -> str:
+    """Translate a plain pattern to a regular expression that matches whole path components."""
     parts, seen = [], set()
-    for part in re.split(r"(\{\w+\}|[*?])", written):
+    for part in re.split(r"(\{\w+\}|[*?])", text):
         name = part[1:-1] if _PLACEHOLDER.fullmatch(part) else ""
         if name in seen:
-            raise ValueError(f"pattern must name {{{name}}} once, got {written!r}")
+            raise ValueError(f"pattern must name {{{name}}} once, got {text!r}")
         if name:
             seen.add(name)
-            # A file's field ends before the next character that is written out.
+            # Non-greedy: a field ends before the next literal character of the pattern.
             parts.append(rf"(?P<{name}>[^/]+?)")
         else:
             parts.append({"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part)))
@@ -149,21 +151,21 @@ def _of_plain(written: str) -> str:
 
 
 class _TooSlowError(Exception):
-    """The processor time of one search is over."""
+    """A search exceeded its CPU time limit."""
 
 
 @contextlib.contextmanager
 def _processor_limit() -> Iterator[Callable[[float], object]]:
-    """Yield a function that (re)starts the timer of so many processor seconds; 0 stops it.
+    """Yield a function that starts a timer of CPU seconds (0 stops it); it raises when it expires.
 
-    The timer counts this process's own time, so a busy machine ends nothing; ``re`` looks for
+    The timer counts CPU time of this process, so that other processes do not matter. ``re`` handles
     signals while it searches.
     """
 
-    def ring(number: int, frame: FrameType | None) -> None:
+    def on_timer(number: int, frame: FrameType | None) -> None:
         raise _TooSlowError
 
-    before = signal.signal(signal.SIGVTALRM, ring)
+    before = signal.signal(signal.SIGVTALRM, on_timer)
     try:
         yield lambda seconds: signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     finally:

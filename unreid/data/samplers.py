@@ -1,4 +1,4 @@
-"""Batches drawn from pseudo labels: P clusters times K images, or plainly shuffled.
+"""Sample batches from pseudo labels: P clusters times K images, or all images shuffled.
 
 Notation: N images, C clusters, P clusters per batch, K images per cluster, B = P K, W processes.
 """
@@ -15,18 +15,18 @@ from unreid.structures import PseudoLabels
 
 
 class _ClusterBatches:
-    """What both samplers share: which clusters make a batch.
+    """Base class of P x K samplers; samples the clusters of each batch.
 
     Args:
-        labels: (N,) int64, -1 = not sampled.
-        camids: (N,) int64.
+        labels: (N,) int64; images with label -1 are not sampled.
+        camids: (N,) int64 cameras.
         batch_size: B, a multiple of ``num_instances``.
         num_instances: K.
-        num_batches: Batches per pass over this object.
-        rng: Source of every choice.
+        num_batches: Number of batches of one iteration over this object.
+        rng: Random generator of all choices.
 
     Raises:
-        RuntimeError: no image has a label.
+        RuntimeError: No image has a label.
     """
 
     def __init__(
@@ -53,7 +53,13 @@ class _ClusterBatches:
 
     @classmethod
     def from_labels(cls, pseudo: PseudoLabels, camids: np.ndarray, **settings: Any) -> Any:
-        """A sampler of today's labels; ``settings`` are the keywords of the constructor."""
+        """Return a sampler of pseudo labels.
+
+        Args:
+            pseudo: Labels of this epoch.
+            camids: (N,) int64 cameras.
+            **settings: Further arguments of the constructor.
+        """
         return cls(pseudo.labels, camids, **settings)
 
     def __len__(self) -> int:
@@ -62,14 +68,14 @@ class _ClusterBatches:
     def __iter__(self) -> Iterator[list[int]]:
         queue: list[int] = []
         for _ in range(self._num_batches):
-            # A cluster comes twice in one batch only when there are fewer than P.
+            # A cluster is repeated within a batch only if there are fewer than P clusters.
             while len(queue) < self._clusters_per_batch:
                 queue += self._rng.permutation(len(self._members)).tolist()
-            chosen, queue = self._distinct(queue)
+            chosen, queue = self._next_distinct(queue)
             yield [int(i) for c in chosen for i in self._pick(self._members[c])]
 
-    def _distinct(self, queue: list[int]) -> tuple[list[int], list[int]]:
-        """The next P clusters of the queue without repetition, and what stays in it."""
+    def _next_distinct(self, queue: list[int]) -> tuple[list[int], list[int]]:
+        """Return the next P distinct clusters of the queue, and the remaining queue."""
         size = min(self._clusters_per_batch, len(self._members))
         chosen: list[int] = []
         left: list[int] = []
@@ -83,25 +89,26 @@ class _ClusterBatches:
         return chosen, left
 
     def _pick(self, members: np.ndarray) -> np.ndarray:
+        """Return K of the images of one cluster."""
         raise TypeError("use a registered sampler")
 
-    def _draw(self, members: np.ndarray, count: int) -> np.ndarray:
-        """``count`` of ``members``, without repetition as far as they go."""
+    def _sample(self, members: np.ndarray, count: int) -> np.ndarray:
+        """Sample ``count`` members; none is repeated before all have been sampled."""
         rounds, rest = divmod(count, len(members))
         parts = [self._rng.permutation(members) for _ in range(rounds)]
         return np.concatenate([*parts, self._rng.choice(members, rest, replace=False)])
 
 
 class RankBatches:
-    """One process' share of every batch: of P clusters times K images, P / W whole clusters.
+    """The part of every batch that one process trains on: P / W whole clusters of K images.
 
-    Every process draws the same batches and takes consecutive images, so that all of them together
-    train on what one process would.
+    Every process samples the same batches and takes its slice of consecutive images, so that all
+    processes together train on the batches of a single process.
 
     Args:
-        batches: Lists of B images, B a multiple of W.
-        rank: Of the process.
-        num_ranks: W.
+        batches: Lists of B image indices, B a multiple of W.
+        rank: Rank of the process.
+        num_ranks: Number of processes W.
     """
 
     def __init__(self, batches: Any, rank: int, num_ranks: int) -> None:
@@ -120,17 +127,17 @@ class RankBatches:
 
 @SAMPLER_REGISTRY.register()
 class ClusterSampler(_ClusterBatches):
-    """P random clusters, K random images of each."""
+    """Sample P random clusters and K random images of each."""
 
     def _pick(self, members: np.ndarray) -> np.ndarray:
-        return self._draw(members, self._num_instances)
+        return self._sample(members, self._num_instances)
 
 
 @SAMPLER_REGISTRY.register()
 class CameraAwareSampler(_ClusterBatches):
-    """P random clusters; of each an anchor, and K - 1 images from other cameras where it has any.
+    """Sample P random clusters; of each, an anchor and K - 1 images from other cameras.
 
-    A cluster of one camera gives K - 1 other images of that camera.
+    If a cluster has images of one camera only, the K - 1 images are of that camera.
     """
 
     def _pick(self, members: np.ndarray) -> np.ndarray:
@@ -142,23 +149,23 @@ class CameraAwareSampler(_ClusterBatches):
             other = members[members != anchor]
         if other.size == 0:
             other = members
-        return np.concatenate([[anchor], self._draw(other, self._num_instances - 1)])
+        return np.concatenate([[anchor], self._sample(other, self._num_instances - 1)])
 
 
 @SAMPLER_REGISTRY.register()
 class ShuffleSampler:
-    """All labelled images in random order, again and again; no P x K.
+    """Sample all labelled images in random order, without P x K structure.
 
     Args:
-        labels: (N,) int64, -1 = not sampled.
-        camids: (N,) int64, not looked at.
+        labels: (N,) int64; images with label -1 are not sampled.
+        camids: (N,) int64 cameras; not used.
         batch_size: B.
-        num_instances: Not looked at.
-        num_batches: Batches per pass over this object.
-        rng: Source of the order.
+        num_instances: Not used.
+        num_batches: Number of batches of one iteration over this object.
+        rng: Random generator of the order.
 
     Raises:
-        RuntimeError: no image has a label.
+        RuntimeError: No image has a label.
     """
 
     def __init__(
@@ -180,7 +187,13 @@ class ShuffleSampler:
 
     @classmethod
     def from_labels(cls, pseudo: PseudoLabels, camids: np.ndarray, **settings: Any) -> Any:
-        """A sampler of today's labels; ``settings`` are the keywords of the constructor."""
+        """Return a sampler of pseudo labels.
+
+        Args:
+            pseudo: Labels of this epoch.
+            camids: (N,) int64 cameras.
+            **settings: Further arguments of the constructor.
+        """
         return cls(pseudo.labels, camids, **settings)
 
     def __len__(self) -> int:

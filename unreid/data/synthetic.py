@@ -1,8 +1,8 @@
 """Synthetic multi-camera dataset in Market-1501's layout.
 
-``draw_dataset`` writes what fast-reid's ``Market1501`` reads. People are seen by two cameras or
-more, in bursts of consecutive frames; training and test people differ; a query is the first
-image of a test person under each camera [0].
+:func:`generate_dataset` writes a dataset that fast-reid's ``Market1501`` reads. Each identity is
+seen by at least two cameras, in bursts of consecutive frames. Training and test identities are
+disjoint. A query is the first image of a test identity in each camera [0].
 
 [0] Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015
     https://openaccess.thecvf.com/content_iccv_2015/html/Zheng_Scalable_Person_Re-Identification_ICCV_2015_paper.html
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +25,9 @@ from unreid.checks import check_integer
 from unreid.data.synthetic_cameras import (
     MAX_CAMERAS,
     Camera,
-    draw_figure,
     make_camera,
     next_view,
+    render_image,
     sample_track,
 )
 from unreid.data.synthetic_figures import View
@@ -36,9 +37,9 @@ from unreid.reading.json_file import read_json
 __all__ = [
     "FOLDER",
     "SyntheticSummary",
-    "draw_contact_sheet",
-    "draw_dataset",
-    "draw_figure",
+    "render_contact_sheet",
+    "generate_dataset",
+    "render_image",
     "make_camera",
     "make_identity",
     "sample_track",
@@ -48,14 +49,26 @@ FOLDER = "Market-1501-v15.09.15"
 MANIFEST = "synthetic.json"
 #: Increased when the pixels of a seed change, so that an older dataset is replaced.
 VERSION = 2
-#: Market-1501's ids end here, and fast-reid checks it.
+#: Largest id of Market-1501, which fast-reid checks.
 MAX_IDS = 1501
+#: Mean number of frames of a burst.
 BURST = 3
 
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """Summary of a dataset: the folder that holds ``FOLDER``, and the counts."""
+    """Summary of a synthetic dataset.
+
+    Attributes:
+        root: Folder that contains :data:`FOLDER`.
+        num_train_images: Images in ``bounding_box_train``.
+        num_query_images: Images in ``query``.
+        num_gallery_images: Images in ``bounding_box_test``.
+        num_train_ids: Training identities.
+        num_test_ids: Test identities.
+        num_cameras: Cameras.
+        generated: False if the dataset already existed.
+    """
 
     root: str
     num_train_images: int
@@ -64,18 +77,18 @@ class SyntheticSummary:
     num_train_ids: int
     num_test_ids: int
     num_cameras: int
-    drawn: bool
+    generated: bool
 
 
 def make_identity(pid: int, seed: int = 0) -> Identity:
-    """Return the identity ``pid`` (>= 1) of the dataset of ``seed``."""
+    """Return the appearance of identity ``pid`` (>= 1) in the dataset of ``seed``."""
     return sample_identity(np.random.default_rng([seed, 1, pid]))
 
 
 def _visits(
     num_cameras: int, images_per_id: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """Return the visits of a person: (camera, images) with at least two images each."""
+    """Sample the (camera, number of images) of one identity: >= 2 cameras with >= 2 images each."""
     most = min(num_cameras, images_per_id // 2, 5)
     count = int(rng.integers(2, most + 1))
     cameras = np.sort(rng.choice(num_cameras, count, replace=False))
@@ -84,8 +97,8 @@ def _visits(
     return [(int(c), int(n)) for c, n in zip(cameras, rng.permutation(share))]
 
 
-def _walks(camera: Camera, images: int, rng: np.random.Generator) -> list[tuple[int, int, View]]:
-    """Return (sequence, frame, view) of every image of one person under one camera."""
+def _tracks(camera: Camera, images: int, rng: np.random.Generator) -> list[tuple[int, int, View]]:
+    """Sample the (sequence, frame, view) of every image of one identity in one camera."""
     views = []
     num_bursts = max(1, round(images / BURST)) if images > BURST + 1 else 1
     for sequence, burst in enumerate(np.array_split(np.arange(images), num_bursts), start=1):
@@ -95,29 +108,29 @@ def _walks(camera: Camera, images: int, rng: np.random.Generator) -> list[tuple[
     return views
 
 
-def _draw_person(
+def _render_person(
     pid: int, cameras: list[Camera], images_per_id: int, size: tuple[int, int], seed: int,
     folders: tuple[Path, Path],
 ) -> tuple[int, int]:  # fmt: skip
-    """Draw the images of one person and return their numbers.
+    """Render the images of one identity; return their numbers per folder.
 
-    Under each camera the first image goes to ``folders[0]``, the others to ``folders[1]``.
+    The first image of each camera is saved in ``folders[0]``, the others in ``folders[1]``.
     """
     person, first, rest = make_identity(pid, seed), 0, 0
     rng = np.random.default_rng([seed, 2, pid])
     for index, images in _visits(len(cameras), images_per_id, rng):
         camera = cameras[index]
-        for number, (sequence, frame, view) in enumerate(_walks(camera, images, rng)):
+        for number, (sequence, frame, view) in enumerate(_tracks(camera, images, rng)):
             name = f"{pid:04d}_c{index + 1}s{sequence}_{frame:06d}_{number:02d}.jpg"
             folder = folders[0] if number == 0 else folders[1]
-            image = draw_figure(person, camera, view, rng, size)
+            image = render_image(person, camera, view, rng, size)
             image.save(folder / name, quality=camera.quality, subsampling=0)
             first, rest = first + (number == 0), rest + (number > 0)
     return first, rest
 
 
-def _draw_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
-    """Draw every person into the three folders under ``target``; return the counts."""
+def _render_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
+    """Render all images into the three folders of ``target``; return the number of each part."""
     train, query, gallery = (
         target / name for name in ("bounding_box_train", "query", "bounding_box_test")
     )
@@ -129,7 +142,7 @@ def _draw_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
     num_train = wanted["num_train_ids"]
     for pid in range(1, num_train + wanted["num_test_ids"] + 1):
         folders = (train, train) if pid <= num_train else (query, gallery)
-        first, rest = _draw_person(pid, cameras, wanted["images_per_id"], size, seed, folders)
+        first, rest = _render_person(pid, cameras, wanted["images_per_id"], size, seed, folders)
         if pid <= num_train:
             counts["train"] += first + rest
         else:
@@ -139,7 +152,7 @@ def _draw_all(target: Path, wanted: dict[str, Any]) -> dict[str, int]:
 
 
 def _read_manifest(target: Path) -> dict[str, Any] | None:
-    """Return the manifest of an existing synthetic dataset, or None."""
+    """Return the manifest of an existing synthetic dataset, or None if there is none."""
     try:
         return read_json(target / MANIFEST)
     except (OSError, ValueError):
@@ -156,6 +169,7 @@ def _checked(
     num_train_ids: Any, num_test_ids: Any, num_cameras: Any, images_per_id: Any, size: Any,
     seed: Any,
 ) -> dict[str, Any]:  # fmt: skip
+    """Check the arguments of :func:`generate_dataset`; return them as the manifest stores them."""
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise ValueError(f"size must be (width, height), got {size!r}")
     wanted = {
@@ -174,7 +188,7 @@ def _checked(
     return wanted
 
 
-def draw_dataset(
+def generate_dataset(
     root: str | Path,
     *,
     num_train_ids: int = 110,
@@ -184,26 +198,28 @@ def draw_dataset(
     size: tuple[int, int] = (64, 128),
     seed: int = 0,
 ) -> SyntheticSummary:
-    """Draw the dataset into ``root/Market-1501-v15.09.15``, unless it is already there.
+    """Generate the dataset in ``root/Market-1501-v15.09.15``, unless it already exists.
 
-    The images depend on the arguments alone (and on Pillow's JPEG encoder). They are drawn in a
-    temporary folder that is then renamed, so that an interrupted call leaves no partial dataset.
+    The images depend on the arguments only (and on Pillow's JPEG encoder). They are written to a
+    temporary folder that is renamed at the end, so that an interrupted call leaves no partial
+    dataset.
 
     Args:
-        root: folder to be named by ``FASTREID_DATASETS``; made when missing.
-        num_train_ids: people in ``bounding_box_train``, >= 1.
-        num_test_ids: people in ``query`` and ``bounding_box_test``, >= 1; 1501 people in all.
-        num_cameras: 2 to 6.
-        images_per_id: images of each person over all cameras, 4 to 99.
+        root: Folder for ``FASTREID_DATASETS``; created if missing.
+        num_train_ids: Identities in ``bounding_box_train``, >= 1.
+        num_test_ids: Identities in ``query`` and ``bounding_box_test``, >= 1; at most 1501
+            identities in total.
+        num_cameras: Number of cameras, 2 to 6.
+        images_per_id: Images of each identity over all cameras, 4 to 99.
         size: (width, height) of an image in pixels, at least (16, 32).
-        seed: >= 0.
+        seed: Random seed, >= 0.
 
     Returns:
-        The summary; its ``drawn`` is False when the set was there already.
+        The summary of the dataset.
 
     Raises:
-        ValueError: an argument is out of its range.
-        FileExistsError: the folder holds a data set that was not drawn here.
+        ValueError: An argument is out of range.
+        FileExistsError: ``root`` has a dataset of that name that is not synthetic.
     """
     wanted = _checked(num_train_ids, num_test_ids, num_cameras, images_per_id, size, seed)
     root = Path(root)
@@ -211,26 +227,27 @@ def draw_dataset(
     found = _read_manifest(target)
     if target.exists() and found is None:
         raise FileExistsError(
-            f"{target} is there but has no {MANIFEST}, so it was not drawn here and is left"
-            " alone; name another folder"
+            f"{target} exists and has no {MANIFEST}, so it is not a synthetic dataset and is"
+            " not overwritten; name another folder"
         )
     if found is not None and found.get("wanted") == wanted and _complete(target, found["counts"]):
-        return _summary(root, found["counts"], wanted, drawn=False)
+        return _summary(root, found["counts"], wanted, generated=False)
     root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".drawing-") as scratch:
+    with tempfile.TemporaryDirectory(dir=root, prefix=".generating-") as scratch:
         fresh = Path(scratch) / FOLDER
-        counts = _draw_all(fresh, wanted)
+        counts = _render_all(fresh, wanted)
         manifest = {"wanted": wanted, "counts": counts}
         (fresh / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         if target.exists():
             target.rename(Path(scratch) / "old")
         fresh.rename(target)
-    return _summary(root, counts, wanted, drawn=True)
+    return _summary(root, counts, wanted, generated=True)
 
 
 def _summary(
-    root: Path, counts: dict[str, int], wanted: dict[str, Any], drawn: bool
+    root: Path, counts: dict[str, int], wanted: dict[str, Any], generated: bool
 ) -> SyntheticSummary:
+    """Return the summary of a dataset from its counts and checked arguments."""
     return SyntheticSummary(
         root=str(root),
         num_train_images=counts["train"],
@@ -239,11 +256,11 @@ def _summary(
         num_train_ids=wanted["num_train_ids"],
         num_test_ids=wanted["num_test_ids"],
         num_cameras=wanted["num_cameras"],
-        drawn=drawn,
+        generated=generated,
     )
 
 
-def draw_contact_sheet(
+def render_contact_sheet(
     pids: Sequence[int] = (3, 10, 9, 8, 6, 4),
     *,
     num_cameras: int = MAX_CAMERAS,
@@ -252,18 +269,18 @@ def draw_contact_sheet(
     seed: int = 0,
     margin: int = 3,
 ) -> Image.Image:
-    """Return an RGB contact sheet: a row per person, ``views`` columns per camera.
+    """Render a contact sheet (RGB): one row per identity, ``views`` columns per camera.
 
     Args:
-        pids: people, >= 1, of the set of ``seed``.
-        num_cameras: 1 to 6.
-        views: Images per person and camera, >= 1, each of another walk.
+        pids: Identities of the dataset of ``seed``, each >= 1.
+        num_cameras: Number of cameras, 1 to 6.
+        views: Images per identity and camera, >= 1, each of a different track.
         size: (width, height) of one image in pixels.
-        seed: >= 0.
-        margin: white pixels between images, twice as many between cameras.
+        seed: Random seed, >= 0.
+        margin: White pixels between images; twice as many between cameras.
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: An argument is out of range.
     """
     check_integer("num_cameras", num_cameras, 1, MAX_CAMERAS)
     check_integer("views", views, 1)
@@ -281,5 +298,18 @@ def draw_contact_sheet(
             for number in range(views):
                 view = next_view(camera, sample_track(camera, rng), 0, rng)
                 corner = (column * block + number * (width + margin), row * (height + margin))
-                sheet.paste(draw_figure(person, camera, view, rng, size), corner)
+                sheet.paste(render_image(person, camera, view, rng, size), corner)
     return sheet
+
+
+def __getattr__(name: str) -> Any:
+    """Return :func:`generate_dataset` for its name in version 0.1, with a warning."""
+    if name != "draw_dataset":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(
+        "unreid.data.synthetic.draw_dataset was renamed to generate_dataset; the old name will be"
+        " removed in the next version",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return generate_dataset

@@ -1,10 +1,10 @@
-"""Rendering of synthetic figures: pose, framing and appearance.
+"""Render synthetic figures: pose, framing and appearance.
 
-A figure is a handful of joints in three dimensions (x to the viewer's right of a person seen from
-the front, y up, z forward; a standing person is one unit high), turned by the view's yaw and
-projected; limbs are tapered capsules drawn far to near. The torso is a cylinder whose pattern is
-evaluated per pixel from its azimuth, so a logo, an open jacket or the straps of a bag are where
-they should be from the front, the side and the back.
+A figure has a few joints in three dimensions: x to the right of the viewer of a front view, y up, z
+forward; a standing person is one unit high. The joints are rotated by the yaw of the view and
+projected. Limbs are tapered capsules, drawn far to near. The torso is a cylinder whose texture is
+evaluated per pixel from the azimuth, so that a logo, an open jacket and the straps of a bag are
+consistent between front, side and back views.
 
 Notation: H, W height and width of the canvas in pixels.
 """
@@ -21,8 +21,9 @@ from unreid.data.synthetic_people import Color, Identity
 
 Joint = tuple[float, float, float]
 
+#: Images are rendered at this multiple of their size, then reduced (anti-aliasing).
 SUPERSAMPLING = 3
-#: People are drawn this much wider than they are, to fill a crop as a detector's box does.
+#: Factor on widths, so that a person fills the crop as in a detector's bounding box.
 WIDEN = 1.15
 
 
@@ -30,12 +31,18 @@ WIDEN = 1.15
 class View:
     """Pose and framing of a person in one image.
 
-    ``yaw`` is 0 from the front, pi from the back; ``gait`` is the phase of the step, ``stride``
-    the swing of the legs, ``pitch`` and ``tilt`` the camera's angles (all in radians); ``scale``
-    multiplies the body's height and ``shift`` moves it, in shares of the canvas' width and height.
-    ``place`` in [0, 1] is where along the camera's scene the person stands, ``light`` a factor on
-    the exposure, ``occluder`` the index of the object in front (-1: none) and ``cover`` where it
-    stands in shares of the width.
+    Attributes:
+        yaw: Orientation in radians: 0 front, pi back.
+        gait: Phase of the gait cycle in radians.
+        stride: Amplitude of the legs in radians.
+        pitch: Pitch of the camera in radians.
+        tilt: Tilt of the camera in radians.
+        scale: Factor on the height of the person.
+        shift: Offset of the person, as fractions of image width and height.
+        position: Position along the panorama of the scene, in [0, 1].
+        light: Factor on the exposure.
+        occluder: Index of the occluder, -1 for none.
+        occluder_x: Position of the occluder, as a fraction of the image width.
     """
 
     yaw: float
@@ -45,34 +52,35 @@ class View:
     tilt: float
     scale: float
     shift: tuple[float, float]
-    place: float
+    position: float
     light: float
     occluder: int
-    cover: float
+    occluder_x: float
 
 
 def _shade(color: Color, factor: float) -> Color:
+    """Return the colour, scaled and clipped at 255."""
     r, g, b = (min(255, round(c * factor)) for c in color)
     return r, g, b
 
 
 class _Canvas:
-    """A transparent layer with the body's coordinates: project, then draw."""
+    """Transparent layer that draws shapes given in body coordinates."""
 
     def __init__(self, person: Identity, view: View, width: int, height: int) -> None:
         self.layer = Image.new("RGBA", (width, height), (0, 0, 0, 0))
-        self.ink = ImageDraw.Draw(self.layer)
+        self.draw = ImageDraw.Draw(self.layer)
         self.unit = 0.93 * view.scale * person.height * height
         self.origin = ((0.5 + view.shift[0]) * width, (0.97 + view.shift[1]) * height)
         self.cos, self.sin = math.cos(view.yaw), math.sin(view.yaw)
         self.pitch, self.tilt = math.sin(view.pitch), math.tan(view.tilt)
 
     def depth(self, joint: Joint) -> float:
-        """Return the depth of a joint; larger is nearer to the viewer."""
+        """Return the depth of a joint; larger values are nearer to the viewer."""
         return joint[2] * self.cos - joint[0] * self.sin
 
-    def flat(self, x: float, y: float, depth: float = 0.0) -> tuple[float, float]:
-        """Return pixel of a point given in the image's plane (body units, before the tilt)."""
+    def to_pixels(self, x: float, y: float, depth: float = 0.0) -> tuple[float, float]:
+        """Return the pixel of a point in the image plane, given in body units before the tilt."""
         y = y - depth * self.pitch
         return (
             self.origin[0] + self.unit * (WIDEN * x + (y - 0.5) * self.tilt),
@@ -80,13 +88,15 @@ class _Canvas:
         )
 
     def project(self, joint: Joint) -> tuple[float, float]:
+        """Return the pixel of a joint."""
         x = joint[0] * self.cos + joint[2] * self.sin
-        return self.flat(x, joint[1], self.depth(joint))
+        return self.to_pixels(x, joint[1], self.depth(joint))
 
     def disc(self, center: tuple[float, float], rx: float, ry: float, color: Color) -> None:
+        """Draw an ellipse at pixel ``center`` with radii in body units."""
         rx, ry = rx * self.unit * WIDEN, ry * self.unit
         x, y = center
-        self.ink.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
+        self.draw.ellipse((x - rx, y - ry, x + rx, y + ry), fill=color)
 
     def capsule(self, a: Joint, b: Joint, ra: float, rb: float, color: Color) -> None:
         """Draw a tapered limb from ``a`` (radius ``ra``) to ``b`` (radius ``rb``)."""
@@ -94,7 +104,7 @@ class _Canvas:
         length = math.hypot(bx - ax, by - ay)
         if length > 1.0:
             nx, ny = (ay - by) / length * self.unit * WIDEN, (bx - ax) / length * self.unit
-            self.ink.polygon(
+            self.draw.polygon(
                 (
                     (ax + nx * ra, ay + ny * ra),
                     (bx + nx * rb, by + ny * rb),
@@ -107,7 +117,8 @@ class _Canvas:
         self.disc((bx, by), rb, rb, color)
 
 
-def _swing(start: Joint, angle: float, length: float) -> Joint:
+def _limb_end(start: Joint, angle: float, length: float) -> Joint:
+    """Return the end of a limb that hangs from ``start``, swung forward by ``angle``."""
     return (
         start[0],
         start[1] - length * math.cos(angle),
@@ -116,10 +127,11 @@ def _swing(start: Joint, angle: float, length: float) -> Joint:
 
 
 def _leg(canvas: _Canvas, person: Identity, view: View, angle: float, side: int) -> None:
+    """Draw one leg and its shoe."""
     bend = max(0.0, -side * math.cos(view.gait)) * view.stride * 1.3 + 0.04
     hip = (side * person.hips * 0.5, person.legs, 0.0)
-    knee = _swing(hip, angle, (person.legs - 0.035) * 0.52)
-    ankle = _swing(knee, angle - bend, (person.legs - 0.035) * 0.48)
+    knee = _limb_end(hip, angle, (person.legs - 0.035) * 0.52)
+    ankle = _limb_end(knee, angle - bend, (person.legs - 0.035) * 0.48)
     toe = (ankle[0] * 1.08, ankle[1] - 0.012, ankle[2] + 0.075)
     dim = 0.84 if canvas.depth(hip) < -0.01 else (1.0 if side > 0 else 0.95)
     thick = person.limb
@@ -134,10 +146,10 @@ def _leg(canvas: _Canvas, person: Identity, view: View, angle: float, side: int)
 
 
 def _arm(canvas: _Canvas, person: Identity, angle: float, side: int) -> Joint:
-    """Draw one arm and return its hand."""
+    """Draw one arm; return the position of its hand."""
     shoulder = (side * person.shoulders * 0.94, 0.795, 0.0)
-    elbow = _swing((shoulder[0] + side * 0.016, shoulder[1], 0.0), -0.8 * angle, 0.155)
-    hand = _swing((elbow[0], elbow[1], elbow[2]), -0.8 * angle + 0.25, 0.15)
+    elbow = _limb_end((shoulder[0] + side * 0.016, shoulder[1], 0.0), -0.8 * angle, 0.155)
+    hand = _limb_end((elbow[0], elbow[1], elbow[2]), -0.8 * angle + 0.25, 0.15)
     dim = 0.8 if canvas.depth(shoulder) < -0.02 else 0.9
     sleeve = _shade(person.second if person.texture == "yoke" else person.upper, dim)
     skin = _shade(person.skin, dim + 0.06)
@@ -150,7 +162,7 @@ def _arm(canvas: _Canvas, person: Identity, angle: float, side: int) -> Joint:
 
 
 def _pattern(person: Identity, azimuth: np.ndarray, level: np.ndarray) -> np.ndarray:
-    """Return colours (h, w, 3) of the torso by ``azimuth`` (0: front) and ``level`` (1: neck)."""
+    """Return torso colours (h, w, 3) by ``azimuth`` (0: front) and ``level`` (1: neck)."""
     turn, rise = person.frequency * azimuth, 2 * math.pi * person.frequency * level + person.phase
     front = np.abs(azimuth)
     masks = {
@@ -174,12 +186,14 @@ def _pattern(person: Identity, azimuth: np.ndarray, level: np.ndarray) -> np.nda
         across = np.sin(azimuth) * person.side * np.where(front < math.pi / 2, -1.0, 1.0)
         strap = np.abs(across * np.sign(np.cos(azimuth)) - (1.9 * level - 0.95)) < 0.15
         paint[strap] = _shade(person.bag_color, 0.85)
-    # Cloth falls away from the light under the arms and towards the hem.
+    # Light comes from above: clothes get darker towards the hem.
     paint *= (0.9 + 0.12 * level)[..., None]
     return paint
 
 
 def _torso(canvas: _Canvas, person: Identity, yaw: float) -> None:
+    """Draw the torso: the outline as a polygon, the texture per pixel."""
+
     def half(width: float) -> float:
         return math.hypot(width * canvas.cos, person.depth * canvas.sin)
 
@@ -189,8 +203,8 @@ def _torso(canvas: _Canvas, person: Identity, yaw: float) -> None:
         (0.74, half(person.shoulders) * 0.97), (0.6, half(person.waist)),
         (person.legs + 0.03, half(person.hips)), (bottom, half(person.hips) * 1.06),
     )  # fmt: skip
-    outline = [canvas.flat(w, y) for y, w in rows]
-    outline += [canvas.flat(-w, y) for y, w in reversed(rows)]
+    outline = [canvas.to_pixels(w, y) for y, w in rows]
+    outline += [canvas.to_pixels(-w, y) for y, w in reversed(rows)]
     xs, ys = zip(*outline)
     width, height = canvas.layer.size
     left, top = max(0, math.floor(min(xs))), max(0, math.floor(min(ys)))
@@ -212,63 +226,69 @@ def _torso(canvas: _Canvas, person: Identity, yaw: float) -> None:
 
 
 def _skirt(canvas: _Canvas, person: Identity, view: View) -> None:
+    """Draw a skirt."""
     wide = math.hypot(person.hips * canvas.cos, person.depth * canvas.sin)
     flare = wide * 1.25 + 0.02 * abs(math.sin(view.gait))
     waist, hem = person.legs + 0.03, person.legs * 0.5
     corners = ((wide, waist), (flare, hem), (-flare, hem), (-wide, waist))
-    canvas.ink.polygon([canvas.flat(x, y) for x, y in corners], fill=person.lower)
+    canvas.draw.polygon([canvas.to_pixels(x, y) for x, y in corners], fill=person.lower)
 
 
 def _head(canvas: _Canvas, person: Identity, behind: bool) -> None:
     """Draw the head in two passes: parts behind the torso, then parts in front."""
     lean = 0.018 * canvas.sin
-    center = canvas.flat(lean, 0.925)
+    center = canvas.to_pixels(lean, 0.925)
     facing = canvas.cos
     if behind:
         canvas.capsule((0.0, 0.82, 0.0), (0.0, 0.89, 0.0), 0.026, 0.024, _shade(person.skin, 0.85))
         if person.hair_length > 0.8 and facing > -0.3:
-            canvas.disc(canvas.flat(lean - 0.02 * canvas.sin, 0.885), 0.058, 0.085, person.hair)
+            canvas.disc(
+                canvas.to_pixels(lean - 0.02 * canvas.sin, 0.885), 0.058, 0.085, person.hair
+            )
         return
     radius = 0.046 + 0.006 * abs(canvas.sin)
     canvas.disc(center, radius, 0.06, person.skin)
     if person.hair_length > 0:
         hair = person.hair
-        # The hair is a disc behind the face: it slides to the front of it as the person turns.
+        # The hair is a disc that covers the face as the person turns away.
         slip = -0.03 * canvas.sin
         lift = 0.03 * max(0.0, facing)
         rx, ry = radius * (1.05 if facing > -0.3 else 1.1), 0.062 - 0.026 * max(0.0, facing)
-        canvas.disc(canvas.flat(lean + slip, 0.93 + lift), rx, ry, hair)
+        canvas.disc(canvas.to_pixels(lean + slip, 0.93 + lift), rx, ry, hair)
         if person.hair_length > 0.8 and facing <= -0.3:
-            canvas.disc(canvas.flat(lean + slip, 0.87), 0.056, 0.1, hair)
+            canvas.disc(canvas.to_pixels(lean + slip, 0.87), 0.056, 0.1, hair)
         elif person.hair_length > 0.5 and facing <= 0.3:
-            canvas.disc(canvas.flat(lean + slip * 1.2, 0.9), 0.046, 0.05, hair)
+            canvas.disc(canvas.to_pixels(lean + slip * 1.2, 0.9), 0.046, 0.05, hair)
     if facing > 0.3:
         for eye in (-0.018, 0.018):
-            canvas.disc(canvas.flat(lean + eye * facing + 0.02 * canvas.sin, 0.925), 0.006, 0.005,
+            canvas.disc(canvas.to_pixels(lean + eye * facing + 0.02 * canvas.sin, 0.925), 0.006,
+            0.005,
                         _shade(person.skin, 0.35))  # fmt: skip
     if person.hat is not None:
-        canvas.disc(canvas.flat(lean, 0.96), radius * 1.12, 0.036, person.hat)
+        canvas.disc(canvas.to_pixels(lean, 0.96), radius * 1.12, 0.036, person.hat)
         brim = (lean + 0.035 * canvas.sin, 0.948 - 0.006 * facing)
-        canvas.disc(canvas.flat(*brim), radius * 1.15, 0.01, _shade(person.hat, 0.75))
+        canvas.disc(canvas.to_pixels(*brim), radius * 1.15, 0.01, _shade(person.hat, 0.75))
 
 
 def _backpack(canvas: _Canvas, person: Identity) -> None:
+    """Draw a backpack."""
     back = person.depth + 0.035
     x = -back * canvas.sin
     wide = math.hypot(0.075 * canvas.cos, 0.05 * canvas.sin)
-    (left, top), (right, low) = canvas.flat(x - wide, 0.81), canvas.flat(x + wide, 0.56)
+    (left, top), (right, low) = canvas.to_pixels(x - wide, 0.81), canvas.to_pixels(x + wide, 0.56)
     if right - left < 4 or low - top < 4:
         return
     radius = int(0.03 * canvas.unit)
-    canvas.ink.rounded_rectangle((left, top, right, low), radius, fill=person.bag_color)
+    canvas.draw.rounded_rectangle((left, top, right, low), radius, fill=person.bag_color)
     if canvas.cos < -0.3:
-        x0, y0 = canvas.flat(x - wide * 0.7, 0.66)
-        x1, y1 = canvas.flat(x + wide * 0.7, 0.58)
+        x0, y0 = canvas.to_pixels(x - wide * 0.7, 0.66)
+        x1, y1 = canvas.to_pixels(x + wide * 0.7, 0.58)
         pocket = _shade(person.bag_color, 0.78)
-        canvas.ink.rounded_rectangle((min(x0, x1), y0, max(x0, x1), y1), radius // 2, fill=pocket)
+        canvas.draw.rounded_rectangle((min(x0, x1), y0, max(x0, x1), y1), radius // 2, fill=pocket)
 
 
 def _side_bag(canvas: _Canvas, person: Identity, hand: Joint) -> None:
+    """Draw a handbag or a shoulder bag."""
     if person.bag == "hand":
         x, y = hand[0], hand[1] - 0.03
         spot: Joint = (x, y, hand[2])
@@ -279,25 +299,25 @@ def _side_bag(canvas: _Canvas, person: Identity, hand: Joint) -> None:
     px, py = canvas.project(spot)
     half = canvas.unit * wide * (0.6 + 0.4 * abs(canvas.sin))
     box = (px - half, py, px + half, py + canvas.unit * high)
-    canvas.ink.rounded_rectangle(box, int(0.012 * canvas.unit), fill=person.bag_color)
+    canvas.draw.rounded_rectangle(box, int(0.012 * canvas.unit), fill=person.bag_color)
     lid = (box[0], box[1], box[2], box[1] + canvas.unit * high * 0.35)
-    canvas.ink.rounded_rectangle(lid, int(0.012 * canvas.unit), fill=_shade(person.bag_color, 0.8))
+    canvas.draw.rounded_rectangle(lid, int(0.012 * canvas.unit), fill=_shade(person.bag_color, 0.8))
 
 
-def draw_body(person: Identity, view: View, size: tuple[int, int]) -> Image.Image:
-    """Draw the person alone on a transparent background.
+def render_figure(person: Identity, view: View, size: tuple[int, int]) -> Image.Image:
+    """Render a person on a transparent background.
 
     Args:
         person: Appearance of the person.
-        view: pose and framing.
+        view: Pose and framing.
         size: (W, H) of the result in pixels.
 
     Returns:
-        An RGBA image, anti-aliased by ``SUPERSAMPLING``; alpha is the figure's silhouette.
+        An anti-aliased RGBA image; alpha is the silhouette of the figure.
     """
     width, height = size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING
     canvas = _Canvas(person, view, width, height)
-    # +x is nearer the viewer when the sine of the yaw is negative.
+    # The side at +x is nearer to the viewer if the sine of the yaw is negative.
     far, near = (1, -1) if canvas.sin > 0 else (-1, 1)
     bag_behind = person.bag == "backpack" and canvas.cos > -0.15
     hands: dict[int, Joint] = {}

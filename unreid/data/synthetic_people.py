@@ -1,4 +1,4 @@
-"""Appearance of synthetic people: build, clothes and bag, in few shared colours."""
+"""Appearance of synthetic people: body proportions, clothes and bags, in a few shared colours."""
 
 from __future__ import annotations
 
@@ -25,10 +25,36 @@ BAGS = ("none", "backpack", "shoulder", "hand")
 
 @dataclass(frozen=True)
 class Identity:
-    """Appearance of one person, the same under all cameras.
+    """Appearance of one person, equal in all cameras.
 
-    Lengths are shares of a body height; ``frequency`` counts pattern periods over the torso and
-    ``phase`` is in radians; ``side`` is +1 or -1, the side that a bag hangs on.
+    Lengths are fractions of the height of a standing person.
+
+    Attributes:
+        height: Factor on the height.
+        shoulders: Half width of the shoulders.
+        waist: Half width of the waist.
+        hips: Half width of the hips.
+        depth: Half depth of the torso.
+        legs: Length of the legs.
+        limb: Factor on the thickness of arms and legs.
+        skin: Colour.
+        hair: Colour.
+        hair_length: 0 (none) to 1 (long).
+        hat: Colour, or None.
+        upper: Colour of the upper clothing.
+        second: Second colour of its texture.
+        texture: One of :data:`TEXTURES`.
+        frequency: Periods of the texture over the torso.
+        phase: Phase of the texture in radians.
+        long_sleeves: Whether the sleeves reach the hands.
+        open_jacket: Whether a shirt is visible under the upper clothing.
+        hem: Length of the upper clothing below the hips.
+        lower: Colour of the lower clothing.
+        lower_kind: "trousers", "shorts" or "skirt".
+        shoes: Colour.
+        bag: One of :data:`BAGS`.
+        bag_color: Colour.
+        side: Side of the bag, +1 or -1.
     """
 
     height: float
@@ -58,13 +84,15 @@ class Identity:
     side: int
 
 
-def _near(color: Color, rng: np.random.Generator, spread: int = 7) -> Color:
+def _jitter_color(color: Color, rng: np.random.Generator, spread: int = 7) -> Color:
+    """Return a colour near ``color``."""
     r, g, b = np.clip(np.asarray(color) + rng.integers(-spread, spread + 1, 3), 0, 255)
     return int(r), int(g), int(b)
 
 
 def _pick(colors: tuple[Color, ...], rng: np.random.Generator) -> Color:
-    return _near(colors[int(rng.integers(len(colors)))], rng)
+    """Sample a colour near one of ``colors``."""
+    return _jitter_color(colors[int(rng.integers(len(colors)))], rng)
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
@@ -93,7 +121,9 @@ def sample_identity(rng: np.random.Generator) -> Identity:
         hem=float(rng.choice((0.0, 0.03, 0.14), p=(0.5, 0.35, 0.15))),
         lower=_pick(LOWER_COLORS, rng),
         lower_kind=str(rng.choice(("trousers", "shorts", "skirt"), p=(0.6, 0.2, 0.2))),
-        shoes=_near(((40, 38, 40), (214, 212, 208), (150, 60, 52))[int(rng.integers(3))], rng),
+        shoes=_jitter_color(
+            ((40, 38, 40), (214, 212, 208), (150, 60, 52))[int(rng.integers(3))], rng
+        ),
         bag=str(rng.choice(BAGS, p=(0.34, 0.28, 0.22, 0.16))),
         bag_color=_pick(UPPER_COLORS, rng),
         side=int(rng.choice((-1, 1))),

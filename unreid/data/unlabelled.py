@@ -1,7 +1,7 @@
-"""Training images without ids: any fast-reid data set becomes paths and cameras.
+"""Training images without person ids: paths, cameras and tracklets of any fast-reid dataset.
 
-Person ids stop here. They come back as a separate array that only
-``unreid.evaluation.label_quality`` reads; nothing that trains has a field for them.
+Person ids are separated from the training images here. They are returned as an array for
+``unreid.evaluation.label_quality``; no class used in training has a field for them.
 
 Notation: N images, T tracklets.
 """
@@ -21,22 +21,22 @@ from fastreid.data.datasets import DATASET_REGISTRY
 from unreid.checks import nearest
 from unreid.clustering.partition import compact
 from unreid.data.folder_dataset import FOLDER, FolderDataset, train_folder
-from unreid.data.images import ADVICE, UnreadableImageError, unreadable
+from unreid.data.images import ADVICE, UnreadableImageError, find_unreadable
 
 logger = logging.getLogger("fastreid.unreid.data")
 
 
-@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth
+@dataclass(frozen=True, eq=False)  # arrays do not compare to a single bool
 class UnlabelledImages:
-    """The sorted training list: the order of every array of a run.
+    """Sorted list of training images. Its order is the order of every array of a run.
 
     Attributes:
         paths: N file paths.
         camids: (N,) int64 cameras 0..M-1, in the order of ``cameras``.
-        cameras: M names, ``market1501_0`` and the like: cameras of two sets stay apart.
-        root: The folder that published label files give paths relative to.
-        tracklets: (N,) int64, 0..T-1 by first appearance, where a tracker has joined frames of one
-            person in one camera; None where every image stands for itself.
+        cameras: M camera names such as ``market1501_0``; each begins with the name of its dataset.
+        root: Folder that the paths in label files are relative to.
+        tracklets: (N,) int64 tracklets 0..T-1, numbered by first appearance, of frames that a
+            tracker assigned to one person in one camera; None if images have no tracklets.
     """
 
     paths: tuple[str, ...]
@@ -50,22 +50,22 @@ class UnlabelledImages:
 
     @property
     def unit_indices(self) -> np.ndarray:
-        """What is labelled: the first image of every tracklet (T,), or every image (N,)."""
+        """Indices of the images that are labelled: the first of each tracklet (T,), or all (N,)."""
         if self.tracklets is None:
             return np.arange(len(self))
         return np.unique(self.tracklets, return_index=True)[1]
 
     def of_images(self, labels: np.ndarray) -> np.ndarray:
-        """(N,) from one value for each of :attr:`unit_indices`: a frame has its tracklet's."""
+        """Return (N,) labels of all images from those of :attr:`unit_indices`."""
         return labels if self.tracklets is None else labels[self.tracklets]
 
     @property
     def relative_paths(self) -> list[str]:
-        """The paths relative to ``root``, with forward slashes on every system."""
+        """Paths relative to ``root``, with forward slashes on every system."""
         return [os.path.relpath(p, self.root).replace(os.sep, "/") for p in self.paths]
 
     def subset(self, indices: np.ndarray) -> UnlabelledImages:
-        """The images at ``indices`` (ascending), with the cameras that are left renumbered."""
+        """Return the images at ``indices`` (ascending), with their cameras renumbered from 0."""
         camids = self.camids[indices]
         kept = np.unique(camids)
         return UnlabelledImages(
@@ -78,28 +78,36 @@ class UnlabelledImages:
 
 
 def datasets_root() -> str:
-    """``FASTREID_DATASETS``, or ``datasets``; read at call, not at import as fast-reid does."""
+    """Return the folder of all datasets: ``$FASTREID_DATASETS``, or ``datasets``.
+
+    Unlike fast-reid, this reads the variable when called, not when imported.
+    """
     return os.environ.get("FASTREID_DATASETS", "datasets")
 
 
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Sort key in which camera_10 comes after camera_2."""
+def _natural_key(name: str) -> list[tuple[int, int | str]]:
+    """Return a sort key that puts camera_10 after camera_2."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
 
 
 def build_dataset(name: str, key: str, cfg: Any = None) -> object:
-    """A fast-reid data set, or your folder, with errors that say which folder was looked for.
+    """Return a fast-reid dataset, or the dataset "Folder" of a config.
+
+    Args:
+        name: Name in fast-reid's registry, or "Folder".
+        key: Config key that has the name, for messages.
+        cfg: The config; needed for "Folder" (``cfg.UNSUP.FOLDER``).
 
     Raises:
-        KeyError: no data set of that name.
-        FileNotFoundError: its folder is not under ``FASTREID_DATASETS``.
-        ValueError: "Folder" without a config that says which, or a folder that does not fit it.
+        KeyError: Unknown name; lists the known ones.
+        FileNotFoundError: The folder of the dataset does not exist; names the folder.
+        ValueError: "Folder" without a config, or its settings do not fit the folder.
     """
     known = DATASET_REGISTRY._obj_map
     if name == FOLDER:
         if cfg is None:
-            raise ValueError(f"{key} {FOLDER}: a config must name the folder (UNSUP.FOLDER.ROOT)")
+            raise ValueError(f"{key} {FOLDER}: needs a config with the folder (UNSUP.FOLDER.ROOT)")
         return FolderDataset.from_config(cfg)
     if name not in known:
         raise KeyError(
@@ -111,34 +119,35 @@ def build_dataset(name: str, key: str, cfg: Any = None) -> object:
         return DATASET_REGISTRY.get(name)(root=root)
     except (RuntimeError, OSError) as error:
         raise FileNotFoundError(
-            f"{key} {name}: {error}. Looked under {os.path.abspath(root)}; set the environment"
-            " variable FASTREID_DATASETS to the folder that holds the data sets"
-            + (f', or {key} "()" to train without a test' if key == "DATASETS.TESTS" else "")
+            f"{key} {name}: {error}. Searched in {os.path.abspath(root)}; set the environment"
+            " variable FASTREID_DATASETS to the folder of the datasets"
+            + (f', or {key} "()" to skip evaluation' if key == "DATASETS.TESTS" else "")
         ) from error
 
 
 def load_training_images(
     names: Sequence[str], *, bad_image: str = "error", cfg: Any = None
 ) -> tuple[UnlabelledImages, np.ndarray | None]:
-    """The training images of one or several data sets, sorted by path.
+    """Return the training images of one or more datasets, sorted by path.
 
-    A set whose items are (path, id, camera, tracklet) is of video: see
-    :attr:`UnlabelledImages.tracklets`.
+    Every file is decoded once (some 5,000 small crops per second), so that a damaged file is an
+    error now, not after hours of training. Video datasets, whose items are (path, id, camera,
+    tracklet), set :attr:`UnlabelledImages.tracklets`.
 
     Args:
-        names: Data sets of fast-reid's registry (``cfg.DATASETS.NAMES``).
-        bad_image: Every file is decoded once (some 5,000 small crops a second), so that a
-            truncated one does not show after hours: ``"error"`` names it and stops, ``"skip"``
-            leaves it out with a warning that names it.
-        cfg: Says which folder "Folder" is (``cfg.UNSUP.FOLDER``).
+        names: Names of datasets (``cfg.DATASETS.NAMES``).
+        bad_image: ``"error"``: an unreadable file is an error; ``"skip"``: it is skipped with a
+            warning (``cfg.UNSUP.BAD_IMAGE``).
+        cfg: The config; needed for the dataset "Folder".
 
     Returns:
-        The images, and the ids (N,) int64 for :mod:`unreid.evaluation.label_quality` alone, or
-        None where not every image has one.
+        The images, and the person ids (N,) int64 for :mod:`unreid.evaluation.label_quality`, or
+        None if an image has no id.
 
     Raises:
-        KeyError, FileNotFoundError: see :func:`build_dataset`.
-        ValueError: a set without a training image, or an image that cannot be read.
+        KeyError: See :func:`build_dataset`.
+        FileNotFoundError: See :func:`build_dataset`.
+        ValueError: A dataset has no training image, or an image cannot be read.
     """
     rows: list[_Row] = []
     for name in names:
@@ -159,8 +168,8 @@ def load_training_images(
             for path, pid, cam, *rest in items
         ]
     rows.sort()
-    rows = _readable(rows, skip=bad_image == "skip")
-    cameras = sorted({row.camera for row in rows}, key=_natural)
+    rows = _drop_unreadable(rows, skip=bad_image == "skip")
+    cameras = sorted({row.camera for row in rows}, key=_natural_key)
     position = {cam: i for i, cam in enumerate(cameras)}
     images = UnlabelledImages(
         paths=tuple(row.path for row in rows),
@@ -169,30 +178,32 @@ def load_training_images(
         root=train_folder(cfg.UNSUP.FOLDER) if list(names) == [FOLDER] else datasets_root(),
         tracklets=number_tracklets((row.tracklet, row.camera, row.path) for row in rows),
     )
-    nameless = sum(not row.pid for row in rows)
+    num_without_id = sum(not row.pid for row in rows)
     pids = None
-    if nameless == 0:
+    if num_without_id == 0:
         pids = np.unique([row.pid for row in rows], return_inverse=True)[1].astype(np.int64)
     logger.info(
         f"Training on {len(images)} images of {len(cameras)} cameras without ids: "
         + ", ".join(f"{c} {n}" for c, n in zip(cameras, np.bincount(images.camids)))
         + ("" if images.tracklets is None else f"; {len(images.unit_indices)} tracklets")
     )
-    if 0 < nameless < len(rows):
-        logger.info(f"{nameless} of {len(rows)} images have no id: labels are not scored")
+    if 0 < num_without_id < len(rows):
+        logger.info(
+            f"{num_without_id} of {len(rows)} images have no id: label quality is not computed"
+        )
     return images, pids
 
 
 def training_rows(name: str, dataset: object, cfg: Any = None) -> list[tuple[Any, ...]]:
-    """Return what a data set trains on: rows (path, id, camera, tracklet if any).
+    """Return the training rows (path, id, camera[, tracklet]) of a dataset.
 
     Args:
-        name: As in ``DATASETS.NAMES``.
-        dataset: What :func:`build_dataset` returned for it.
-        cfg: ``cfg.UNSUP.TRAIN_WITH_VAL`` adds the validation images; None adds nothing.
+        name: Name of the dataset in ``DATASETS.NAMES``.
+        dataset: The dataset of that name, see :func:`build_dataset`.
+        cfg: The config; ``cfg.UNSUP.TRAIN_WITH_VAL`` adds the validation images. None adds none.
 
     Raises:
-        ValueError: validation images of a data set that has no list of them.
+        ValueError: ``TRAIN_WITH_VAL`` for a dataset without a list of validation images.
     """
     rows = list(dataset.train)  # type: ignore[attr-defined]
     if cfg is not None and cfg.UNSUP.TRAIN_WITH_VAL:
@@ -201,10 +212,10 @@ def training_rows(name: str, dataset: object, cfg: Any = None) -> list[tuple[Any
 
 
 def _validation_items(name: str, dataset: object) -> list[tuple[Any, ...]]:
-    """Return the images of ``list_val.txt``, which fast-reid reads and then leaves out.
+    """Return the rows of ``list_val.txt``, which fast-reid reads but does not use.
 
     Raises:
-        ValueError: a data set without a list of validation images.
+        ValueError: The dataset has no list of validation images.
     """
     path = getattr(dataset, "list_val_path", None)
     if path is None:
@@ -222,8 +233,11 @@ def _validation_items(name: str, dataset: object) -> list[tuple[Any, ...]]:
 
 
 def _camera_name(dataset: str, camera: object) -> str:
-    """fast-reid gives ``market1501_3``, or a bare number, or the name that the class has inside,
-    which two sets may share."""
+    """Return the camera name, prefixed with the name of the dataset unless it already is.
+
+    The camera of a fast-reid dataset is a number, or has the prefix of the class attribute
+    ``dataset_name``, which two datasets may share.
+    """
     text, prefix = str(camera), f"{dataset.lower()}_"
     return text if text.startswith(prefix) else prefix + text
 
@@ -236,13 +250,18 @@ class _Row(NamedTuple):
 
 
 def number_tracklets(items: Iterable[tuple[str, Any, str]]) -> np.ndarray | None:
-    """(N,) int64 numbers by first appearance, or None where no image has a tracklet.
+    """Number tracklets by first appearance.
 
     Args:
-        items: (tracklet, camera, path) of each image; an empty tracklet makes one of its own.
+        items: (tracklet, camera, path) of each image. An image with tracklet "" is a tracklet of
+        its
+            own.
+
+    Returns:
+        (N,) int64 tracklet of each image, or None if no image has one.
 
     Raises:
-        ValueError: a tracklet that two cameras see; names it and an image.
+        ValueError: A tracklet is in two cameras; names it and an image.
     """
     numbers: list[int] = []
     known: dict[str, tuple[int, Any]] = {}
@@ -258,8 +277,9 @@ def number_tracklets(items: Iterable[tuple[str, Any, str]]) -> np.ndarray | None
     return np.array(numbers, dtype=np.int64) if any_named else None
 
 
-def _readable(rows: list[_Row], *, skip: bool) -> list[_Row]:
-    bad = unreadable([row.path for row in rows])
+def _drop_unreadable(rows: list[_Row], *, skip: bool) -> list[_Row]:
+    """Return the rows of readable files; without ``skip``, an unreadable file is an error."""
+    bad = find_unreadable([row.path for row in rows])
     if bad and not skip:
         path, reason = next(iter(bad.items()))
         others = f" (and {len(bad) - 1} others)" if len(bad) > 1 else ""
@@ -267,7 +287,7 @@ def _readable(rows: list[_Row], *, skip: bool) -> list[_Row]:
             f"{path}{others} cannot be read as an image ({reason}); {ADVICE}"
         )
     for path, reason in bad.items():
-        logger.warning(f"UNSUP.BAD_IMAGE skip: {path} is left out ({reason})")
+        logger.warning(f"UNSUP.BAD_IMAGE skip: {path} is skipped ({reason})")
     kept = [row for row in rows if row.path not in bad]
     if not kept:
         raise ValueError(f"UNSUP.BAD_IMAGE skip: none of {len(rows)} training images is readable")

@@ -1,4 +1,4 @@
-"""Worker processes of a ``DataLoader``: how they start, receive signals, are seeded and end."""
+"""Worker processes of a ``DataLoader``: start method, signals, seeds, and shutdown."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-#: Seconds that a worker goes on after SIGTERM.
-GRACE = 30
+#: Seconds that a worker keeps running after SIGTERM.
+GRACE_SECONDS = 30
 
 
 def fork_context() -> Any:
-    """Return the start method fork, or None where a system has none.
+    """Return the start method fork, or None if the system does not support it.
 
-    In a child of ``torch.multiprocessing.spawn`` the default is spawn, by which every worker
-    imports torch again: 39 s for 190 images.
+    In a child of ``torch.multiprocessing.spawn`` the default start method is spawn, with which
+    every worker imports torch again (39 s for 190 images).
     """
     return multiprocessing.get_context("fork") if sys.platform == "linux" else None
 
 
 def init_worker(worker: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which reach every process of a group, to the main process.
+    """Ignore SIGINT and delay SIGTERM in a worker; the main process handles them.
 
-    A run that saves a checkpoint first needs its batches. A worker ends with its loader or its
-    parent, and :data:`GRACE` seconds after a SIGTERM.
+    Ctrl-C and many schedulers signal every process of a group. The main process still needs batches
+    while it finishes a step and saves a checkpoint. A worker ends with its loader or its parent, or
+    :data:`GRACE_SECONDS` seconds after SIGTERM.
+
+    Args:
+        worker: Worker id; not used.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "alarm"):
-        # Not ignored for good: multiprocessing ends its children by SIGTERM, and waits for them.
-        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+        # Delayed, not ignored: multiprocessing terminates its children by SIGTERM and waits for
+        # them.
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE_SECONDS))
 
 
 def seed_worker(seed: int, worker: int) -> None:
-    """Seed the global generators of this process as torch seeds those of a new worker."""
+    """Seed the global random generators of this process as torch does in a new worker."""
     random.seed(seed + worker)
     torch.manual_seed(seed + worker)
     sequence = np.random.SeedSequence([worker, seed & 0xFFFFFFFF, seed >> 32, 0])
@@ -47,10 +52,10 @@ def seed_worker(seed: int, worker: int) -> None:
 
 
 def stop_workers(loader: DataLoader) -> None:
-    """End the workers of a loader with ``persistent_workers``, and wait for them.
+    """Stop the workers of a loader with ``persistent_workers``, and wait for them.
 
-    torch has no public call for it (2.15): an iterator ends its workers when it is deleted, which
-    an exception or a variable that still holds it would delay.
+    torch 2.15 has no public function for this. Its iterator stops the workers when it is deleted,
+    which a remaining reference (an exception, a variable) delays.
     """
     iterator: Any = loader._iterator
     if iterator is None:
@@ -58,15 +63,16 @@ def stop_workers(loader: DataLoader) -> None:
     processes = list(iterator._workers)
     iterator._shutdown_workers()
     for process in processes:
-        if process.is_alive():  # it did not answer, and goes on after SIGTERM
+        if process.is_alive():  # not stopped by torch, and SIGTERM is delayed
             process.kill()
             process.join()
 
 
 class GlobalGenerators:
-    """A copy of the global generators that fast-reid's transforms sample from.
+    """Separate state of the global random generators, for the transforms of fast-reid.
 
-    As a context manager it puts the copy in their place, and afterwards the original back.
+    Used as a context manager, it sets the global generators of ``random``, numpy and torch to this
+    state, and restores their own state afterwards.
     """
 
     def __init__(self) -> None:
@@ -81,7 +87,7 @@ class GlobalGenerators:
         _set_states(self._outside)
 
     def restore(self) -> None:
-        """Set the global generators to the state of the copy."""
+        """Set the global generators to this state."""
         _set_states(self._own)
 
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from unreid.data.csv_cells import guard_cell
+from unreid.data.csv_cells import escape_cell
 from unreid.engine.atomic import replace_file
 
 
@@ -25,6 +25,6 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(
-            [guard_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
+            [escape_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
         )
         text.detach()

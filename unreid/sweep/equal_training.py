@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unreid.data.synthetic import draw_dataset
+from unreid.data.synthetic import generate_dataset
 from unreid.reading.tensors import load_tensors
 from unreid.sweep.code_version import code_hash
 
@@ -82,7 +82,7 @@ def prove_equal(
         if not (tree / "tools" / "train_net.py").is_file():
             raise FileNotFoundError(f"{tree}: no tools/train_net.py; expected a checkout of unreid")
     data = folder / "data"
-    draw_dataset(data, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0)
+    generate_dataset(data, num_train_ids=8, num_test_ids=6, num_cameras=3, images_per_id=9, seed=0)
     variants: Sequence[dict[str, str]] = VARIANTS
     if configs:
         files, variants = [old / config for config in configs], ({},)

@@ -24,7 +24,7 @@ from fastreid.utils.env import seed_all_rng
 from torch import nn
 
 from unreid.contracts import ReIDModel
-from unreid.data.loader import Batches, build_test_loader, in_order
+from unreid.data.loader import Batches, build_test_loader, consecutive_batches
 from unreid.data.unlabelled import UnlabelledImages
 from unreid.engine.checkpoint import AtomicCheckpointer
 from unreid.engine.extract import extract, progress
@@ -159,7 +159,7 @@ def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
     chosen = np.concatenate([queries, gallery])
     evaluator = _FeatureCollector(cfg, len(queries), None)
     evaluator.reset()
-    part = loader.with_batches(in_order(chosen.tolist(), cfg.TEST.IMS_PER_BATCH))
+    part = loader.with_batches(consecutive_batches(chosen.tolist(), cfg.TEST.IMS_PER_BATCH))
     with quiet():
         _run(cfg, model, part, evaluator)
         features, ids, camids, split = evaluator.centred()

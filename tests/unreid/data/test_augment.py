@@ -1,4 +1,4 @@
-"""INPUT.BACKEND tensor: each step is fast-reid's, and so is the whole in the mean."""
+"""INPUT.BACKEND tensor: each step equals fast-reid's; all together have its mean and spread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.projects.tiny_run import BASELINE, load_tiny
 from unreid import compat
-from unreid.data.augment import TestTransform, TrainTransform, resized, sample_parameters
+from unreid.data.augment import TestTransform, TrainTransform, resize_image, sample_parameters
 
 OFF = {
     f"INPUT__{name}__ENABLED": False
@@ -31,7 +31,7 @@ def config(*on: str, **settings: object) -> Any:
 
 
 def applied(cfg: Any, pixels: np.ndarray, num: int = 1, seed: int = 0) -> np.ndarray:
-    """(num, H, W, 3): one picture, ``num`` times in a batch."""
+    """Return (num, H, W, 3): the transforms of a batch of ``num`` copies of one image."""
     batch = TrainTransform(cfg)([pixels] * num, np.random.default_rng(seed))
     assert batch.dtype == torch.uint8 and batch.shape == (num, 3, *SIZE)
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -44,24 +44,24 @@ def pixels(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(small.resize((SIZE[1], SIZE[0]), Image.Resampling.BICUBIC))
 
 
-def test_nothing_on__leaves_the_picture_as_it_is(pixels: np.ndarray) -> None:
+def test_no_step_enabled__returns_the_image_unchanged(pixels: np.ndarray) -> None:
     before = pixels.copy()
     assert (applied(config(), pixels, 3) == pixels).all()
     assert (pixels == before).all()
 
 
 @pytest.mark.parametrize("size", [(128, 64), (83, 41), (20, 30)])
-def test_size__is_changed_as_pillow_does_within_two_levels(
+def test_resize__equals_pillow_within_two_levels(
     size: tuple[int, int], rng: np.random.Generator
 ) -> None:
     small = Image.fromarray(rng.integers(0, 255, (8, 4, 3), dtype=np.uint8))
-    picture = small.resize(size[::-1], Image.Resampling.BICUBIC)
-    wanted = np.asarray(picture.resize(SIZE[::-1], Image.Resampling.BICUBIC)).astype(int)
-    found = resized(np.asarray(picture), SIZE)
+    image = small.resize(size[::-1], Image.Resampling.BICUBIC)
+    wanted = np.asarray(image.resize(SIZE[::-1], Image.Resampling.BICUBIC)).astype(int)
+    found = resize_image(np.asarray(image), SIZE)
     assert np.abs(found - wanted).max() <= 2 and (found != wanted).mean() < 0.1
 
 
-def test_pictures_of_several_sizes__make_one_batch(rng: np.random.Generator) -> None:
+def test_images_of_several_sizes__make_one_batch(rng: np.random.Generator) -> None:
     sizes = ((9, 7), (64, 32), (90, 50))
     several = [rng.integers(0, 255, (*size, 3), dtype=np.uint8) for size in sizes]
     batch = TestTransform(config())(several)
@@ -72,15 +72,13 @@ def test_pictures_of_several_sizes__make_one_batch(rng: np.random.Generator) -> 
 def test_flip__mirrors_left_and_right(pixels: np.ndarray) -> None:
     assert (applied(config("FLIP"), pixels, 2) == pixels[:, ::-1]).all()
     some = applied(config("FLIP", INPUT__FLIP__PROB=0.5), pixels, 40)
-    mirrored = (some == pixels[:, ::-1]).all(axis=(1, 2, 3))
-    assert 8 < mirrored.sum() < 32 and (some[~mirrored] == pixels).all()
+    flipped = (some == pixels[:, ::-1]).all(axis=(1, 2, 3))
+    assert 8 < flipped.sum() < 32 and (some[~flipped] == pixels).all()
 
 
 @pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric"])
 @pytest.mark.parametrize("flip", [False, True])
-def test_padding__cuts_a_window_out_of_the_padded_picture(
-    mode: str, flip: bool, pixels: np.ndarray
-) -> None:
+def test_padding__crops_the_padded_image(mode: str, flip: bool, pixels: np.ndarray) -> None:
     cfg = config("PADDING", *["FLIP"] * flip, INPUT__PADDING__SIZE=5, INPUT__PADDING__MODE=mode)
     padded = np.pad(pixels, ((5, 5), (5, 5), (0, 0)), mode=mode)
     windows = {
@@ -88,34 +86,34 @@ def test_padding__cuts_a_window_out_of_the_padded_picture(
         for y in range(11)
         for x in range(11)
     }
-    places = {windows[picture.tobytes()] for picture in applied(cfg, pixels, 200)}
+    places = {windows[image.tobytes()] for image in applied(cfg, pixels, 200)}
     assert len(places) > 80 and {y for y, _ in places} == {x for _, x in places} == set(range(11))
 
 
-def test_erasing__writes_the_value_into_a_box_and_nowhere_else(pixels: np.ndarray) -> None:
-    for picture in applied(config("REA", INPUT__REA__VALUE=[10.4, 20.6, 300.0]), pixels, 20):
-        changed = (picture == [10, 21, 255]).all(axis=2)
+def test_erasing__fills_one_box_with_the_value(pixels: np.ndarray) -> None:
+    for image in applied(config("REA", INPUT__REA__VALUE=[10.4, 20.6, 300.0]), pixels, 20):
+        changed = (image == [10, 21, 255]).all(axis=2)
         rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
         assert changed[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
         assert 0.01 < changed.mean() < 0.36
-        assert (picture[~changed] == pixels[~changed]).all()
+        assert (image[~changed] == pixels[~changed]).all()
 
 
 def test_auto_augment__is_a_policy_of_fast_reid(pixels: np.ndarray) -> None:
-    """Every image is one that fast-reid's own object makes; the global generator is restored."""
+    """Every image is an output of fast-reid's AutoAugment; the global generator is restored."""
     state = random.getstate()
     found = applied(config("AUTOAUG"), pixels, 12)
     assert random.getstate() == state
-    assert len({picture.tobytes() for picture in found}) > 6
+    assert len({image.tobytes() for image in found}) > 6
     policy = AutoAugment()
     seeds = sample_parameters(config("AUTOAUG").INPUT, 12, np.random.default_rng(0)).policy
-    for picture, seed in zip(found, seeds):
+    for image, seed in zip(found, seeds):
         random.seed(int(seed))
-        assert (np.asarray(policy(Image.fromarray(pixels))) == picture).all()
+        assert (np.asarray(policy(Image.fromarray(pixels))) == image).all()
     random.setstate(state)
 
 
-def test_whole__has_the_mean_and_spread_of_fast_reid(pixels: np.ndarray) -> None:
+def test_all_steps__have_the_mean_and_spread_of_fast_reid(pixels: np.ndarray) -> None:
     compat.rebind()
     cfg = config(
         "FLIP",
@@ -134,7 +132,7 @@ def test_whole__has_the_mean_and_spread_of_fast_reid(pixels: np.ndarray) -> None
     wanted = torch.stack([theirs(Image.fromarray(pixels)) for _ in range(num)])
     found = torch.from_numpy(applied(cfg, pixels, num)).permute(0, 3, 1, 2).float()
     spread = wanted.std(dim=0)
-    # Of 6,144 pixels none is further off than chance takes it; and Pillow's cutting off is seen.
+    # 6,144 pixel means are compared: the limits are those of chance, and of Pillow's truncation.
     error = (found.mean(dim=0) - wanted.mean(dim=0)) / (spread * (2 / num) ** 0.5)
     assert float(error.abs().max()) < 5.5 and float(error.pow(2).mean()) < 1.5
     assert abs(float(found.std(dim=0).mean() / spread.mean()) - 1) < 0.05
@@ -170,12 +168,12 @@ def test_parameters__come_from_the_generator_alone(pixels: np.ndarray) -> None:
         ({"UNSUP__CACHE_IMAGES": -1}, "UNSUP.CACHE_IMAGES must be an integer >= 0, got -1"),
     ],
 )
-def test_setting_that_cannot_be__is_refused_by_name(
+def test_invalid_setting__is_an_error_that_names_the_key(
     settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
         config(**settings)
 
 
-def test_pil__still_takes_what_tensor_refuses() -> None:
+def test_pil__supports_what_tensor_does_not() -> None:
     config(INPUT__BACKEND="pil", INPUT__RPT__ENABLED=True, INPUT__SIZE_TRAIN=[64])

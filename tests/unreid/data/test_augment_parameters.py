@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.stats import ks_2samp, kstest
 
 from tests.projects.tiny_run import BASELINE, load_tiny
-from unreid.data.augment import AugmentParameters, affine_matrices, moved, sample_parameters
+from unreid.data.augment import AugmentParameters, affine_matrices, apply_affine, sample_parameters
 
 NUM = 4000
 SIZE = (64, 32)
@@ -46,8 +46,9 @@ def sampled() -> AugmentParameters:
     return sample_parameters(settings(), NUM, np.random.default_rng(3))
 
 
-def alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    return ks_2samp(ours, theirs).pvalue > 0.001  # some thirty of them are asked
+def same_distribution(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Return whether a Kolmogorov-Smirnov test finds no difference."""
+    return ks_2samp(ours, theirs).pvalue > 0.001  # about thirty tests in this file
 
 
 def test_erasing__has_the_boxes_of_torchvision(sampled: AugmentParameters) -> None:
@@ -59,9 +60,9 @@ def test_erasing__has_the_boxes_of_torchvision(sampled: AugmentParameters) -> No
     ours = sampled.boxes[sampled.boxes[:, 2] > 0]
     assert abs(len(ours) / NUM - 0.6) < 0.02
     for column in range(4):
-        assert alike(ours[:, column], theirs[:, column])
-    assert alike(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3])
-    assert alike(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3])
+        assert same_distribution(ours[:, column], theirs[:, column])
+    assert same_distribution(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3])
+    assert same_distribution(ours[:, 2] / ours[:, 3], theirs[:, 2] / theirs[:, 3])
     assert (ours[:, :2] >= 0).all() and (ours[:, :2] + ours[:, 2:] <= SIZE).all()
 
 
@@ -75,7 +76,7 @@ def test_jitter__has_the_factors_orders_and_share_of_torchvision(
         for _ in range(NUM)
     ]
     for step in range(4):
-        assert alike(sampled.factors[:, step], np.array([t[1 + step] for t in theirs]))
+        assert same_distribution(sampled.factors[:, step], np.array([t[1 + step] for t in theirs]))
     chosen = sampled.orders[(sampled.orders >= 0).all(axis=1)]
     assert (sampled.orders[(sampled.orders < 0).any(axis=1)] == -1).all()
     assert abs(len(chosen) / NUM - 0.8) < 0.02
@@ -90,16 +91,16 @@ def test_affine__has_the_angles_and_scales_of_torchvision(sampled: AugmentParame
         for _ in range(NUM)
     ]
     a, b, _, d, e, _ = sampled.affine.T
-    assert alike(np.rad2deg(np.arctan2(-d, e)), np.array([t[0] for t in theirs]))
-    assert alike(1 / np.hypot(d, e), np.array([t[2] for t in theirs]))
-    # Shear, as it stands in the map: the cosine between the axes.
+    assert same_distribution(np.rad2deg(np.arctan2(-d, e)), np.array([t[0] for t in theirs]))
+    assert same_distribution(1 / np.hypot(d, e), np.array([t[2] for t in theirs]))
+    # The shear of an affine map is the angle between its axes.
     shear = np.rad2deg(np.arctan2(a * d + b * e, a * e - b * d))
-    assert alike(shear, np.array([t[3][0] for t in theirs]))
+    assert same_distribution(shear, np.array([t[3][0] for t in theirs]))
 
 
-def test_crop_and_flip__are_uniform_over_all_places(sampled: AugmentParameters) -> None:
-    for places in (sampled.top, sampled.left):
-        counts = np.bincount(places, minlength=11)
+def test_crop_and_flip__are_uniform(sampled: AugmentParameters) -> None:
+    for offsets in (sampled.top, sampled.left):
+        counts = np.bincount(offsets, minlength=11)
         assert len(counts) == 11 and counts.min() > 0.8 * NUM / 11
     assert abs(sampled.flip.mean() - 0.3) < 0.02
     assert abs((sampled.policy >= 0).mean() - 0.4) < 0.02
@@ -109,9 +110,7 @@ def test_crop_and_flip__are_uniform_over_all_places(sampled: AugmentParameters) 
 
 
 @pytest.mark.parametrize("off", ["FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG"])
-def test_step_that_is_off__leaves_the_others_as_they_were(
-    off: str, sampled: AugmentParameters
-) -> None:
+def test_disabled_step__does_not_change_the_others(off: str, sampled: AugmentParameters) -> None:
     cfg = settings(**{f"INPUT__{off}__ENABLED": False})
     without = sample_parameters(cfg, NUM, np.random.default_rng(3))
     of_step = {
@@ -129,21 +128,21 @@ def test_step_that_is_off__leaves_the_others_as_they_were(
     assert all((getattr(without, n) == nothing[n]).all() for n in of_step if n != "affine")
 
 
-def test_parameters__of_an_image_do_not_depend_on_how_many_follow() -> None:
+def test_parameters__of_an_image_do_not_depend_on_the_batch_size() -> None:
     few, many = (sample_parameters(settings(), n, np.random.default_rng(5)) for n in (3, 9))
     for name in vars(few):
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name)[:3])
 
 
 @pytest.mark.parametrize("size", [(64, 32), (33, 17)])
-def test_affine_map__moves_the_pixels_that_torchvision_moves(
+def test_affine_map__equals_that_of_torchvision(
     size: tuple[int, int], rng: np.random.Generator
 ) -> None:
     pixels = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
     for degrees, scale, shear in ((0, 1, 0), (10, 0.9, 0.1), (-7.3, 1.1, -0.1), (3, 1.03, 5.0)):
         theirs = T.functional.affine(Image.fromarray(pixels), degrees, [0, 0], scale, [shear, 0.0])
         matrix = affine_matrices(size, *(np.array([v]) for v in (degrees, scale, shear)))[0]
-        np.testing.assert_array_equal(moved(pixels, matrix), np.asarray(theirs))
+        np.testing.assert_array_equal(apply_affine(pixels, matrix), np.asarray(theirs))
 
 
 def test_box_that_never_fits__erases_nothing() -> None:

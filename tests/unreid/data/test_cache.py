@@ -1,4 +1,4 @@
-"""Decoded images kept in memory: the same bytes, a stated size, shared by workers."""
+"""The image cache: equal pixels, its size, and training from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unreid.data.worker import seed_worker
 
 @pytest.fixture
 def images(synthetic_root: Path, tmp_path: Path) -> UnlabelledImages:
-    """On files of this test's own, which it may delete."""
+    """Return the training images of a copy of the dataset, which a test may delete."""
     shutil.copytree(synthetic_root, tmp_path / "own")
     os.environ["FASTREID_DATASETS"] = str(tmp_path / "own")
     return load_training_images(["Market1501"])[0]
@@ -39,7 +39,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 def test_cache__has_the_pixels_of_every_image_and_says_its_size(
     images: UnlabelledImages, log: pytest.LogCaptureFixture
 ) -> None:
-    cache = DecodedImages.of_files(images.paths, 8)
+    cache = DecodedImages.from_files(images.paths, 8)
     assert len(cache) == len(images)
     total = 0
     for i, path in enumerate(images.paths):
@@ -48,45 +48,43 @@ def test_cache__has_the_pixels_of_every_image_and_says_its_size(
         np.testing.assert_array_equal(found, np.asarray(load_image(path)))
         total += found.nbytes
     assert cache.num_bytes == total
-    assert (
-        f"UNSUP.CACHE_IMAGES 8: 72 of 72 images kept decoded, {total / MEBIBYTE:.1f} MiB"
-        in log.text
-    )
+    assert f"UNSUP.CACHE_IMAGES 8: 72 of 72 images cached, {total / MEBIBYTE:.1f} MiB" in log.text
 
 
-def test_cache_that_is_too_small__keeps_the_first_and_says_how_many(
+def test_cache_too_small_for_all_images__keeps_the_first_and_logs_their_number(
     images: UnlabelledImages, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MEBIBYTE", 2**12)  # a MiB for images of a test
     size = np.asarray(load_image(images.paths[0])).nbytes
     budget = 10 * size // 2**12 + 1
-    cache = DecodedImages.of_files(images.paths, budget)
+    cache = DecodedImages.from_files(images.paths, budget)
     kept = budget * 2**12 // size
     assert len(cache) == kept and cache.num_bytes <= budget * 2**12
     assert cache.get(kept - 1) is not None and cache.get(kept) is None
-    assert f"{kept} of 72 images kept" in log.text and "decoded every time" in log.text
+    assert f"{kept} of 72 images cached" in log.text
+    assert "the other images are decoded whenever they are used" in log.text
 
 
-def test_cache_that_the_memory_is_too_small_for__is_refused_with_both_sizes(
+def test_cache_larger_than_the_free_memory__is_an_error_with_both_sizes(
     images: UnlabelledImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_free_bytes", lambda: 2**17)
     with pytest.raises(
         ValueError,
-        match=r"UNSUP.CACHE_IMAGES must fit into the memory that is"
-        r" free, 0 MiB, got 8: 72 images would take \d+ MiB",
+        match=r"UNSUP.CACHE_IMAGES must be at most the free memory,"
+        r" 0 MiB, got 8: 72 images need \d+ MiB",
     ):
-        DecodedImages.of_files(images.paths, 8)
+        DecodedImages.from_files(images.paths, 8)
 
 
-def test_free_memory__is_known_here_and_positive() -> None:
+def test_free_memory__is_plausible() -> None:
     assert 2**20 < module._free_bytes() < 2**50
 
 
 def test_damaged_image__is_named(images: UnlabelledImages) -> None:
     Path(images.paths[40]).write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match=images.paths[40]):
-        DecodedImages.of_files(images.paths, 8)
+        DecodedImages.from_files(images.paths, 8)
 
 
 def config(**settings: object) -> Any:
@@ -105,10 +103,10 @@ def test_training__reads_no_file_again_and_gets_the_same_batches(
         cfg = config(UNSUP__CACHE_IMAGES=size, **settings)
         loader = build_train_loader(cfg, images, np.zeros(72, np.int64), order, seed=1)
         seed_worker(0, 0)  # fast-reid's transforms sample from the generators of the process
-        first = next(passed := iter(loader))  # the cache is filled by now, if it is on
+        first = next(batch_iterator := iter(loader))  # the cache is filled by now, if it is on
         if size:
             shutil.rmtree(os.environ["FASTREID_DATASETS"])
-        batches.append([first, *passed])
+        batches.append([first, *batch_iterator])
     for without, cached in zip(*batches):
         assert torch.equal(without["images"], cached["images"])
         assert without["indices"].tolist() == cached["indices"].tolist()

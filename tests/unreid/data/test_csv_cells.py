@@ -1,4 +1,4 @@
-"""CSV cells: what a spreadsheet computes is guarded, and reading gives the text back."""
+"""CSV cells: formulas are escaped, and unescaping restores the text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unreid.data.csv_cells import guard_cell, unguard_cell
+from unreid.data.csv_cells import escape_cell, unescape_cell
 from unreid.data.folder import read_folder
 from unreid.inference.tables import write_csv
 
@@ -17,20 +17,20 @@ FORMULAS = ["=1+1", "+a", "-a", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x", "-1+2
 
 @pytest.mark.parametrize("text", FORMULAS)
 def test_formula__gets_an_apostrophe(text: str) -> None:
-    assert guard_cell(text) == f"'{text}" and unguard_cell(guard_cell(text)) == text
+    assert escape_cell(text) == f"'{text}" and unescape_cell(escape_cell(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "a=1", "cam1/=x.jpg", "-1", "+2.5", "-0.123456", "'a", "''"])
-def test_what_no_spreadsheet_computes__stays(text: str) -> None:
-    assert guard_cell(text) == text and unguard_cell(text) == text
+def test_text_that_is_no_formula__is_unchanged(text: str) -> None:
+    assert escape_cell(text) == text and unescape_cell(text) == text
 
 
 @given(st.text(alphabet="'=+-@\t\ra1.", max_size=8))
 def test_round_trip__is_exact_for_any_text(text: str) -> None:
-    assert unguard_cell(guard_cell(text)) == text
+    assert unescape_cell(escape_cell(text)) == text
 
 
-def test_written_labels__are_read_back_with_their_names(tmp_path: Path) -> None:
+def test_label_csv__is_read_back_with_the_same_names(tmp_path: Path) -> None:
     names = ["=cmd.jpg", "+a.jpg", "-a.jpg", "@a.jpg", "'=a.jpg", "'a.jpg", "plain.jpg"]
     for name in names:
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""The dataset and the collate function: what a batch depends on, and what leaves no trace."""
+"""The dataset and the collate function: contents of a batch, and random number generators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from unreid.data.loader import SwappableLoader, build_train_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.data.worker import seed_worker
 
-#: Transforms of fast-reid that sample from random, numpy and torch, and one that keeps a state.
+#: Transforms of fast-reid that sample from random, numpy and torch; one of them has state.
 SAMPLING = {
     f"INPUT__{name}__ENABLED": True
     for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG", "AUGMIX", "RPT")
@@ -35,7 +35,7 @@ def config(**settings: object) -> Any:
     return load_tiny(BASELINE, **settings)[0]
 
 
-def test_packed_strings__come_back_as_they_were() -> None:
+def test_packed_strings__are_unchanged() -> None:
     texts = ["a", "", "b/ü €.jpg", "\udcff", "x" * 300]
     packed = PackedStrings(texts)
     assert len(packed) == 5 and [packed[i] for i in range(5)] == texts == packed.unpacked()
@@ -43,7 +43,7 @@ def test_packed_strings__come_back_as_they_were() -> None:
 
 
 def test_dataset__holds_no_python_list_of_n_paths_or_fields(images: UnlabelledImages) -> None:
-    """Forked workers would copy its pages."""
+    """Forked workers would copy the memory pages of a list."""
     dataset = ImageDataset(images.paths, camids=images.camids.tolist())
     assert isinstance(dataset.paths, PackedStrings)
     held = [*vars(dataset.paths).values(), *dataset.fields.values()]
@@ -70,7 +70,7 @@ def test_fields__become_int64_entries_beside_the_paths(
     assert batch["camids"].tolist() == images.camids[[3, 9]].tolist()
 
 
-def test_error_of_the_dataset__is_passed_on_by_the_collate_function(tmp_path: Path) -> None:
+def test_error_of_the_dataset__is_returned_by_the_collate_function(tmp_path: Path) -> None:
     dataset = ImageDataset([str(tmp_path / "missing.jpg")])
     read = dataset.__getitems__(BatchSpec([0], None, 0, 0, 1))
     error = BatchTransform(config())(read)
@@ -78,7 +78,7 @@ def test_error_of_the_dataset__is_passed_on_by_the_collate_function(tmp_path: Pa
 
 
 def batches_of_two_epochs(cfg: Any, images: UnlabelledImages, model: nn.Module) -> list[Any]:
-    """What a trainer reads whose model is called between the batches; one seed."""
+    """Return the batches of two epochs, with a forward pass of the model after each batch."""
     order = np.random.default_rng(0).integers(0, 72, (2, 3, 8)).tolist()
     labels = np.arange(72) % 5
     seed_worker(7, 0)
@@ -97,7 +97,7 @@ def batches_of_two_epochs(cfg: Any, images: UnlabelledImages, model: nn.Module) 
 def test_model_that_samples__does_not_change_augmentation_or_batches(
     backend: str, workers: int, images: UnlabelledImages
 ) -> None:
-    """Two configs that differ in their losses alone are compared on the same images."""
+    """Two configs that differ only in their losses train on the same batches."""
     settings = dict(SAMPLING)
     if backend == "tensor":
         settings.update(INPUT__AUGMIX__ENABLED=False, INPUT__RPT__ENABLED=False)
@@ -113,7 +113,7 @@ def test_model_that_samples__does_not_change_augmentation_or_batches(
 def test_pil_without_workers__samples_what_fast_reids_transforms_sample_from_the_global_generators(
     images: UnlabelledImages,
 ) -> None:
-    """A model that samples nothing is trained on the images of releases before this loader."""
+    """A model without random numbers gets the images of earlier releases."""
     from fastreid.data.transforms import build_transforms
 
     cfg = config(INPUT__BACKEND="pil", **SAMPLING)

@@ -1,4 +1,4 @@
-"""Decoding plain JPEGs fast: the same bytes as Pillow's, and the same files refused."""
+"""Decoding plain JPEGs with simplejpeg: the pixels of Pillow, and the same files are invalid."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def picture(rng: np.random.Generator) -> Image.Image:
-    """Smooth, so that a decoder that rounds or upsamples otherwise would show."""
+def image(rng: np.random.Generator) -> Image.Image:
+    """Return a smooth image, which shows differences in rounding and upsampling."""
     small = rng.integers(0, 255, (9, 5, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((41, 83), Image.Resampling.BICUBIC)
 
 
-def saved(picture: Image.Image, **settings: object) -> bytes:
+def saved(image: Image.Image, **settings: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, settings.pop("format", "JPEG"), **settings)
+    image.save(buffer, settings.pop("format", "JPEG"), **settings)
     return buffer.getvalue()
 
 
-def rotated(picture: Image.Image) -> bytes:
+def rotated(image: Image.Image) -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return saved(picture, exif=exif)
+    return saved(image, exif=exif)
 
 
 PLAIN = {
@@ -57,30 +57,30 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_plain_jpeg__is_known_by_its_segments(kind: str, picture: Image.Image) -> None:
-    assert plain_jpeg(PLAIN[kind](picture)) == (83, 41)
+def test_plain_jpeg__is_recognised_by_its_segments(kind: str, image: Image.Image) -> None:
+    assert plain_jpeg(PLAIN[kind](image)) == (83, 41)
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-def test_other_files__are_left_to_pillow(kind: str, picture: Image.Image) -> None:
-    assert plain_jpeg(OTHERS[kind](picture)) is None
+def test_other_files__are_decoded_by_pillow(kind: str, image: Image.Image) -> None:
+    assert plain_jpeg(OTHERS[kind](image)) is None
 
 
 @pytest.mark.parametrize("kind", [*PLAIN, *OTHERS])
-def test_decode__gives_the_bytes_of_pillow(
-    kind: str, picture: Image.Image, tmp_path: Path, decoder: None
+def test_decode__gives_the_pixels_of_pillow(
+    kind: str, image: Image.Image, tmp_path: Path, decoder: None
 ) -> None:
     path = tmp_path / "image.jpg"
-    path.write_bytes({**PLAIN, **OTHERS}[kind](picture))
+    path.write_bytes({**PLAIN, **OTHERS}[kind](image))
     np.testing.assert_array_equal(decode(str(path)), np.asarray(load_image(str(path))))
 
 
-def test_damaged_files__are_refused_exactly_where_pillow_refuses_them(
-    picture: Image.Image, tmp_path: Path, decoder: None, rng: np.random.Generator
+def test_damaged_files__are_errors_if_and_only_if_pillow_fails(
+    image: Image.Image, tmp_path: Path, decoder: None, rng: np.random.Generator
 ) -> None:
-    whole = saved(picture)
+    whole = saved(image)
     path = tmp_path / "image.jpg"
-    refused = 0
+    failed = 0
     for attempt in range(120):
         data = bytearray(whole)
         if attempt % 2:
@@ -97,18 +97,18 @@ def test_damaged_files__are_refused_exactly_where_pillow_refuses_them(
             found = decode(str(path))
         except UnreadableImageError as error:
             assert str(error).startswith(f"{path} cannot be read as an image")
-            refused += 1
+            failed += 1
             assert wanted is None
             continue
         assert wanted is not None
         np.testing.assert_array_equal(found, wanted)
-    assert 20 < refused < 120
+    assert 20 < failed < 120
 
 
 def test_header_of_too_many_pixels__is_not_decoded(
-    picture: Image.Image, tmp_path: Path, decoder: None
+    image: Image.Image, tmp_path: Path, decoder: None
 ) -> None:
-    data = bytearray(saved(picture))
+    data = bytearray(saved(image))
     place = data.index(b"\xff\xc0")
     data[place + 5 : place + 9] = bytes((23, 112, 23, 112))  # 6000 x 6000
     assert plain_jpeg(bytes(data)) is None
@@ -130,5 +130,5 @@ def test_header_of_too_many_pixels__is_not_decoded(
         b"\x89PNG\r\n\x1a\n",
     ],
 )
-def test_plain_jpeg__of_the_beginning_of_a_file_is_none(data: bytes) -> None:
+def test_plain_jpeg__of_a_truncated_header_is_none(data: bytes) -> None:
     assert plain_jpeg(data) is None

@@ -1,4 +1,4 @@
-"""Any folder of crops: what is found in it, and what its paths say."""
+"""Folders of crops: which images are listed, and their cameras, ids and tracklets."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from unreid.data.folder import FolderItem, check_reading, image_files, read_folder
-from unreid.data.images import UnreadableImageError, load_image, unreadable
+from unreid.data.folder import FolderItem, check_path_settings, image_files, read_folder
+from unreid.data.images import UnreadableImageError, find_unreadable, load_image
 
 PATTERN = r"c(?P<camera>\d+)_p(?P<id>\d+)"
 
 
 def fill(root: Path, *names: str) -> Path:
-    """A folder with empty files of these names: listing opens none."""
+    """Make empty files of these names; listing does not open files."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -31,7 +31,7 @@ def fill(root: Path, *names: str) -> Path:
 
 @contextlib.contextmanager
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """``caplog`` hears the folder's logger, whatever an earlier training set up."""
+    """Send the log of ``unreid.data.folder`` to ``caplog``, whatever the logging setup is."""
     log = logging.getLogger("fastreid.unreid.folder")
     log.addHandler(caplog.handler)
     propagate, log.propagate = log.propagate, False
@@ -76,13 +76,13 @@ def test_all_formats__are_found_in_any_case_and_nothing_else(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "webp", "bmp", "JPG", "WebP"])
 def test_every_format__can_be_decoded(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     Image.new("RGB", (12, 30), (200, 10, 10)).save(path)
     image = load_image(read_folder(tmp_path)[0].path)
     assert image.size == (12, 30) and image.mode == "RGB"
 
 
-def test_unicode_names__come_through_and_sort(tmp_path: Path) -> None:
+def test_unicode_names__are_kept_and_sorted(tmp_path: Path) -> None:
     names = ["Kasse Süd/c1_p1_größe.jpg", "入口/c2_p2_人.jpg", "z/c3_p3 \U0001f6b6.png"]
     fill(tmp_path, *names)
     items = read_folder(tmp_path, pattern=PATTERN)
@@ -97,14 +97,16 @@ def test_name_that_is_no_utf8__is_refused_by_a_message_that_can_be_printed(tmp_p
         (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     except (OSError, UnicodeError):
         pytest.skip("this file system takes no such name")
-    with pytest.raises(ValueError, match=r"a name must be UTF-8; rename the file") as error:
+    with pytest.raises(ValueError, match=r"a file name must be UTF-8; rename the file") as error:
         read_folder(tmp_path)
     str(error.value).encode()
 
 
 def test_name_with_control_characters__is_refused(tmp_path: Path) -> None:
     (tmp_path / "a\nINFO: done.jpg").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"a\\nINFO: done\.jpg': a name must be without control"):
+    with pytest.raises(
+        ValueError, match=r"a\\nINFO: done\.jpg': a file name must not have control"
+    ):
         image_files(str(tmp_path))
 
 
@@ -118,7 +120,7 @@ def test_links__are_followed_to_files_and_folders(tmp_path: Path) -> None:
     assert [item.camera for item in items] == ["2", "3", "1"]
 
 
-def test_loops_of_links__end_and_give_each_picture_once_by_its_own_name(tmp_path: Path) -> None:
+def test_cyclic_links__list_each_image_once_by_its_real_path(tmp_path: Path) -> None:
     fill(tmp_path, "b/1.jpg", "b/c/2.jpg")
     (tmp_path / "a").symlink_to(tmp_path / "b", target_is_directory=True)
     (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
@@ -127,8 +129,8 @@ def test_loops_of_links__end_and_give_each_picture_once_by_its_own_name(tmp_path
     assert image_files(str(tmp_path)) == ("b/1.jpg", "b/c/2.jpg")
 
 
-def test_ladder_of_links__is_not_walked_in_every_combination(tmp_path: Path) -> None:
-    """Two links from each of 40 folders to the next: 2^40 paths to one picture."""
+def test_repeated_links__visit_each_folder_once(tmp_path: Path) -> None:
+    """Two links from each of 40 folders to the next: 2^40 paths to one image."""
     for step in range(40):
         (tmp_path / f"s{step}").mkdir()
     for step in range(39):
@@ -138,12 +140,12 @@ def test_ladder_of_links__is_not_walked_in_every_combination(tmp_path: Path) -> 
     assert image_files(str(tmp_path)) == ("s39/end.jpg",)
 
 
-def test_dead_link_and_pipe__are_named_as_unreadable_and_nothing_waits(tmp_path: Path) -> None:
+def test_dead_link_and_pipe__are_unreadable_and_do_not_block(tmp_path: Path) -> None:
     (tmp_path / "dead.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "me.jpg").symlink_to(tmp_path / "me.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     paths = [item.path for item in read_folder(tmp_path)]
-    reasons = unreadable(paths)
+    reasons = find_unreadable(paths)
     assert [Path(p).name for p in reasons] == ["dead.jpg", "me.jpg", "pipe.jpg"]
     assert "no regular file" in reasons[str(tmp_path / "pipe.jpg")]
     with pytest.raises(UnreadableImageError, match=r"pipe.jpg cannot be read"):
@@ -162,7 +164,7 @@ def test_missing_folder__is_named(tmp_path: Path) -> None:
         read_folder(tmp_path, under="train")
 
 
-def test_one_camera__is_what_a_folder_without_more_has(tmp_path: Path) -> None:
+def test_folder_without_settings__has_one_camera(tmp_path: Path) -> None:
     fill(tmp_path, "a/1.jpg", "b/2.jpg")
     items = read_folder(tmp_path)
     assert {item.camera for item in items} == {"0"}
@@ -178,7 +180,7 @@ def test_pattern__gives_camera_id_and_tracklet_from_anywhere_in_the_path(tmp_pat
     ]
 
 
-def test_pattern_with_optional_groups__leaves_unknown_what_is_not_there(tmp_path: Path) -> None:
+def test_optional_group_without_match__is_unknown(tmp_path: Path) -> None:
     fill(tmp_path, "c1_p7.jpg", "c2.jpg")
     items = read_folder(tmp_path, pattern=r"c(?P<camera>\d+)(?:_p(?P<id>\d+))?")
     assert [(i.camera, i.pid) for i in items] == [("1", "7"), ("2", None)]
@@ -192,11 +194,11 @@ def test_path_that_does_not_match__is_named_with_how_many_others(tmp_path: Path)
 
 def test_empty_camera__is_named(tmp_path: Path) -> None:
     fill(tmp_path, "c_p1.jpg")
-    with pytest.raises(ValueError, match=r"c_p1.jpg: the group camera of .* is empty here"):
+    with pytest.raises(ValueError, match=r"c_p1.jpg: the group camera of .* is empty"):
         read_folder(tmp_path, pattern=r"c(?P<camera>\d*)_")
 
 
-def test_subfolders__are_the_camera_or_what_levels_say(tmp_path: Path) -> None:
+def test_subfolders__are_cameras_or_the_fields_of_levels(tmp_path: Path) -> None:
     fill(tmp_path, "ann/door/x/1.jpg", "bob/till/2.jpg")
     assert [i.camera for i in read_folder(tmp_path, camera="subfolder")] == ["ann", "bob"]
     items = read_folder(tmp_path, camera="subfolder", levels=("id", "camera"))
@@ -205,12 +207,12 @@ def test_subfolders__are_the_camera_or_what_levels_say(tmp_path: Path) -> None:
     assert [(i.pid, i.camera) for i in items] == [(None, "door"), (None, "till")]
 
 
-def test_picture_outside_the_subfolders__is_named(tmp_path: Path) -> None:
+def test_image_outside_the_subfolders__is_named(tmp_path: Path) -> None:
     fill(tmp_path, "ann/1.jpg", "ann/door/2.jpg")
     with pytest.raises(
         ValueError,
-        match=r"/ann/1.jpg lies in 1 sub-folders, but camera 'subfolder'"
-        r" expects id/camera/picture",
+        match=r"/ann/1.jpg is in 1 sub-folders, but camera 'subfolder'"
+        r" expects id/camera/image",
     ):
         read_folder(tmp_path, camera="subfolder", levels=("id", "camera"))
 
@@ -245,15 +247,15 @@ def test_under__reads_one_folder_of_the_root_with_paths_and_levels_from_there(
         (dict(pattern="(?P<camera>"), "pattern must be a regular expression"),
         (dict(pattern="(?P<camera>x)", csv="a.csv"), "not both"),
         (dict(camera="regex"), "camera 'regex' needs a pattern"),
-        (dict(camera="csv"), "go together"),
-        (dict(camera="one", csv="a.csv"), "go together"),
+        (dict(camera="csv"), "give a CSV with camera 'csv' only"),
+        (dict(camera="one", csv="a.csv"), "give a CSV with camera 'csv' only"),
         (dict(camera="subfolders"), "did you mean 'subfolder'"),
         (dict(camera="subfolder", levels=("id",)), "levels must name camera once"),
         (dict(camera="subfolder", levels=("camera", "id", "id")), "no field twice"),
         (dict(camera="subfolder", levels=("cam",)), "levels must be one of"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be_read_by__say_why(
+def test_invalid_settings__are_errors_that_name_the_problem(
     tmp_path: Path, settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -268,7 +270,7 @@ def test_accents_in_two_forms__are_two_names_in_a_folder(tmp_path: Path) -> None
 
 @given(st.lists(st.tuples(st.integers(0, 99), st.integers(0, 9999)), max_size=8, unique=True))
 def test_pattern__agrees_with_a_plain_search_of_each_name(pairs: list[tuple[int, int]]) -> None:
-    _, expression, _ = check_reading(pattern=PATTERN)
+    _, expression, _ = check_path_settings(pattern=PATTERN)
     assert expression is not None
     for camera, pid in pairs:
         name = f"a/c{camera}_p{pid}.jpg"
@@ -281,23 +283,26 @@ def test_two_patterns__give_camera_and_id_and_some_images_have_no_id(tmp_path: P
     items = read_folder(tmp_path, pattern="cam([0-9]+)", id_pattern="person([0-9]+)")
     assert [(i.camera, i.pid) for i in items] == [("1", "7"), ("2", None)]
     for settings, words in (
-        (dict(pattern=PATTERN, id_pattern="p([0-9]+)"), "give the id in one pattern"),
-        (dict(id_pattern="person[0-9]+"), "the pattern of ids must have one group"),
+        (
+            dict(pattern=PATTERN, id_pattern="p([0-9]+)"),
+            "the id must be in one of the two patterns",
+        ),
+        (dict(id_pattern="person[0-9]+"), "id_pattern must have one group"),
         (dict(csv="a.csv", id_pattern="p([0-9]+)"), "give a pattern or a CSV, not both"),
     ):
         with pytest.raises(ValueError, match=words):
             read_folder(tmp_path, **settings)
 
 
-def test_files_that_are_left_out__are_counted_in_one_warning(
+def test_ignored_files__are_counted_in_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill(tmp_path, "a.jpg", "notes.txt", "more/b.gif", "more/c.gif", ".hidden.txt")
     with warnings_of(caplog):
         assert len(read_folder(tmp_path)) == 1
     (warning,) = caplog.messages
-    assert "3 files are left out (2 .gif, 1 .txt), such as more/b.gif" in warning
-    assert "convert the others" in warning
+    assert "3 files are ignored (2 .gif, 1 .txt), such as more/b.gif" in warning
+    assert "supported formats: .jpg .jpeg .png .webp .bmp" in warning
 
 
 @pytest.mark.parametrize(
@@ -316,7 +321,7 @@ def test_files_that_are_left_out__are_counted_in_one_warning(
         (["a/2021/c1.jpg", "b/2021/c1.jpg"], dict(pattern="c([0-9]+)"), False),
     ],
 )
-def test_folders_that_become_one_camera__are_warned_of(
+def test_folders_merged_into_one_camera__are_logged(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     names: list[str],
@@ -326,8 +331,8 @@ def test_folders_that_become_one_camera__are_warned_of(
     fill(tmp_path, *names)
     with warnings_of(caplog):
         read_folder(tmp_path, **settings)
-    found = [m for m in caplog.messages if "are taken as one camera" in m]
+    found = [m for m in caplog.messages if "are treated as one camera" in m]
     assert len(found) == shared
     if shared:
-        assert "1': storeA/cam1, storeB/cam1 are taken as one camera" in found[0]
-        assert "let the camera's pattern hold the folders above" in found[0]
+        assert "1': storeA/cam1, storeB/cam1 are treated as one camera" in found[0]
+        assert "include the parent folder in the camera group" in found[0]

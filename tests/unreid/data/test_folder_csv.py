@@ -1,4 +1,4 @@
-"""A CSV of pictures: what is read, and that nothing in it reaches outside the root."""
+"""CSVs of images: accepted formats, errors by line, and no path outside the root."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write(root: Path, text: str | bytes) -> str:
     return str(path)
 
 
-def test_rows__give_camera_id_and_tracklet_and_pictures_that_are_not_listed_are_left_out(
+def test_rows__give_camera_id_and_tracklet_and_unlisted_images_are_ignored(
     root: Path,
 ) -> None:
     write(root, "path,camera,id,tracklet\nsub/b.JPG,door,7,\na.jpg,till,,t1\n")
@@ -50,9 +50,9 @@ def test_rows__give_camera_id_and_tracklet_and_pictures_that_are_not_listed_are_
         "camera\tpath\n1\tsub\\ö, c.png",
         f'path,camera\n"{unicodedata.normalize("NFD", "sub/ö, c.png")}",1\n',
     ],
-    ids=["spreadsheet", "semicolons", "tabs and backslashes", "accents apart"],
+    ids=["spreadsheet", "semicolons", "tabs and backslashes", "decomposed accents"],
 )
-def test_what_programs_write__is_read(root: Path, text: str) -> None:
+def test_formats_of_common_programs__are_read(root: Path, text: str) -> None:
     (row,) = read_csv(write(root, text), str(root), SUFFIXES)
     assert (row.path, row.camera, row.pid) == ("sub/ö, c.png", "1", None)
 
@@ -99,8 +99,8 @@ def test_link_that_the_owner_of_the_root_made__is_followed(root: Path) -> None:
         ("path,camera\n,1\n", "line 2: no path"),
         ("path,camera\ngone.jpg,1\n", "line 2: no file 'gone.jpg' in"),
         ("path,camera\nlist.csv,1\n", "line 2: 'list.csv' must end in one of .jpg"),
-        ("path,camera\na.jpg,1\na.jpg,2\n", "line 3: 'a.jpg' is in line 2 already"),
-        ("path,camera\na.jpg,1\n./a.jpg,2\n", "line 3: 'a.jpg' is in line 2 already"),
+        ("path,camera\na.jpg,1\na.jpg,2\n", "line 3: 'a.jpg' is already in line 2"),
+        ("path,camera\na.jpg,1\n./a.jpg,2\n", "line 3: 'a.jpg' is already in line 2"),
         ("path,camera\nsub/x\x00.jpg,1\n", "control characters|must be a CSV"),
         ('path,camera\n"a.jpg,1\n', "must be a CSV"),
         ("path,camera\n" + "x" * 200_000 + ".jpg,1\n", "must be a CSV|no file"),
@@ -108,7 +108,7 @@ def test_link_that_the_owner_of_the_root_made__is_followed(root: Path) -> None:
         (b"path,camera\n\xff\xfe.jpg,1\n", "must be a CSV in UTF-8"),
     ],
 )
-def test_bad_csv__is_named_with_line_and_reason(
+def test_invalid_csv__is_an_error_with_line_and_reason(
     root: Path, text: str | bytes, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message) as error:
@@ -123,9 +123,7 @@ def test_missing_csv__is_named(root: Path) -> None:
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=120), st.sampled_from([b"", b"path,camera\n", b"path;camera;id\na.jpg;"]))
-def test_any_bytes__are_read_or_refused_with_a_value_error(
-    root: Path, noise: bytes, head: bytes
-) -> None:
+def test_any_bytes__are_read_or_raise_a_value_error(root: Path, noise: bytes, head: bytes) -> None:
     try:
         rows = read_csv(write(root, head + noise), str(root), SUFFIXES)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A folder as a data set: who is tested, by which queries, and what a config may say."""
+"""The dataset "Folder": split by identity, queries, and its config keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ BOTH = {"DATASETS__NAMES": "('Folder',)", "DATASETS__TESTS": "('Folder',)"}
 ALONE = {"DATASETS__NAMES": "('Folder',)", "DATASETS__TESTS": "()"}
 
 
-def draw(root: Path, *names: str) -> Path:
+def write_images(root: Path, *names: str) -> Path:
+    """Write small images of different colours."""
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 16), (number % 256, 90, 30)).save(root / name)
@@ -35,7 +36,7 @@ def config(**settings: object) -> Any:
 
 
 def items(*rows: tuple[str, str | None, str]) -> list[FolderItem]:
-    """From (camera, person, tracklet or "")."""
+    """Return images of rows (camera, id, tracklet or "")."""
     return [
         FolderItem(f"{i:03d}.jpg", camera, pid, tracklet or None)
         for i, (camera, pid, tracklet) in enumerate(rows)
@@ -54,7 +55,7 @@ PEOPLE = st.lists(
 
 
 @given(PEOPLE, st.floats(0.01, 1.0), st.integers(0, 3))
-def test_split__keeps_people_apart_and_every_query_has_a_match_in_another_camera(
+def test_split__is_disjoint_by_identity_and_every_query_has_a_match_in_another_camera(
     rows: list[tuple[str, str | None, str]], share: float, seed: int
 ) -> None:
     everyone = items(*rows)
@@ -77,7 +78,7 @@ def test_split__keeps_people_apart_and_every_query_has_a_match_in_another_camera
     assert {item.pid for item in query} == tested
     for one in query:
         assert any(one.pid == g.pid and one.camera != g.camera for g in gallery)
-    for pid in tested:  # at most one picture or tracklet of a camera is a query
+    for pid in tested:  # at most one image or tracklet of a camera is a query
         for camera in "1234":
             units = {i.tracklet or i.path for i in query if i.pid == pid and i.camera == camera}
             assert len(units) <= 1
@@ -85,7 +86,7 @@ def test_split__keeps_people_apart_and_every_query_has_a_match_in_another_camera
     assert not shared & {(i.pid, i.camera, i.tracklet) for i in gallery}
 
 
-def test_split__of_two_single_pictures_asks_for_one_of_them() -> None:
+def test_split__of_one_image_per_camera_has_one_query() -> None:
     rows = items(("1", "a", ""), ("2", "a", ""), ("1", "b", ""))
     train, query, gallery = split_by_id(rows, 0.5)
     assert [[i.path for i in part] for part in (train, query, gallery)] == [
@@ -95,7 +96,7 @@ def test_split__of_two_single_pictures_asks_for_one_of_them() -> None:
     ]
 
 
-def test_split__asks_for_the_first_of_each_camera_that_has_two() -> None:
+def test_split__queries_are_the_first_image_of_each_camera_with_two() -> None:
     rows = items(
         ("1", "a", ""),
         ("1", "a", ""),
@@ -110,7 +111,7 @@ def test_split__asks_for_the_first_of_each_camera_that_has_two() -> None:
     assert [i.path for i in train] == ["005.jpg"]
 
 
-def test_split__moves_few_people_when_one_joins_and_others_with_another_seed() -> None:
+def test_split__is_stable_when_an_identity_is_added_and_depends_on_the_seed() -> None:
     people = [(camera, f"p{number}", "") for number in range(40) for camera in "12"]
     tested = [
         {i.pid for i in split_by_id(items(*rows), 0.3, seed)[1]}
@@ -127,12 +128,20 @@ def test_split__moves_few_people_when_one_joins_and_others_with_another_seed() -
 @pytest.mark.parametrize(
     ("rows", "share", "message"),
     [
-        ([("1", None, ""), ("2", None, "")], 0.5, "nobody has an id to be tested by; add a group"),
-        ([("1", "a", ""), ("1", "b", "")], 0.5, "none of 2 people is seen by two cameras"),
-        ([("1", "a", ""), ("2", "a", "")], 0.5, "TEST_SHARE 0.5 of 1 people leaves no picture"),
+        (
+            [("1", None, ""), ("2", None, "")],
+            0.5,
+            "no image has an id, which evaluation needs; add a group",
+        ),
+        ([("1", "a", ""), ("1", "b", "")], 0.5, "none of 2 identities is seen by two cameras"),
+        (
+            [("1", "a", ""), ("2", "a", "")],
+            0.5,
+            "TEST_SHARE 0.5 of 1 identities leaves no training image",
+        ),
     ],
 )
-def test_split_that_cannot_be__says_why(
+def test_impossible_split__is_an_error_with_its_reason(
     rows: list[tuple[str, str | None, str]], share: float, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -147,8 +156,8 @@ NAMES = [
 ]
 
 
-def test_root_with_ids__is_divided_and_read_by_the_loaders(tmp_path: Path) -> None:
-    root = draw(tmp_path / "größe", *NAMES)
+def test_root_with_ids__is_split_and_read_by_the_loaders(tmp_path: Path) -> None:
+    root = write_images(tmp_path / "größe", *NAMES)
     cfg = config(**BOTH, UNSUP__FOLDER__ROOT=root, UNSUP__FOLDER__PATTERN=PATTERN)
     images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
     assert pids is not None and len(images) == len(pids) == 24  # 4 of 6 people
@@ -165,20 +174,20 @@ def test_root_with_ids__is_divided_and_read_by_the_loaders(tmp_path: Path) -> No
         assert any(t == target and c != camera for t, c in own[num_query:])
 
 
-def test_root_without_ids__trains_alone(tmp_path: Path) -> None:
-    root = draw(tmp_path, "door/1.jpg", "till/2.jpg", "till/3.JPG")
+def test_root_without_ids__is_for_training_only(tmp_path: Path) -> None:
+    root = write_images(tmp_path, "door/1.jpg", "till/2.jpg", "till/3.JPG")
     cfg = config(**ALONE, UNSUP__FOLDER__ROOT=root, UNSUP__FOLDER__CAMERA="subfolder")
     images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
     assert pids is None and images.camids.tolist() == [0, 1, 1]
     wanted = config(**BOTH, UNSUP__FOLDER__ROOT=root, UNSUP__FOLDER__CAMERA="subfolder")
-    with pytest.raises(ValueError, match=r"nobody has an id .* DATASETS.TESTS \"\(\)\""):
+    with pytest.raises(ValueError, match=r"no image has an id, .* DATASETS.TESTS \"\(\)\""):
         load_training_images(wanted.DATASETS.NAMES, cfg=wanted)
 
 
-def test_ids_of_some__are_not_scored_and_nothing_breaks(
+def test_ids_of_some_images__are_not_used_for_label_quality(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    root = draw(tmp_path, "c1_p1.jpg", "c2_p1.jpg", "c1_x.jpg")
+    root = write_images(tmp_path, "c1_p1.jpg", "c2_p1.jpg", "c1_x.jpg")
     cfg = config(
         **ALONE,
         UNSUP__FOLDER__ROOT=root,
@@ -187,11 +196,11 @@ def test_ids_of_some__are_not_scored_and_nothing_breaks(
     with caplog.at_level("INFO", logger="fastreid"):
         images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
     assert len(images) == 3 and pids is None
-    assert "1 of 3 images have no id: labels are not scored" in caplog.text
+    assert "1 of 3 images have no id: label quality is not computed" in caplog.text
 
 
-def test_three_folders__of_a_root_or_each_for_itself(tmp_path: Path) -> None:
-    draw(
+def test_three_folders__inside_a_root_or_separate(tmp_path: Path) -> None:
+    write_images(
         tmp_path,
         "a/c1_p1.jpg",
         "a/c2_p1.jpg",
@@ -208,14 +217,14 @@ def test_three_folders__of_a_root_or_each_for_itself(tmp_path: Path) -> None:
         UNSUP__FOLDER__GALLERY="g",
         UNSUP__FOLDER__PATTERN=PATTERN,
     )
-    apart = config(
+    separate = config(
         **BOTH,
         UNSUP__FOLDER__TRAIN=tmp_path / "a",
         UNSUP__FOLDER__QUERY=tmp_path / "q",
         UNSUP__FOLDER__GALLERY=tmp_path / "g",
         UNSUP__FOLDER__PATTERN=PATTERN,
     )
-    for cfg in (inside, apart):
+    for cfg in (inside, separate):
         images, pids = load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
         assert [Path(p).name for p in images.paths] == ["c1_p1.jpg", "c2_p1.jpg"]
         assert pids is not None and pids.tolist() == [0, 0]
@@ -227,10 +236,10 @@ def test_three_folders__of_a_root_or_each_for_itself(tmp_path: Path) -> None:
     )
 
 
-def test_gallery_without_ids__matches_nobody_and_a_query_without_one_is_named(
+def test_gallery_image_without_id__matches_no_query_and_a_query_without_id_is_an_error(
     tmp_path: Path,
 ) -> None:
-    draw(tmp_path, "t/c1_p1.jpg", "q/c1_p2.jpg", "g/c2_p2.jpg", "g/c2_p.jpg", "g/c3_p.jpg")
+    write_images(tmp_path, "t/c1_p1.jpg", "q/c1_p2.jpg", "g/c2_p2.jpg", "g/c2_p.jpg", "g/c3_p.jpg")
     settings = dict(
         BOTH,
         UNSUP__FOLDER__ROOT=tmp_path,
@@ -248,11 +257,11 @@ def test_gallery_without_ids__matches_nobody_and_a_query_without_one_is_named(
         build_test_loader(config(**settings, UNSUP__FOLDER__QUERY="g"), "Folder")
 
 
-def test_tracklets__count_anew_in_every_camera(tmp_path: Path) -> None:
+def test_tracklets__are_numbered_per_camera(tmp_path: Path) -> None:
     names = [f"c{c}_p{p}_t{p}_{f}.jpg" for c in (1, 2) for p in range(4) for f in range(3)]
     cfg = config(
         **BOTH,
-        UNSUP__FOLDER__ROOT=draw(tmp_path, *names),
+        UNSUP__FOLDER__ROOT=write_images(tmp_path, *names),
         UNSUP__FOLDER__TEST_SHARE=0.5,
         UNSUP__FOLDER__PATTERN=PATTERN,
     )
@@ -262,14 +271,14 @@ def test_tracklets__count_anew_in_every_camera(tmp_path: Path) -> None:
     loader, num_query = build_test_loader(cfg, "Folder")
     batch = next(iter(loader))
     query = set(batch["tracklets"][:num_query].tolist())
-    assert num_query == 6 and len(query) == 2, "one tracklet a person: the first of all"
+    assert num_query == 6 and len(query) == 2, "one tracklet per identity: the first"
     assert not query & set(batch["tracklets"][num_query:].tolist())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (BOTH, "UNSUP.FOLDER.ROOT must name the folder of your pictures, got ''"),
+        (BOTH, "UNSUP.FOLDER.ROOT must name the folder of your images, got ''"),
         (dict(BOTH, UNSUP__FOLDER__ROOT="r", UNSUP__FOLDER__TEST_SHARE=0.0), "TEST_SHARE must be"),
         (dict(BOTH, UNSUP__FOLDER__ROOT="r", UNSUP__FOLDER__SPLIT_SEED=-1), "SPLIT_SEED must be"),
         (dict(BOTH, UNSUP__FOLDER__ROOT="r", UNSUP__FOLDER__CAMERA="csw"), "did you mean 'csv'"),
@@ -279,17 +288,17 @@ def test_tracklets__count_anew_in_every_camera(tmp_path: Path) -> None:
         (dict(BOTH, UNSUP__FOLDER__ROOT="r", UNSUP__FOLDER__QUERY="q",
               UNSUP__FOLDER__GALLERY="g"), "TRAIN must name a folder"),
         (dict(ALONE, UNSUP__FOLDER__CSV="a.csv", UNSUP__FOLDER__TRAIN="t"),
-         "ROOT must name what the paths in UNSUP.FOLDER.CSV are relative to"),
+         "ROOT must name the folder that the paths in UNSUP.FOLDER.CSV are relative to"),
     ],
 )  # fmt: skip
-def test_bad_setting__is_refused_before_the_folder_is_looked_at(
+def test_invalid_setting__is_an_error_before_the_folder_is_read(
     settings: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
         config(**settings)
 
 
-def test_settings_of_a_folder_that_is_not_read__change_no_hash_and_are_not_checked() -> None:
+def test_settings_of_an_unused_folder__do_not_change_the_hash_and_are_not_checked() -> None:
     market = config()
     assert config_hash(market) == config_hash(config(UNSUP__FOLDER__ROOT="elsewhere"))
     assert config_hash(config(**ALONE, UNSUP__FOLDER__ROOT="a")) != config_hash(
@@ -303,11 +312,11 @@ def test_missing_folder__is_named_with_its_key(tmp_path: Path) -> None:
         load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
 
 
-def test_folder_beside_another_set__keeps_its_cameras_apart(
+def test_folder_beside_another_dataset__has_its_own_cameras(
     tmp_path: Path, synthetic_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FASTREID_DATASETS", str(synthetic_root))
-    root = draw(tmp_path, "c1_p1.jpg", "c1_p2.jpg")
+    root = write_images(tmp_path, "c1_p1.jpg", "c1_p2.jpg")
     cfg = config(
         DATASETS__NAMES="('Market1501', 'Folder')",
         DATASETS__TESTS="()",
@@ -319,8 +328,8 @@ def test_folder_beside_another_set__keeps_its_cameras_apart(
     assert len(images) == 74 and pids is not None and len(set(pids.tolist())) == 10
 
 
-def test_unreadable_picture__is_named_or_skipped(tmp_path: Path) -> None:
-    root = draw(tmp_path, "c1_p1.jpg", "c1_p2.jpg", "c2_p1.JPG")
+def test_unreadable_image__is_named_or_skipped(tmp_path: Path) -> None:
+    root = write_images(tmp_path, "c1_p1.jpg", "c1_p2.jpg", "c2_p1.JPG")
     broken = root / "c1_p2.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
     cfg = config(**ALONE, UNSUP__FOLDER__ROOT=root, UNSUP__FOLDER__PATTERN=PATTERN)
@@ -340,8 +349,8 @@ def test_empty_folder__is_an_error_that_names_it(tmp_path: Path) -> None:
         load_training_images(cfg.DATASETS.NAMES, cfg=cfg)
 
 
-def test_dataset__has_the_fields_that_fastreid_s_have() -> None:
+def test_dataset__has_the_attributes_of_a_fastreid_dataset() -> None:
     one = FolderItem("a.jpg", "1", None, "t")
     dataset = FolderDataset([one], gallery=[one])
     assert dataset.train == [("a.jpg", "", "1", "1/t")] and dataset.query == []
-    assert dataset.gallery[0][1] == "nobody a.jpg"
+    assert dataset.gallery[0][1] == "no id: a.jpg"

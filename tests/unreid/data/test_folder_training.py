@@ -1,4 +1,4 @@
-"""A tiny run on oddly named copies of the drawn set: train, evaluate, label file."""
+"""Tiny runs on a folder of synthetic images with unusual names: train, evaluate, label files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRACKED = PATTERN + r" Gang (?P<tracklet>t\d+)"
 
 @pytest.fixture(scope="module")
 def folder(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn training people, under names that no data set has."""
+    """Copy the synthetic training images to names that no dataset uses."""
     root = tmp_path_factory.mktemp("eigene Bilder ä")
     source = synthetic_root / "Market-1501-v15.09.15/bounding_box_train"
     for number, path in enumerate(sorted(source.glob("*.jpg"))):
@@ -45,7 +45,7 @@ def test_folder_with_ids__trains_scores_and_labels(folder: Path, tmp_path: Path)
     assert set(labels["camids"].tolist()) == {0, 1, 2}
 
 
-def test_folder_without_ids__trains_alone(folder: Path, tmp_path: Path) -> None:
+def test_folder_without_ids__trains_without_evaluation(folder: Path, tmp_path: Path) -> None:
     results = train_tiny(
         BASELINE, tmp_path / "nowhere", tmp_path / "run", UNSUP__EVAL_BEFORE=True,
         DATASETS__NAMES="('Folder',)", DATASETS__TESTS="()",
@@ -74,7 +74,7 @@ def test_folder_with_tracklets__gives_all_frames_one_label(folder: Path, tmp_pat
     assert all(len(found) == 1 for found in of_tracklet.values())
 
 
-def test_csv__trains_as_the_pattern_does(folder: Path, tmp_path: Path) -> None:
+def test_csv__gives_the_labels_of_the_pattern(folder: Path, tmp_path: Path) -> None:
     lines = ["path,camera,id"]
     for path in sorted(folder.rglob("*.JPG")):
         camera, person = path.parent.name.split("-")[1], path.name[4:8]

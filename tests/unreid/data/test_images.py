@@ -1,4 +1,4 @@
-"""Reading images, and naming the one that cannot be read."""
+"""Reading images, and errors that name an unreadable file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unreid.data.images import UnreadableImageError, load_image, unreadable
+from unreid.data.images import UnreadableImageError, find_unreadable, load_image
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_grey_image__becomes_rgb(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cut.jpg", "empty.jpg", "text.jpg", "missing.jpg"])
-def test_unreadable_image__is_named_with_what_can_be_done(folder: Path, name: str) -> None:
+def test_unreadable_image__is_an_error_with_the_options(folder: Path, name: str) -> None:
     with pytest.raises(UnreadableImageError) as error:
         load_image(str(folder / name))
     message = str(error.value)
@@ -37,8 +37,8 @@ def test_unreadable_image__is_named_with_what_can_be_done(folder: Path, name: st
     assert isinstance(error.value, ValueError)
 
 
-def test_unreadable__finds_exactly_the_bad_files(folder: Path) -> None:
+def test_find_unreadable__finds_exactly_the_damaged_files(folder: Path) -> None:
     names = ["good.jpg", "cut.jpg", "grey.jpg", "empty.jpg", "text.jpg", "missing.jpg"]
-    bad = unreadable([str(folder / n) for n in names])
+    bad = find_unreadable([str(folder / n) for n in names])
     assert [Path(p).name for p in bad] == ["cut.jpg", "empty.jpg", "text.jpg", "missing.jpg"]
     assert "truncated" in bad[str(folder / "cut.jpg")]

@@ -1,4 +1,4 @@
-"""Loaders: order, contents, and one whose batches and labels change every epoch."""
+"""Loaders: order and contents of batches, and new labels in every epoch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_extraction__keeps_the_order_of_the_list(images: UnlabelledImages, worke
     assert batches[0]["images"].shape == (16, 3, 64, 32)
 
 
-def test_training_batch__has_pseudo_labels_and_nothing_else_to_learn_from(
+def test_training_batch__has_pseudo_labels_and_no_ids(
     images: UnlabelledImages,
 ) -> None:
     batch = next(iter(train_loader(config(), images, [[7, 3, 11, 7]])))
@@ -59,7 +59,7 @@ def test_training_batch__has_pseudo_labels_and_nothing_else_to_learn_from(
     assert all(batch[k].dtype == torch.int64 for k in ("targets", "camids", "indices"))
 
 
-def test_test_loader__gives_query_then_gallery(images: UnlabelledImages) -> None:
+def test_test_loader__yields_query_then_gallery(images: UnlabelledImages) -> None:
     loader, num_query = build_test_loader(config(), "Market1501")
     paths = [p for batch in loader for p in batch["img_paths"]]
     assert 0 < num_query < len(paths)
@@ -67,26 +67,26 @@ def test_test_loader__gives_query_then_gallery(images: UnlabelledImages) -> None
     assert all("/bounding_box_test/" in p for p in paths[num_query:])
 
 
-def test_swappable__before_labels_says_so(images: UnlabelledImages) -> None:
+def test_swappable__without_labels_is_an_error(images: UnlabelledImages) -> None:
     loader = SwappableLoader()
     assert iter(loader) is loader
     with pytest.raises(RuntimeError, match="no labels yet"):
         next(loader)
 
 
-def test_swappable__asks_the_sampler_for_nothing_before_it_is_asked(
+def test_swappable__samples_lazily(
     images: UnlabelledImages,
 ) -> None:
-    drawn: list[int] = []
+    sampled: list[int] = []
 
     def batches() -> Any:
         for i in range(4):
-            drawn.append(i)
+            sampled.append(i)
             yield [i, i]
 
     loader = SwappableLoader()
     loader.swap(train_loader(config(), images, list(batches())))
-    drawn.clear()
+    sampled.clear()
 
     class Lazy:
         def __len__(self) -> int:
@@ -96,13 +96,13 @@ def test_swappable__asks_the_sampler_for_nothing_before_it_is_asked(
             return batches()
 
     loader.swap(build_train_loader(config(), images, np.zeros(72, np.int64), Lazy(), 0))
-    assert drawn == []
+    assert sampled == []
     next(loader)
-    assert drawn == [0]
+    assert sampled == [0]
 
 
 def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImages) -> None:
-    """fast-reid's loader leaks its workers and the old labels at every swap."""
+    """The loader of fast-reid would leak workers and yield old labels after every swap."""
     cfg = config(DATALOADER__NUM_WORKERS=2)
     before = set(multiprocessing.active_children())
     loader = SwappableLoader()
@@ -110,7 +110,7 @@ def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImag
     for epoch in range(3):
         list(build_extraction_loader(cfg, images))
         loader.swap(train_loader(cfg, images, [[epoch, epoch + 1]] * 6))
-        for _ in range(6 if epoch else 2):  # the first epoch is left early
+        for _ in range(6 if epoch else 2):  # the first epoch is not read to the end
             assert next(loader)["indices"].tolist() == [epoch, epoch + 1]
         seen.append({process.pid for process in set(multiprocessing.active_children()) - before})
     assert len(seen[0]) == 2 and seen[0] == seen[1] == seen[2]
@@ -123,24 +123,26 @@ def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImag
 def test_batches_after_a_swap__never_have_labels_from_before(
     images: UnlabelledImages, workers: int
 ) -> None:
-    """Workers have prefetched batches of the old labels when the new ones come."""
+    """Workers have prefetched batches of the old labels at that time."""
     cfg = config(DATALOADER__NUM_WORKERS=workers)
     loader = SwappableLoader()
     order = [[(8 * i + j) % 72 for j in range(8)] for i in range(9)]
     for epoch in range(4):
         labels = (np.arange(72) + 100 * epoch).astype(np.int64)
         loader.swap(build_train_loader(cfg, images, labels, order, seed=epoch))
-        for number in range(2 + epoch):  # left early: 9 batches are in the making
+        for number in range(
+            2 + epoch
+        ):  # not read to the end: workers have prefetched some of 9 batches
             batch = next(loader)
             assert batch["indices"].tolist() == order[number]
             assert batch["targets"].tolist() == labels[order[number]].tolist()
-        if epoch == 1:  # an extraction in between, on the same workers
+        if epoch == 1:  # an extraction in between, with the same workers
             loader.end_epoch()
             assert all("targets" not in b for b in build_extraction_loader(cfg, images))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_test_loader__of_all_workers_gives_the_same_batches_and_leaves_no_process(
+def test_test_loader__does_not_depend_on_workers_and_leaves_no_process(
     images: UnlabelledImages, workers: int
 ) -> None:
     close_loaders()
@@ -156,7 +158,7 @@ def test_test_loader__of_all_workers_gives_the_same_batches_and_leaves_no_proces
         assert set(multiprocessing.active_children()) == before
 
 
-def test_parts_of_a_test__are_the_batches_of_the_whole(images: UnlabelledImages) -> None:
+def test_parts_of_the_test_loader__are_its_batches(images: UnlabelledImages) -> None:
     loader, _ = build_test_loader(config(TEST__IMS_PER_BATCH=10), "Market1501")
     whole = [b["img_paths"] for b in loader]
     parts = [[b["img_paths"] for b in loader.part(rank, 2)] for rank in range(2)]
@@ -172,13 +174,15 @@ def test_same_seed__same_augmentation(images: UnlabelledImages, workers: int) ->
     pixels = []
     for _ in range(2):
         random.seed(0)
-        np.random.seed(0)  # noqa: NPY002  (what fast-reid's transforms draw from)
+        np.random.seed(0)  # noqa: NPY002  (generator of fast-reid's transforms)
         torch.manual_seed(0)
         pixels.append(next(iter(train_loader(cfg, images, [[0, 1, 2, 3]])))["images"])
     assert torch.equal(*pixels)
 
 
-def test_batches__of_a_truncated_image_name_it(images: UnlabelledImages, tmp_path: Path) -> None:
+def test_truncated_image__is_an_error_that_names_it(
+    images: UnlabelledImages, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8")
     broken = UnlabelledImages((str(bad), *images.paths[1:]), images.camids, images.cameras, "/")

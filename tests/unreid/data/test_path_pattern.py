@@ -1,4 +1,4 @@
-"""Patterns of paths: their three forms, and the time limit on a slow regular expression."""
+"""Path patterns: three forms, and the time limit of slow regular expressions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_three_forms__of_a_pattern(written: str, path: str, fields: dict | None)
     assert PathPattern.compile(written).search([path]) == [fields]
 
 
-def test_one_unnamed_group__is_the_field_that_is_asked_for() -> None:
+def test_one_unnamed_group__is_the_requested_field() -> None:
     assert PathPattern.compile("p([0-9]+)", "id").search(["p7", "x"]) == [{"id": "7"}, None]
 
 
@@ -50,13 +50,13 @@ def test_one_unnamed_group__is_the_field_that_is_asked_for() -> None:
         ("{camera}/{camera}", "must name {camera} once"),
     ],
 )
-def test_what_is_no_pattern__is_refused(written: str, words: str) -> None:
+def test_invalid_pattern__is_an_error(written: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         PathPattern.compile(written)
 
 
-def test_slow_expression__ends_with_an_error_that_names_pattern_and_path(tmp_path: Path) -> None:
-    """2^40 steps: without the limit this test would not end."""
+def test_slow_expression__is_an_error_that_names_pattern_and_path(tmp_path: Path) -> None:
+    """The search takes 2^40 steps, so without the limit this test would not end."""
     slow = "a" * 40 + ".jpg"
     for name in ("aab.jpg", slow):
         (tmp_path / name).touch()
@@ -67,7 +67,7 @@ def test_slow_expression__ends_with_an_error_that_names_pattern_and_path(tmp_pat
     assert "(a+)+(?P<camera>b)[.]jpg$" in str(error.value) and slow in str(error.value)
 
 
-def test_many_paths_a_little_slow__end_by_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_slow_paths__exceed_the_limit_of_the_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(path_pattern, "MEAN_SECONDS", 1e-5)
     monkeypatch.setattr(path_pattern, "SECONDS_PER_PATH", 0.3)
     paths = ["a" * 20 + str(number) for number in range(1000)]  # 0.1 s each
@@ -75,7 +75,7 @@ def test_many_paths_a_little_slow__end_by_the_mean(monkeypatch: pytest.MonkeyPat
         PathPattern.compile(SLOW).search(paths)
 
 
-def test_slow_expression_in_a_thread__ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_expression_in_a_thread__is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(path_pattern, "SECONDS_PER_PATH", 0.5)
     outcomes: list[object] = []
 
@@ -93,7 +93,7 @@ def test_slow_expression_in_a_thread__ends_too(monkeypatch: pytest.MonkeyPatch) 
     assert "takes too long to search" in str(outcomes[1])
 
 
-def test_timer_and_handler__are_as_before() -> None:
+def test_timer_and_signal_handler__are_restored() -> None:
     before = signal.getsignal(signal.SIGVTALRM)
     PathPattern.compile("cam([0-9]+)").search(["cam1"])
     assert signal.getsignal(signal.SIGVTALRM) == before

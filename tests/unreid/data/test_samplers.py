@@ -49,16 +49,16 @@ def test_batches__are_p_clusters_of_k_images_without_noise(
     assert len(batches) == 5
     for batch in batches:
         assert len(batch) == p * k and all(type(i) is int for i in batch)
-        drawn = labels[batch].reshape(p, k)
-        assert drawn.min() >= 0
-        assert (drawn == drawn[:, :1]).all()
-        assert len(set(drawn[:, 0].tolist())) == min(p, labels.max() + 1)
-        for chosen, label in zip(np.reshape(batch, (p, k)), drawn[:, 0]):
+        sampled = labels[batch].reshape(p, k)
+        assert sampled.min() >= 0
+        assert (sampled == sampled[:, :1]).all()
+        assert len(set(sampled[:, 0].tolist())) == min(p, labels.max() + 1)
+        for chosen, label in zip(np.reshape(batch, (p, k)), sampled[:, 0]):
             if kind is ClusterSampler and (labels == label).sum() >= k:
-                assert len(set(chosen.tolist())) == k, "no image twice while there are others"
+                assert len(set(chosen.tolist())) == k, "no image is repeated while there are others"
 
 
-def test_camera_aware__takes_the_others_from_other_cameras_where_there_are_any() -> None:
+def test_camera_aware__prefers_images_of_other_cameras() -> None:
     labels = np.zeros(12, dtype=np.int64)
     camids = np.array([0] * 6 + [1] * 3 + [2] * 3)
     for batch in sampler(
@@ -66,10 +66,10 @@ def test_camera_aware__takes_the_others_from_other_cameras_where_there_are_any()
     ):
         anchor, *others = batch
         assert all(camids[i] != camids[anchor] for i in others)
-        assert len(set(others)) == 3, "no image twice while there are others"
+        assert len(set(others)) == 3, "no image is repeated while there are others"
 
 
-def test_camera_aware__in_a_cluster_of_one_camera_takes_other_images() -> None:
+def test_camera_aware__uses_other_images_in_a_cluster_of_one_camera() -> None:
     labels = np.array([0, 0, 0])
     for batch in sampler(CameraAwareSampler, labels, batch_size=3, num_instances=3, num_batches=30):
         assert sorted(batch) == [0, 1, 2]
@@ -83,21 +83,21 @@ def test_cluster_of_one_image__is_repeated(kind: type) -> None:
 
 @both
 def test_fewer_clusters_than_p__fill_the_batch_evenly(kind: type) -> None:
-    """fast-reid's own samplers spin for ever here."""
+    """fast-reid's samplers would loop forever."""
     for batch in sampler(kind, [0, 0, 1, 1, 2, 2], batch_size=16, num_instances=2):
         counts = np.bincount(np.array([0, 0, 1, 1, 2, 2])[batch][::2], minlength=3)
         assert len(batch) == 16 and counts.min() >= 1
 
 
 @both
-def test_pass_over_all_clusters__before_any_comes_again(kind: type) -> None:
+def test_all_clusters__are_sampled_before_any_is_repeated(kind: type) -> None:
     labels = np.repeat(np.arange(12), 2)
-    drawn = [labels[b].reshape(4, 2)[:, 0] for b in sampler(kind, labels, num_batches=3)]
-    assert sorted(np.concatenate(drawn).tolist()) == list(range(12))
+    sampled = [labels[b].reshape(4, 2)[:, 0] for b in sampler(kind, labels, num_batches=3)]
+    assert sorted(np.concatenate(sampled).tolist()) == list(range(12))
 
 
 @both
-def test_same_rng__same_batches__and_another_rng_others(kind: type) -> None:
+def test_batches__depend_on_the_generator_only(kind: type) -> None:
     labels = np.arange(40) % 10
     one, two, other = (list(sampler(kind, labels, rng=np.random.default_rng(s))) for s in (3, 3, 4))
     assert one == two != other
@@ -109,28 +109,28 @@ def test_length__is_the_number_of_batches(kind: type) -> None:
 
 
 @both
-def test_all_noise__is_an_error_that_says_so(kind: type) -> None:
+def test_all_noise__is_an_error(kind: type) -> None:
     with pytest.raises(RuntimeError, match="no cluster to sample from: all 3 images are noise"):
         sampler(kind, [-1, -1, -1])
 
 
-def test_shuffled__draws_every_labelled_image_once_before_any_twice() -> None:
+def test_shuffled__samples_every_labelled_image_before_any_is_repeated() -> None:
     labels = np.array([0, -1, 1, 1, 2, -1, 3, 3, 3])
-    drawn = [
+    sampled = [
         i for batch in sampler(ShuffleSampler, labels, batch_size=2, num_batches=7) for i in batch
     ]
     kept = {0, 2, 3, 4, 6, 7, 8}
-    assert set(drawn[:7]) == set(drawn[7:]) == kept
-    assert all(type(i) is int for i in drawn)
+    assert set(sampled[:7]) == set(sampled[7:]) == kept
+    assert all(type(i) is int for i in sampled)
 
 
-def test_shuffled__fills_a_batch_larger_than_the_set() -> None:
+def test_shuffled__fills_a_batch_larger_than_the_dataset() -> None:
     batches = list(sampler(ShuffleSampler, [0, 1, -1], batch_size=5, num_batches=2))
     assert [len(b) for b in batches] == [5, 5]
     assert set(batches[0]) == {0, 1}
 
 
-def test_shuffled__is_the_same_for_the_same_seed_and_refuses_noise_alone() -> None:
+def test_shuffled__depends_on_the_seed_and_needs_a_labelled_image() -> None:
     one, same, other = (
         list(sampler(ShuffleSampler, np.arange(50), rng=np.random.default_rng(s)))
         for s in (1, 1, 2)
@@ -141,7 +141,7 @@ def test_shuffled__is_the_same_for_the_same_seed_and_refuses_noise_alone() -> No
 
 
 @pytest.mark.parametrize("kind", [*SAMPLERS, ShuffleSampler])
-def test_from_labels__is_the_constructor_on_the_labels(kind: Any) -> None:
+def test_from_labels__equals_the_constructor(kind: Any) -> None:
     labels = np.array([0, 0, 1, 1, 2, -1])
     settings = {"batch_size": 4, "num_instances": 2, "num_batches": 3}
     one = kind.from_labels(
@@ -152,7 +152,7 @@ def test_from_labels__is_the_constructor_on_the_labels(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [*SAMPLERS, ShuffleSampler])
-def test_shares_of_the_ranks__make_the_batch_and_each_has_whole_clusters(kind: type) -> None:
+def test_rank_batches__concatenate_to_the_batch_and_have_whole_clusters(kind: type) -> None:
     labels = np.repeat(np.arange(9), 5)
 
     def batches() -> Any:

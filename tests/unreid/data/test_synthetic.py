@@ -1,4 +1,4 @@
-"""The synthetic set: its layout, its determinism, and how hard it is.
+"""The synthetic dataset: layout, determinism, rendering, and difficulty.
 
 Notation: N images, D channels, Q queries, G gallery images.
 """
@@ -22,12 +22,12 @@ from PIL import Image
 from unreid.data import synthetic
 from unreid.data.synthetic import (
     FOLDER,
-    draw_contact_sheet,
-    draw_dataset,
-    draw_figure,
+    generate_dataset,
     make_camera,
     make_identity,
     next_view,
+    render_contact_sheet,
+    render_image,
     sample_track,
 )
 from unreid.data.synthetic_cameras import MAX_CAMERAS
@@ -58,7 +58,7 @@ def bytes_of(root: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("tiny")
-    draw_dataset(root, **TINY)
+    generate_dataset(root, **TINY)
     return root
 
 
@@ -81,9 +81,9 @@ def test_layout__is_read_by_fastreid(tiny: Path) -> None:
     assert {item[1] for item in market.query} == {9, 10, 11, 12}
 
 
-def test_summary__counts_what_was_written(tmp_path: Path) -> None:
-    summary = draw_dataset(tmp_path, **TINY)
-    assert summary.drawn
+def test_summary__counts_the_images(tmp_path: Path) -> None:
+    summary = generate_dataset(tmp_path, **TINY)
+    assert summary.generated
     assert summary.num_train_images == len(names(tmp_path, "bounding_box_train")) == 48
     assert summary.num_query_images == len(names(tmp_path, "query"))
     assert summary.num_gallery_images == len(names(tmp_path, "bounding_box_test"))
@@ -112,7 +112,7 @@ def test_query__has_a_match_under_another_camera(tiny: Path) -> None:
 
 @pytest.mark.parametrize("images_per_id", [4, 5, 12, 17])
 @pytest.mark.parametrize("num_cameras", [2, 3, 6])
-def test_visits__are_two_cameras_or_more_with_two_images_or_more(
+def test_visits__are_at_least_two_cameras_with_at_least_two_images(
     num_cameras: int, images_per_id: int
 ) -> None:
     for seed in range(30):
@@ -125,21 +125,21 @@ def test_visits__are_two_cameras_or_more_with_two_images_or_more(
         assert sum(images for _, images in visits) == images_per_id
 
 
-def test_bursts__are_consecutive_frames_of_one_walk() -> None:
-    walks = synthetic._walks(make_camera(0), 7, np.random.default_rng(0))
-    assert len(walks) == 7
+def test_bursts__are_consecutive_frames_of_one_track() -> None:
+    track = synthetic._tracks(make_camera(0), 7, np.random.default_rng(0))
+    assert len(track) == 7
     by_sequence: dict[int, list[Any]] = {}
-    for sequence, frame, view in walks:
+    for sequence, frame, view in track:
         by_sequence.setdefault(sequence, []).append((frame, view))
     assert len(by_sequence) == 2
     for frames in by_sequence.values():
         assert np.all(np.diff([frame for frame, _ in frames]) == 12)
-        # One heading in a burst: front, side and back are 90 degrees apart, the jitter is not.
+        # One orientation per burst: front, side and back differ by 90 degrees, frames by less.
         assert np.ptp([view.yaw for _, view in frames]) < 1.2
 
 
-def test_images__have_the_size_that_was_asked_for(tmp_path: Path) -> None:
-    draw_dataset(
+def test_images__have_the_requested_size(tmp_path: Path) -> None:
+    generate_dataset(
         tmp_path, num_train_ids=1, num_test_ids=1, num_cameras=2, images_per_id=4, size=(32, 96)
     )
     for path in tmp_path.rglob("*.jpg"):
@@ -151,108 +151,111 @@ def test_images__have_the_size_that_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_same_seed__same_bytes(tiny: Path, tmp_path: Path) -> None:
-    draw_dataset(tmp_path, **TINY)
+    generate_dataset(tmp_path, **TINY)
     assert bytes_of(tmp_path) == bytes_of(tiny)
 
 
 def test_other_seed__other_images(tiny: Path, tmp_path: Path) -> None:
-    draw_dataset(tmp_path, **TINY, seed=1)
+    generate_dataset(tmp_path, **TINY, seed=1)
     assert not set(bytes_of(tmp_path).values()) & set(bytes_of(tiny).values())
 
 
-def test_global_random_state__is_neither_read_nor_moved(tmp_path: Path) -> None:
-    np.random.seed(5)  # noqa: NPY002 - the legacy state is what is being watched
+def test_global_random_state__is_unchanged(tmp_path: Path) -> None:
+    np.random.seed(5)  # noqa: NPY002 - the global state is tested here
     before = np.random.get_state()[1].copy()  # noqa: NPY002
-    draw_dataset(tmp_path, num_train_ids=1, num_test_ids=1, num_cameras=2, images_per_id=4)
+    generate_dataset(tmp_path, num_train_ids=1, num_test_ids=1, num_cameras=2, images_per_id=4)
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_person__looks_the_same_in_a_larger_set() -> None:
+def test_identity__does_not_depend_on_the_size_of_the_dataset() -> None:
     assert make_identity(7) == make_identity(7)
     assert make_identity(7) != make_identity(8)
     assert make_identity(7) != make_identity(7, seed=1)
 
 
-# ---------------------------------------------------------------- drawing once, whole or not at all
+# ---------------------------------------------------------------- generated once and completely
 
 
-def test_same_set__is_not_drawn_again(tiny: Path) -> None:
+def test_same_dataset__is_not_generated_again(tiny: Path) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in tiny.rglob("*.jpg")}
-    summary = draw_dataset(tiny, **TINY)
-    assert not summary.drawn
+    summary = generate_dataset(tiny, **TINY)
+    assert not summary.generated
     assert summary.num_train_images == 48
     assert stamps == {p: p.stat().st_mtime_ns for p in tiny.rglob("*.jpg")}
 
 
-def test_set_that_lost_an_image__is_drawn_again(tmp_path: Path) -> None:
-    draw_dataset(tmp_path, **TINY)
+def test_incomplete_dataset__is_generated_again(tmp_path: Path) -> None:
+    generate_dataset(tmp_path, **TINY)
     whole = bytes_of(tmp_path)
     next((tmp_path / FOLDER / "query").iterdir()).unlink()
-    assert draw_dataset(tmp_path, **TINY).drawn
+    assert generate_dataset(tmp_path, **TINY).generated
     assert bytes_of(tmp_path) == whole
 
 
-def test_other_parameters__replace_the_set(tmp_path: Path) -> None:
-    draw_dataset(tmp_path, **TINY)
-    assert draw_dataset(tmp_path, **{**TINY, "num_train_ids": 2}).drawn
+def test_other_parameters__replace_the_dataset(tmp_path: Path) -> None:
+    generate_dataset(tmp_path, **TINY)
+    assert generate_dataset(tmp_path, **{**TINY, "num_train_ids": 2}).generated
     assert {pid for pid, _, _ in names(tmp_path, "bounding_box_train")} == {1, 2}
     assert [p.name for p in tmp_path.iterdir()] == [FOLDER]
 
 
-def test_other_version__replaces_the_set(tmp_path: Path) -> None:
-    draw_dataset(tmp_path, **TINY)
+def test_other_version__replaces_the_dataset(tmp_path: Path) -> None:
+    generate_dataset(tmp_path, **TINY)
     manifest = tmp_path / FOLDER / "synthetic.json"
     content = json.loads(manifest.read_text())
     content["wanted"]["version"] -= 1
     manifest.write_text(json.dumps(content))
-    assert draw_dataset(tmp_path, **TINY).drawn
+    assert generate_dataset(tmp_path, **TINY).generated
 
 
 def _fail_after(crops: int, error: type[BaseException]) -> Callable[..., Image.Image]:
-    drawn = 0
+    rendered = 0
 
-    def draw(*args: Any) -> Image.Image:
-        nonlocal drawn
-        drawn += 1
-        if drawn > crops:
+    def render_or_fail(*args: Any) -> Image.Image:
+        nonlocal rendered
+        rendered += 1
+        if rendered > crops:
             raise error
-        return draw_figure(*args)
+        return render_image(*args)
 
-    return draw
+    return render_or_fail
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_interrupted_draw__leaves_nothing(
+def test_interruption__leaves_no_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    monkeypatch.setattr(synthetic, "draw_figure", _fail_after(20, error))
+    monkeypatch.setattr(synthetic, "render_image", _fail_after(20, error))
     with pytest.raises(error):
-        draw_dataset(tmp_path, **TINY)
+        generate_dataset(tmp_path, **TINY)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_interrupted_redraw__keeps_the_old_set(
+def test_interrupted_replacement__keeps_the_old_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw_dataset(tmp_path, **TINY)
+    generate_dataset(tmp_path, **TINY)
     old = bytes_of(tmp_path)
-    monkeypatch.setattr(synthetic, "draw_figure", _fail_after(20, KeyboardInterrupt))
+    monkeypatch.setattr(synthetic, "render_image", _fail_after(20, KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        draw_dataset(tmp_path, **TINY, seed=3)
+        generate_dataset(tmp_path, **TINY, seed=3)
     assert bytes_of(tmp_path) == old
     assert [p.name for p in tmp_path.iterdir()] == [FOLDER]
 
 
-def test_a_data_set_not_drawn_here__is_left_alone(tmp_path: Path) -> None:
+def test_real_dataset__is_not_overwritten(tmp_path: Path) -> None:
     real = tmp_path / FOLDER / "query" / "0001_c1s1_000001_00.jpg"
     real.parent.mkdir(parents=True)
-    real.write_bytes(b"an image of the real set")
-    with pytest.raises(FileExistsError, match="was not drawn here"):
-        draw_dataset(tmp_path, **TINY)
+    real.write_bytes(b"an image of the real dataset")
+    with pytest.raises(
+        FileExistsError,
+        match=r"has no synthetic\.json, so it is not a synthetic .* is not overwritten",
+    ):
+        generate_dataset(tmp_path, **TINY)
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [real]
 
 
-# ---------------------------------------------------------------- refusals
+# ---------------------------------------------------------------- arguments
 
 
 @pytest.mark.parametrize(
@@ -271,48 +274,55 @@ def test_a_data_set_not_drawn_here__is_left_alone(tmp_path: Path) -> None:
         ({"seed": -1}, "seed must be an integer >= 0"),
     ],
 )
-def test_argument_out_of_range__is_refused_before_drawing(
+def test_argument_out_of_range__is_an_error_before_rendering(
     tmp_path: Path, wrong: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
-        draw_dataset(tmp_path / "new", **{**TINY, **wrong})
+        generate_dataset(tmp_path / "new", **{**TINY, **wrong})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_camera_that_does_not_exist__is_refused() -> None:
+def test_unknown_camera__is_an_error() -> None:
     with pytest.raises(ValueError, match="index must be an integer >= 0 and <= 5, got 6"):
         make_camera(MAX_CAMERAS)
 
 
-# ---------------------------------------------------------------- what is seen
+def test_old_name_of_the_function__warns() -> None:
+    with pytest.warns(FutureWarning, match="draw_dataset was renamed to generate_dataset"):
+        assert synthetic.draw_dataset is generate_dataset
+    with pytest.raises(AttributeError, match="no attribute 'draw_nothing'"):
+        _ = synthetic.draw_nothing
+
+
+# ---------------------------------------------------------------- rendering
 
 
 def render(pid: int = 3, camera: int = 0, yaw: float = 0.0, **changes: Any) -> np.ndarray:
-    """Return an image (128, 64, 3) without noise or object in front, in a fixed pose."""
-    eye = replace(make_camera(camera), noise=0.0)
+    """Return an image (128, 64, 3) without noise and occluder, in a fixed pose."""
+    source = replace(make_camera(camera), noise=0.0)
     rng = np.random.default_rng(0)
-    view = replace(next_view(eye, sample_track(eye, rng), 0, rng), yaw=yaw, occluder=-1)
-    drawn = draw_figure(make_identity(pid), eye, replace(view, **changes), rng)
-    return np.asarray(drawn, np.float64)
+    view = replace(next_view(source, sample_track(source, rng), 0, rng), yaw=yaw, occluder=-1)
+    image = render_image(make_identity(pid), source, replace(view, **changes), rng)
+    return np.asarray(image, np.float64)
 
 
-def test_draw_figure__front_differs_from_back() -> None:
+def test_render_image__front_differs_from_back() -> None:
     assert np.abs(render(yaw=0.0) - render(yaw=np.pi)).max() > 40
 
 
-def test_draw_figure__object_in_front_hides() -> None:
-    assert np.abs(render() - render(occluder=0, cover=0.0)).mean() > 5
+def test_render_image__occluder_hides_the_person() -> None:
+    assert np.abs(render() - render(occluder=0, occluder_x=0.0)).mean() > 5
 
 
 @pytest.mark.parametrize("camera", range(1, MAX_CAMERAS))
-def test_draw_figure__each_camera_changes_the_image(camera: int) -> None:
+def test_render_image__each_camera_changes_the_image(camera: int) -> None:
     assert np.abs(render(camera=0) - render(camera=camera)).mean() > 5
 
 
 @pytest.mark.parametrize("pid", range(1, 25))
-def test_draw_figure__draws_every_sort_of_person_from_everywhere(pid: int) -> None:
+def test_render_image__works_for_many_identities_from_all_sides(pid: int) -> None:
     crops = [render(pid=pid, yaw=yaw) for yaw in np.arange(-3.0, 3.5, 1.0)]
-    # The person stands in the middle: it is what differs between two people, not the place.
+    # Images of two identities differ mostly in the centre, where the person is.
     other = render(pid=pid + 1, yaw=-3.0)
     assert np.abs(crops[0] - other)[30:100, 20:44].mean() > np.abs(crops[0] - other).mean()
     assert np.isfinite(crops).all()
@@ -323,24 +333,24 @@ def test_draw_figure__draws_every_sort_of_person_from_everywhere(pid: int) -> No
     [{"shift": (5.0, 0.0)}, {"shift": (0.0, -5.0)}, {"scale": 0.05}, {"scale": 6.0}],
     ids=["beside", "above", "very far", "very near"],
 )
-def test_draw_figure__crop_that_misses_the_person_is_still_an_image(
+def test_render_image__crop_that_misses_the_person_is_still_an_image(
     changes: dict[str, Any],
 ) -> None:
     assert render(**changes).shape == (128, 64, 3)
 
 
-def test_contact_sheet__has_a_row_per_person_and_columns_per_camera() -> None:
-    sheet = draw_contact_sheet([1, 2], num_cameras=3, views=2, size=(20, 40), margin=1)
+def test_contact_sheet__has_a_row_per_identity_and_columns_per_camera() -> None:
+    sheet = render_contact_sheet([1, 2], num_cameras=3, views=2, size=(20, 40), margin=1)
     assert sheet.size == (3 * (2 * 21 + 1) - 2, 2 * 41 - 1)
 
 
-# ---------------------------------------------------------------- hardness
+# ---------------------------------------------------------------- difficulty
 
 
 def mean_average_precision(
     features: np.ndarray, queries: int, pids: np.ndarray, camids: np.ndarray
 ) -> float:
-    """Return Market-1501's protocol by its words: drop the query's own id under its own camera."""
+    """Return the mAP of Market-1501's protocol, written as a slow loop."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     precisions = []
     for q in range(queries):
@@ -364,8 +374,8 @@ Split = tuple[np.ndarray, int, np.ndarray, np.ndarray]
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     """Return the images (N, H, W, 3) with the queries first, Q, pids (N,), camids (N,)."""
-    root = tmp_path_factory.mktemp("hardness")
-    draw_dataset(root, num_train_ids=1, num_test_ids=40, images_per_id=10)
+    root = tmp_path_factory.mktemp("difficulty")
+    generate_dataset(root, num_train_ids=1, num_test_ids=40, images_per_id=10)
     people = names(root, "query") + names(root, "bounding_box_test")
     paths = sorted((root / FOLDER / "query").iterdir())
     queries = len(paths)
@@ -401,12 +411,12 @@ def histogram(crops: np.ndarray, space: str, stripes: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_hardness__untrained_network_is_below_35_but_not_blind(split: Split, seed: int) -> None:
+def test_difficulty__untrained_network_has_a_map_between_10_and_35(split: Split, seed: int) -> None:
     crops, queries, pids, camids = split
     features = untrained(crops, seed)
     assert 10 < mean_average_precision(features, queries, pids, camids) < 35
-    # What unsupervised training starts from: a burst holds together within its camera, while
-    # across cameras the nearest image is mostly somebody else's.
+    # Unsupervised training starts from this: the nearest image of the same camera mostly has the
+    # same id, while the nearest image of another camera mostly has not.
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     near = unit @ unit.T
     np.fill_diagonal(near, -2.0)
@@ -419,13 +429,15 @@ def test_hardness__untrained_network_is_below_35_but_not_blind(split: Split, see
 
 @pytest.mark.parametrize("stripes", [1, 3, 6])
 @pytest.mark.parametrize("space", ["RGB", "HSV"])
-def test_hardness__colour_histogram_is_below_60(split: Split, space: str, stripes: int) -> None:
+def test_difficulty__colour_histogram_has_a_map_below_60(
+    split: Split, space: str, stripes: int
+) -> None:
     crops, queries, pids, camids = split
     features = histogram(crops, space, stripes)
     assert mean_average_precision(features, queries, pids, camids) < 60
 
 
-def test_hardness__histogram_is_below_60_even_with_each_cameras_mean_removed(
+def test_difficulty__camera_centred_histogram_has_a_map_below_60(
     split: Split,
 ) -> None:
     crops, queries, pids, camids = split
@@ -435,7 +447,7 @@ def test_hardness__histogram_is_below_60_even_with_each_cameras_mean_removed(
     assert mean_average_precision(features, queries, pids, camids) < 60
 
 
-# ---------------------------------------------------------------- the tool
+# ---------------------------------------------------------------- the command
 
 
 def load_tool() -> Any:
@@ -447,12 +459,12 @@ def load_tool() -> Any:
     return module
 
 
-def test_tool__draws_what_the_function_draws(
+def test_tool__writes_the_images_of_the_function(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--out", str(tmp_path), "--identities", "8", "4", "--cameras", "3"]
     assert load_tool().main([*arguments, "--images-per-identity", "6"]) == 0
-    assert "48 pictures of 8 people" in capsys.readouterr().out
+    assert "48 images of 8 people" in capsys.readouterr().out
     assert bytes_of(tmp_path) == bytes_of(tiny)
 
 
@@ -463,13 +475,13 @@ def test_tool__contact_sheet_is_an_image(tmp_path: Path) -> None:
         assert sheet.width > 200
 
 
-def test_tool__says_in_one_line_what_is_wrong(
+def test_tool__invalid_argument_is_one_line_of_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load_tool().main(["--out", str(tmp_path), "--cameras", "9"]) == 2
     assert "num_cameras must be an integer >= 2 and <= 6, got 9" in capsys.readouterr().err
 
 
-def test_tool__without_anything_to_do_is_an_error() -> None:
+def test_tool__without_output_is_an_error() -> None:
     with pytest.raises(SystemExit):
         load_tool().main([])

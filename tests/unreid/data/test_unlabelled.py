@@ -1,4 +1,4 @@
-"""From a labelled data set to a sorted list of paths and cameras, with clear errors."""
+"""Training images of labelled datasets: order, cameras, ids, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def root(synthetic_root: Path) -> Path:
 
 @pytest.fixture
 def copy(synthetic_root: Path, tmp_path: Path) -> Path:
-    """A data set that a test may break."""
+    """Return a copy of the synthetic dataset, which a test may damage."""
     target = tmp_path / "copy"
     shutil.copytree(synthetic_root, target)
     os.environ["FASTREID_DATASETS"] = str(target)
@@ -63,17 +63,19 @@ def test_subset__renumbers_the_cameras_that_are_left(root: Path) -> None:
     assert part.paths == tuple(images.paths[i] for i in own)
 
 
-def test_cameras__sort_by_number_not_by_letter() -> None:
-    from unreid.data.unlabelled import _natural
+def test_cameras__are_sorted_by_number() -> None:
+    from unreid.data.unlabelled import _natural_key
 
     names = ["duke_1", "duke_10", "duke_2", "market_0"]
-    assert sorted(names[::-1], key=_natural) == ["duke_1", "duke_2", "duke_10", "market_0"]
+    assert sorted(names[::-1], key=_natural_key) == ["duke_1", "duke_2", "duke_10", "market_0"]
 
 
 @pytest.fixture(params=["second", "market1501"])
 def other_set(copy: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A second set in Market's layout under a name of its own; the class may call itself like the
-    first one inside."""
+    """Register a second dataset in the layout of Market-1501.
+
+    Its class attribute ``dataset_name`` may be that of the first dataset.
+    """
     name = "SecondForTests"
 
     class Second(Market1501):
@@ -85,7 +87,7 @@ def other_set(copy: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     del DATASET_REGISTRY._obj_map[name]
 
 
-def test_two_sets__keep_their_cameras_and_people_apart(other_set: str, copy: Path) -> None:
+def test_two_datasets__have_separate_cameras_and_ids(other_set: str, copy: Path) -> None:
     images, pids = load_training_images(["Market1501", other_set])
     assert len(images) == 144 and len(images.cameras) == 6
     assert len(np.unique(pids)) == 16
@@ -97,17 +99,17 @@ def test_two_sets__keep_their_cameras_and_people_apart(other_set: str, copy: Pat
         assert folders == {name.startswith("second")}
 
 
-def test_missing_folder__says_where_it_looked(tmp_path: Path) -> None:
+def test_missing_folder__is_named(tmp_path: Path) -> None:
     os.environ["FASTREID_DATASETS"] = str(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError) as error:
         load_training_images(["Market1501"])
     message = str(error.value)
     assert "DATASETS.NAMES Market1501" in message
-    assert f"Looked under {tmp_path / 'nowhere'}" in message
+    assert f"Searched in {tmp_path / 'nowhere'}" in message
     assert "FASTREID_DATASETS" in message
 
 
-def test_unknown_set__suggests_the_nearest(root: Path) -> None:
+def test_unknown_dataset__suggests_the_nearest_name(root: Path) -> None:
     with pytest.raises(
         KeyError,
         match=r"DATASETS.NAMES: no data set 'Market1510'; did you mean"
@@ -140,7 +142,7 @@ def test_truncated_image__is_skipped_with_a_warning_that_names_it(
     images, pids = load_training_images(["Market1501"], bad_image="skip")
     assert len(images) == len(pids) == 71
     assert str(file) not in images.paths
-    assert f"UNSUP.BAD_IMAGE skip: {file} is left out" in caplog.text
+    assert f"UNSUP.BAD_IMAGE skip: {file} is skipped" in caplog.text
 
 
 def test_truncated_image__is_an_error_before_any_work(copy: Path) -> None:
@@ -173,19 +175,19 @@ def test_train_with_val__adds_the_validation_images_of_msmt17(
     assert pids is not None and len(set(pids.tolist())) == 3
     assert sum("_val" in os.path.basename(path) for path in images.paths) == number - 6
     assert not any("/test/" in path for path in images.paths)
-    said = "MSMT17 has 6 training images and 2 validation images, 8 together" in caplog.text
-    assert said == with_val and f"Training on {number} images" in caplog.text
+    logged = "MSMT17 has 6 training images and 2 validation images, 8 together" in caplog.text
+    assert logged == with_val and f"Training on {number} images" in caplog.text
 
 
-def test_train_with_val__is_refused_where_there_are_none(root: Path) -> None:
+def test_train_with_val__without_validation_images_is_an_error(root: Path) -> None:
     cfg, _ = load_tiny(BASELINE, UNSUP__TRAIN_WITH_VAL=True)
     with pytest.raises(ValueError, match="TRAIN_WITH_VAL must be False for Market1501"):
         load_training_images(["Market1501"], cfg=cfg)
 
 
 def test_train_with_val__is_on_in_calrs_msmt17_config() -> None:
-    def switch(name: str) -> bool:
+    def train_with_val(name: str) -> bool:
         cfg, _ = load_config(str(ROOT / BASELINE.with_name(name)))
         return cfg.UNSUP.TRAIN_WITH_VAL
 
-    assert switch("msmt17.yml") and not switch(BASELINE.name)
+    assert train_with_val("msmt17.yml") and not train_with_val(BASELINE.name)

@@ -1,4 +1,4 @@
-"""Worker processes: batches depend on their spec alone, epochs on no other, all processes end."""
+"""Worker processes: batches depend on their spec only, and all processes end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from unreid.data.loader import (
     close_loaders,
 )
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
-from unreid.data.worker import GRACE, seed_worker
+from unreid.data.worker import GRACE_SECONDS, seed_worker
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -68,7 +68,7 @@ def processes() -> set[int]:
     return {process.pid for process in multiprocessing.active_children()}
 
 
-def test_tensor__gives_the_same_batches_whatever_the_number_of_workers(
+def test_tensor__batches_do_not_depend_on_the_number_of_workers(
     images: UnlabelledImages,
 ) -> None:
     made = []
@@ -84,11 +84,11 @@ def test_tensor__gives_the_same_batches_whatever_the_number_of_workers(
 def test_epoch__does_not_depend_on_the_epochs_before(
     backend: str, images: UnlabelledImages
 ) -> None:
-    """A resumed run has fresh workers where the whole run had old ones."""
+    """A resumed run has new workers where the uninterrupted run had persistent ones."""
     cfg = config(INPUT__BACKEND=backend, DATALOADER__NUM_WORKERS=2)
     pixels(build_extraction_loader(cfg, images))
     pixels(training(cfg, images, 1))
-    next(iter(training(cfg, images, 2)))  # left early
+    next(iter(training(cfg, images, 2)))  # not read to the end
     after_others = pixels(training(cfg, images, 3))
     close_loaders()
     assert torch.equal(pixels(training(cfg, images, 3)), after_others)
@@ -111,7 +111,7 @@ def test_parts__of_the_extraction_are_the_batches_of_the_whole(images: Unlabelle
     assert [i for batch in batches for i in batch] == list(range(72))
 
 
-def test_second_epoch_at_a_time__has_workers_of_its_own_which_end_with_it(
+def test_concurrent_epoch__has_temporary_workers(
     images: UnlabelledImages,
 ) -> None:
     cfg = config(INPUT__BACKEND="tensor", DATALOADER__NUM_WORKERS=1)
@@ -125,46 +125,46 @@ def test_second_epoch_at_a_time__has_workers_of_its_own_which_end_with_it(
     assert torch.equal(pixels([*some, *first]), wanted)
 
 
-def test_other_list__takes_the_place_of_the_one_before(images: UnlabelledImages) -> None:
+def test_other_image_list__replaces_the_workers(images: UnlabelledImages) -> None:
     cfg = config(DATALOADER__NUM_WORKERS=2)
     for _ in range(3):
         list(build_extraction_loader(cfg, images.subset(np.arange(20))))
         assert len(processes()) == 2
 
 
-def test_workers__go_on_after_ctrl_c_and_sigterm_so_that_a_run_can_save(
+def test_workers__keep_running_after_sigint_and_sigterm(
     images: UnlabelledImages,
 ) -> None:
     cfg = config(DATALOADER__NUM_WORKERS=2)
-    passed = iter(training(cfg, images, 0, num=20))
-    next(passed)
+    epoch_iterator = iter(training(cfg, images, 0, num=20))
+    next(epoch_iterator)
     for number in (signal.SIGINT, signal.SIGTERM):
         for pid in processes():
             os.kill(pid, number)
-    assert len(list(passed)) == 19
+    assert len(list(epoch_iterator)) == 19
 
 
-def test_worker_that_is_killed__ends_the_epoch_with_an_error(images: UnlabelledImages) -> None:
+def test_killed_worker__ends_the_epoch_with_an_error(images: UnlabelledImages) -> None:
     cfg = config(DATALOADER__NUM_WORKERS=1)
-    passed = iter(training(cfg, images, 0, num=50))
-    next(passed)
+    epoch_iterator = iter(training(cfg, images, 0, num=50))
+    next(epoch_iterator)
     (pid,) = processes()
     with pytest.raises(RuntimeError, match=r"ended unexpectedly|DataLoader worker"):
         os.kill(pid, signal.SIGKILL)
-        # torch raises where the main process happens to be when it hears of it: in here, please.
+        # torch raises in a signal handler at any line of the main process: wait for it here.
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-        list(passed)
+        list(epoch_iterator)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_closed_loader__says_so_to_an_epoch_that_goes_on(
+def test_closed_loader__ends_a_running_epoch_with_an_error(
     images: UnlabelledImages, workers: int
 ) -> None:
-    passed = iter(training(config(DATALOADER__NUM_WORKERS=workers), images, 0))
-    next(passed)
+    epoch_iterator = iter(training(config(DATALOADER__NUM_WORKERS=workers), images, 0))
+    next(epoch_iterator)
     close_loaders()
     with pytest.raises(RuntimeError, match="closed before the last batch"):
-        next(passed)
+        next(epoch_iterator)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -178,15 +178,15 @@ def test_unreadable_image__is_named_without_a_traceback_of_the_worker(
     with pytest.raises(UnreadableImageError) as error:
         list(build_extraction_loader(cfg, broken))
     assert str(bad) in str(error.value) and "Traceback" not in str(error.value)
-    # The workers are none the worse for it.
+    # The workers still serve other batches.
     order = [[3, 4], [5, 6]]
     assert len(list(build_train_loader(cfg, broken, np.zeros(72, np.int64), order, 0))) == 2
 
 
-def test_seeds__are_those_of_a_fresh_worker_of_torch() -> None:
-    """Trainings with INPUT.BACKEND pil are those of the time before workers stayed."""
+def test_seeds__equal_those_of_a_new_worker_of_torch() -> None:
+    """With INPUT.BACKEND pil, batches equal those of new workers in every epoch."""
 
-    class Drawing(torch.utils.data.Dataset):
+    class RandomNumbers(torch.utils.data.Dataset):
         def __getitem__(self, index: int) -> tuple[float, float, float]:
             return random.random(), float(torch.rand(())), float(np.random.rand())  # noqa: NPY002
 
@@ -195,7 +195,7 @@ def test_seeds__are_those_of_a_fresh_worker_of_torch() -> None:
 
     generator = torch.Generator().manual_seed(0)
     loader = torch.utils.data.DataLoader(
-        Drawing(), num_workers=2, generator=generator, multiprocessing_context="fork"
+        RandomNumbers(), num_workers=2, generator=generator, multiprocessing_context="fork"
     )
     iterator = iter(loader)
     base = iterator._base_seed
@@ -203,14 +203,14 @@ def test_seeds__are_those_of_a_fresh_worker_of_torch() -> None:
     ours = []
     for worker in range(2):
         seed_worker(base, worker)
-        ours.append(Drawing()[0])
+        ours.append(RandomNumbers()[0])
     assert np.allclose(ours, theirs, rtol=1e-6)
 
 
-def test_exit__ends_workers_that_a_global_name_still_holds(
+def test_exit__ends_workers_of_a_loader_that_is_still_referenced(
     images: UnlabelledImages, synthetic_root: Path
 ) -> None:
-    """multiprocessing would end them by SIGTERM, which they ignore for a while, and wait."""
+    """multiprocessing would terminate them by SIGTERM, which they delay, and wait for them."""
     code = (
         "import numpy as np\n"
         "from tests.projects.tiny_run import BASELINE, load_tiny\n"
@@ -230,8 +230,8 @@ def test_exit__ends_workers_that_a_global_name_still_holds(
     )
     assert process.stdout is not None and process.stdout.readline() == b"end\n"
     started = time.monotonic()
-    assert process.wait(timeout=GRACE - 5) == 0
-    assert time.monotonic() - started < GRACE - 5
+    assert process.wait(timeout=GRACE_SECONDS - 5) == 0
+    assert time.monotonic() - started < GRACE_SECONDS - 5
 
 
 def test_resumed_training_with_other_workers__has_the_same_labels(
