@@ -25,9 +25,6 @@ SUFFIXES = (".py", ".pyx", ".pxd", ".md", ".yml", ".yaml", ".toml", ".html", ".j
 #: The list itself and its test name the phrases; the change log names what was renamed.
 EXCLUDED = ("tests/prose/", "CHANGELOG.md", "unreid/visualization/templates/vendor")
 
-#: Not rewritten yet; to be emptied.
-PENDING = ("unreid/data/", "tests/unreid/data/")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -79,16 +76,14 @@ def find_phrases(
 
 
 def tracked_files(root: Path = ROOT) -> list[str]:
-    """Return the text files under version control, without the excluded and the pending ones."""
+    """Return the text files under version control, without the excluded ones."""
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True
     ).stdout.split("\0")
     return [
         name
         for name in listed
-        if name.endswith(SUFFIXES)
-        and not name.startswith(EXCLUDED + PENDING)
-        and (root / name).is_file()
+        if name.endswith(SUFFIXES) and not name.startswith(EXCLUDED) and (root / name).is_file()
     ]
 
 
