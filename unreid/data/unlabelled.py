@@ -250,7 +250,7 @@ class _Row(NamedTuple):
 
 
 def number_tracklets(items: Iterable[tuple[str, Any, str]]) -> np.ndarray | None:
-    """Number tracklets by first appearance.
+    """Assign numbers to tracklets, by first appearance.
 
     Args:
         items: (tracklet, camera, path) of each image. An image with tracklet "" is a tracklet of
