@@ -31,9 +31,9 @@ from unreid.data.input_keys import check_input
 from unreid.labels.config import add_label_config, check_label_config
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import load_project, resolve_config
-from unreid.reading.tensors import load_tensors
 from unreid.reading.yaml_file import read_with_bases
 from unreid.registry import LABELER_REGISTRY, SAMPLER_REGISTRY
+from unreid.weights.container import read_weights, unwrap
 
 logger = logging.getLogger("fastreid.unreid.config")
 
@@ -284,12 +284,8 @@ def _check_pretrain(cfg: CfgNode) -> None:
             f" {backbone.NAME} {backbone.DEPTH}, or set MODEL.BACKBONE.PRETRAIN False"
         )
     if path:
-        weights = load_tensors(path, "MODEL.BACKBONE.PRETRAIN_PATH")
-        if not isinstance(weights, dict):
-            raise ValueError(
-                f"MODEL.BACKBONE.PRETRAIN_PATH {path} must hold weights by name, got a"
-                f" {type(weights).__name__}"
-            )
+        key = "MODEL.BACKBONE.PRETRAIN_PATH"
+        unwrap(read_weights(path, key), path, key)
     if not path and backbone.NAME in _NO_DOWNLOAD:
         raise ValueError(
             f"MODEL.BACKBONE.PRETRAIN is on, but nothing to download is known for {backbone.NAME}:"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,10 @@ from torch import nn
 
 from unreid.checks import check_integer
 from unreid.engine.atomic import replace_file
-from unreid.reading.tensors import check_state_dict, load_tensors
+from unreid.reading.tensors import check_state_dict
+from unreid.weights.container import StateDict, read_weights, strip_prefixes
+from unreid.weights.container import unwrap as unwrap_weights
+from unreid.weights.fit import fit_state
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
 
@@ -120,11 +124,13 @@ class AtomicCheckpointer(Checkpointer):
         return os.path.join(self.save_dir, name)
 
     def _load_file(self, f: str) -> Any:
-        checkpoint = load_tensors(f)
+        checkpoint = read_weights(f, "checkpoint")
         if not isinstance(checkpoint, dict):
             raise ValueError(f"checkpoint {f} must hold a dict, got {type(checkpoint).__name__}")
-        # A state dict without the key "model" was saved by another program; it is the model.
-        found = checkpoint if "model" in checkpoint else {"model": checkpoint}
+        # A file without the key "model" was saved by another program; its state dict is the model.
+        found = checkpoint
+        if "model" not in checkpoint:
+            found = {"model": unwrap_weights(checkpoint, f, "checkpoint").tensors}
         check_state_dict(f, found["model"])
         return found
 
@@ -132,9 +138,13 @@ class AtomicCheckpointer(Checkpointer):
         state = checkpoint.pop("model")
         state = {key.removeprefix("module."): value for key, value in state.items()}
         own = self.model.state_dict()
+        state = self._of_backbone(state, own)
         for key in state.keys() & own.keys():
+            # Half precision is refused, too: see unreid.weights.container.check_values.
             if state[key].dtype != own[key].dtype and not (
-                state[key].is_floating_point() and own[key].is_floating_point()
+                state[key].is_floating_point()
+                and own[key].is_floating_point()
+                and state[key].element_size() >= own[key].element_size()
             ):
                 raise ValueError(
                     f"checkpoint {self._path} is damaged or of another model: {key} must be"
@@ -165,6 +175,22 @@ class AtomicCheckpointer(Checkpointer):
         ):
             if keys:
                 logger.warning(f"{self._path}: {description}: {', '.join(sorted(keys)[:8])}")
+
+    def _of_backbone(self, state: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+        """Return weights of a backbone alone under the model's names; others as they are.
+
+        Raises:
+            ValueError: they are of another backbone.
+        """
+        if any(key in own for key in state) or not any(k.startswith("backbone.") for k in own):
+            return state
+        network = self.model.get_submodule("backbone")
+        names = network.state_dict().keys()
+        if not names & strip_prefixes(StateDict(state), names).tensors.keys():
+            return state  # no name in common: the caller says what the file holds
+        fit = fit_state(network, StateDict(state), self._path, "checkpoint")
+        logger.info(f"{self._path}: weights of a backbone: {fit.describe()}")
+        return {f"backbone.{name}": value for name, value in fit.matched.items()}
 
 
 def unwrap(model: nn.Module) -> Any:

@@ -1,4 +1,4 @@
-"""Builds a model, and names the file of weights where its backbone cannot start from them."""
+"""Build a model, and start its backbone from the file of ``MODEL.BACKBONE.PRETRAIN_PATH``."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ from typing import Any
 
 from torch import nn
 
+from unreid.weights.fit import load_backbone
+
+#: The key that names a file of weights for the backbone.
+KEY = "MODEL.BACKBONE.PRETRAIN_PATH"
+
 
 def build_model(cfg: Any) -> nn.Module:
-    """The model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``.
+    """Return the model of ``MODEL.META_ARCHITECTURE`` on ``MODEL.DEVICE``.
+
+    Unlike fast-reid, whose backbones load their file themselves with ``strict=False``, the backbone
+    is built with its random start and then loaded by :func:`unreid.weights.fit.load_backbone`. Both
+    use the same random numbers, so a file that fits gives the same model to the bit.
 
     Raises:
-        ValueError: ``MODEL.BACKBONE.PRETRAIN_PATH`` holds weights of another backbone.
+        FileNotFoundError: There is no such file.
+        ValueError: The file does not cover the backbone.
     """
     from fastreid.modeling.meta_arch import build_model as build
 
-    backbone = cfg.MODEL.BACKBONE
-    try:
+    path = cfg.MODEL.BACKBONE.PRETRAIN_PATH if cfg.MODEL.BACKBONE.PRETRAIN else ""
+    if not path:
         model: nn.Module = build(cfg)
-    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        if not (backbone.PRETRAIN and backbone.PRETRAIN_PATH):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(
-            f"MODEL.BACKBONE.PRETRAIN_PATH {backbone.PRETRAIN_PATH} is of another"
-            f" backbone than {backbone.NAME} {backbone.DEPTH} ({reason})"
-        ) from error
+        return model
+    random_start = cfg.clone()
+    random_start.defrost()
+    random_start.MODEL.BACKBONE.PRETRAIN = False
+    random_start.freeze()
+    model = build(random_start)
+    load_backbone(model.get_submodule("backbone"), path, KEY)
     return model

@@ -62,9 +62,20 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
             ) from error
         raise ValueError(
             f"{what} {path} cannot be loaded: it is damaged, or no file of tensors"
-            f" ({_reason(error)})"
+            f" ({_other_kind(path) or _reason(error)})"
         ) from error
     return content
+
+
+def _other_kind(path: str) -> str:
+    """Return what a file is that a failed download leaves in place of weights, or ""."""
+    with open(path, "rb") as file:
+        start = file.read(1024).lstrip().lower()
+    if start.startswith(b"<") and (b"html" in start or b"<?xml" in start):
+        return "it is a web page, such as one that asks to confirm a download: download it again"
+    if start.startswith(b"version https://git-lfs.github.com"):
+        return "it is a pointer of Git LFS: fetch the file with git lfs pull"
+    return ""
 
 
 class _ShortError(pickle.UnpicklingError):
