@@ -19,6 +19,8 @@ def merge_pass(
     Args:
         features: (N, D) float32 unit rows.
         labels: (N,) 0..C-1.
+        num_merges: Number of merges.
+        weight: Weight of the sum of both cluster sizes in the distance.
 
     Returns:
         (N,) int64, ids with gaps.

@@ -70,6 +70,7 @@ def config(size: Sequence[int], **settings: object) -> Any:
 
 
 def batches_of(num: int) -> list[list[int]]:
+    """Return random batches of ``num`` images; the last incomplete batch is dropped."""
     order = np.random.default_rng(0).permutation(num)
     return [part.tolist() for part in np.split(order[: num // BATCH * BATCH], num // BATCH)]
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Accuracy and time of the demo's recipe in float32 and in every reduced precision.
 
-example:
+Example:
   python benchmarks/precision.py SOLVER.MAX_EPOCH 4
   python benchmarks/precision.py --modes float32,bfloat16 --seeds 0,1,2 MODEL.DEVICE cuda
 """

@@ -153,7 +153,7 @@ class Parts:
         LabelScorer(self.people, self.bank.camids)(self.labels)
 
     def publishing(self) -> None:
-        """The labels' own checks, the memory from centroids, the label file."""
+        """Measure the checks of labels, the memory from centroids, and the label file."""
         import torch
 
         from unreid.clustering.partition import centroids
@@ -186,7 +186,7 @@ class Parts:
         assert sum(len(batch) for batch in sampler) == BATCH * BATCHES
 
     def loader(self) -> None:
-        """The first 20 training batches through two workers."""
+        """Measure the first 20 training batches with two workers."""
         loader = self.hook._train_loader(self.pseudo, 0)
         iterator = iter(loader)
         for _ in range(20):
@@ -194,7 +194,7 @@ class Parts:
         self.workers = sum(_private_bytes(pid) for pid in _children()) / MEBIBYTE
 
     def checkpoint(self) -> None:
-        """Saved and loaded, with the labels and the name of the list."""
+        """Measure saving and loading a checkpoint, with labels and the name of the image list."""
         import hashlib
 
         import torch
@@ -211,7 +211,7 @@ class Parts:
         load_tensors(str(self.output / "model_last.pth"))
 
     def reading_back(self) -> None:
-        """The label file, as a report and a resume read it."""
+        """Measure reading the label file, as a report and a resumed run do."""
         from unreid.reading.arrays import read_labels
 
         assert len(read_labels(self.output / "labels" / "epoch_000.npz").paths) == len(self.images)

@@ -31,7 +31,7 @@ settings.load_profile("unreid")
 
 @pytest.fixture
 def rng() -> np.random.Generator:
-    """A generator that starts alike in every test."""
+    """Return a random generator with the same seed in every test."""
     return np.random.default_rng(20240913)
 
 
@@ -56,7 +56,7 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """A run inside a test sets fast-reid's logger up; its handlers and settings end with it."""
+    """Restore handlers and settings of fast-reid's logger, which a run inside a test changes."""
     log = logging.getLogger("fastreid")
     handlers, propagate, level = list(log.handlers), log.propagate, log.level
     yield

@@ -126,7 +126,7 @@ def violations(path: str, source: str, packages: dict[str, str] | None = None) -
 
 
 def kernel_violations(path: str, source: str) -> list[str]:
-    """The same for a .pyx, whose imports and cimports stand at the start of a line."""
+    """Return the same for a .pyx, whose imports and cimports are at the start of a line."""
     pattern = re.compile(r"^\s*(?:from|import|cimport)\s+([A-Za-z_]\w*)", re.MULTILINE)
     allowed = CYTHON | CORE_LIBRARIES | set(sys.stdlib_module_names)
     found = [name for name in pattern.findall(source) if name not in allowed]

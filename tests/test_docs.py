@@ -60,7 +60,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """The commands of a page in their order, fenced first."""
+    """Return the commands of a page in order, those of code blocks first."""
     rest = _BLOCK.sub("", page.read_text())
     texts = [b.text for b in blocks(page) if b.language == "sh"]
     texts += [text for text in _INDENTED.findall(rest) if _COMMAND.match(text)]
@@ -123,7 +123,7 @@ def check_export(words: list[str]) -> None:
 
 
 def check_config(file: str, opts: list[str]) -> None:
-    """It loads, with every setting that is given; start weights may not be on this machine."""
+    """Check that a config loads with all given settings; start weights may be missing here."""
     from unreid.config import load_config
     from unreid.projects import resolve_config
 
@@ -132,7 +132,7 @@ def check_config(file: str, opts: list[str]) -> None:
 
 
 def check_tool(name: str, words: list[str]) -> None:
-    """The tool's own command line takes it, and the config that it names loads."""
+    """Check that the tool parses a command line, and that the config in it loads."""
     tool = load_tool(name)
     parse: Callable[..., Any] = getattr(tool, "parse", None) or tool.build_parser().parse_args
     args = parse(words)
@@ -150,7 +150,7 @@ def check_tool(name: str, words: list[str]) -> None:
 
 
 def check_command(name: str, words: list[str]) -> None:
-    """The sub-command takes it, and the config that it names loads."""
+    """Check that the sub-command parses a command line, and that the config in it loads."""
     module = command_module(name)
     args = getattr(module, "parse", module.build_parser().parse_args)(words)
     if getattr(args, "config_file", None):
@@ -164,7 +164,7 @@ def command_module(name: str) -> Any:
 
 
 def check_benchmark(name: str, words: list[str]) -> None:
-    """The script and its options are there, and the rows or sections that are asked for."""
+    """Check that the script, its options and the requested rows or sections exist."""
     sources = "\n".join(p.read_text() for p in (ROOT / "benchmarks").glob("*.py"))
     assert (ROOT / "benchmarks" / f"{name}.py").is_file()
     for word in words:
@@ -266,7 +266,7 @@ def in_a_clone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(name: str, words: list[str]) -> list[str]:
-    """The words of a command, with what makes it small behind them."""
+    """Return the words of a command, followed by settings that make it small."""
     if name in ("make_demo_data", "synthesize"):
         return [*words, "--identities", "8", "6", "--cameras", "3", "--images-per-identity", "9"]
     if name in ("train_net", "train"):
@@ -277,7 +277,7 @@ def small(name: str, words: list[str]) -> list[str]:
 
 
 def pattern_of(line: str) -> str:
-    """What a line of a transcript looks like: any number for a number, anything for ``...``."""
+    """Return the pattern of a transcript line: a number matches any, ``...`` matches anything."""
     parts = re.split(r"(\.\.\.|-?\d[\d.,]*(?:e-?\d+)?|\s+)", line.strip())
     return "".join(
         ".*"
@@ -308,7 +308,7 @@ def test_transcript__is_compared_line_by_line() -> None:
 
 
 def transcripts() -> list[str]:
-    """What the tutorial shows below each of its blocks of commands."""
+    """Return the output that the tutorial shows below each block of commands."""
     found: list[str] = []
     for block in blocks(TUTORIAL):
         if block.language == "sh":

@@ -43,7 +43,7 @@ def pyproject() -> dict:
 
 
 def tracked() -> list[Path]:
-    """The tracked text files; those of the folder itself where there is no git."""
+    """Return the tracked text files; without git, those of the folder."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         pytest.skip("not a git checkout")
@@ -51,7 +51,7 @@ def tracked() -> list[Path]:
 
 
 def undeclared(path: str, source: str, known: set[str], extras: set[str]) -> list[str]:
-    """Imports of what no requirement brings; an extra's may only be imported inside a function."""
+    """Return imports without a requirement; extras may only be imported inside a function."""
     missing = []
     ours = {"unreid", APART, *project_packages()} | set(sys.stdlib_module_names)
     for found in imports(path, source):
@@ -196,7 +196,7 @@ def tiny_checkout(tmp_path: Path) -> Path:
 
 
 def build_editable(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What ``pip install -e .`` asks of setup.py, without installing the result."""
+    """Run the steps of ``pip install -e .`` in setup.py, without installing the result."""
     code = "from setuptools import build_meta; print(build_meta.build_editable('dist'))"
     return subprocess.run(
         [sys.executable, "-c", code],
@@ -234,7 +234,7 @@ def test_setup__without_a_compiler_goes_on_and_says_so(tiny_checkout: Path) -> N
 
 
 def copy_source(folder: Path) -> Path:
-    """The files that a wheel is built from, with one small kernel, under the name of a hot one."""
+    """Copy the files that a wheel is built from, with one small kernel under another name."""
     for name in ("setup.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, folder)
     no = shutil.ignore_patterns("*.pyx", "*.so", "*.c", "__pycache__", "avx*")
@@ -265,7 +265,7 @@ def pip_install(source: Path, target: Path) -> None:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that the wheel was installed into, and beside it a project of somebody else."""
+    """Return a folder with the installed wheel and a third-party project."""
     folder = tmp_path_factory.mktemp("installed")
     target, other = folder / "site", folder / "other"
     (folder / "source").mkdir()

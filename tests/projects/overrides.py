@@ -74,7 +74,7 @@ def config_files() -> list[Path]:
 
 
 def project_of(config: Path) -> str:
-    """The project whose folder a config lies in."""
+    """Return the project whose folder contains a config."""
     return config.parts[1]
 
 

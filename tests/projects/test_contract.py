@@ -166,7 +166,7 @@ def test_config__labels_trains_and_resumes_to_the_same_labels_and_weights(
 
 
 def results_steps(config: Path, root: Path, output: Path) -> int:
-    """Iterations of the whole run, earlier stages included."""
+    """Return the iterations of the whole run, earlier stages included."""
     cfg, _ = load_tiny(config, output)
     main = cfg.SOLVER.MAX_EPOCH * cfg.UNSUP.ITERS_PER_EPOCH
     if project_of(config) == "CALR" and cfg.CALR.REFINE.ENABLED:
@@ -175,7 +175,7 @@ def results_steps(config: Path, root: Path, output: Path) -> int:
 
 
 def small_but_own(config: Path) -> dict[str, Any]:
-    """Settings that keep the family, norms and pooling of a config's network, and shrink it."""
+    """Return settings that shrink a config's network but keep its family, norms and pooling."""
     cfg, _ = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
     if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone":
         return {}

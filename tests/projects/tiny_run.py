@@ -47,7 +47,7 @@ def train_tiny(
 
 @contextlib.contextmanager
 def interrupted_at_step(number: int) -> Iterator[None]:
-    """The ``number``-th iteration from here on (from 1) raises :class:`Interrupted` instead."""
+    """Raise :class:`Interrupted` in the ``number``-th iteration (from 1) inside the context."""
     step, calls = UnsupervisedStep.run_step, 0
 
     def run_step(self: UnsupervisedStep) -> None:
@@ -81,7 +81,7 @@ def assert_same_labels(one: Path, other: Path) -> None:
 
 
 def final_checkpoint(output: Path) -> dict[str, Any]:
-    """The content of ``model_final.pth``."""
+    """Return the content of ``model_final.pth``."""
     return torch.load(output / "model_final.pth", weights_only=True)
 
 

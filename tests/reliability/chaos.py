@@ -1,6 +1,6 @@
 """Kill and resume trainings at random; the results must equal those of an uninterrupted run.
 
-example:
+Example:
   python -m tests.reliability.chaos --kills 20 --seed 0
 
 Each run is a forked process on a small synthetic dataset. One of these interruptions ends it:

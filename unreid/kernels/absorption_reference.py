@@ -21,7 +21,8 @@ def offer(
     before. So the edges into i must be offered before those out of i.
 
     Args:
-        low, high: (E,) int64 clusters i < j of each edge.
+        low: (E,) int64 cluster i of each edge.
+        high: (E,) int64 cluster j > i of each edge.
         values: (E,) float64 distances.
         time: (C,) float64 distance at which each cluster is absorbed, inf: not yet.
         absorber: (C,) int64 cluster that absorbs it.

@@ -16,7 +16,9 @@ def label(
     """Return the labels (N,) int64 in the order of each cluster's first core, -1 for noise.
 
     Args:
-        indptr, columns, values: CSR (N, N), symmetric; the diagonal is 0 whether it
+        indptr: Row starts of the CSR matrix.
+        columns: Column indices of the CSR matrix.
+        values: CSR (N, N), symmetric; the diagonal is 0 whether it
             is stored or not.
         eps: Largest distance of neighbours, compared in the dtype of ``values``.
         min_samples: Neighbours, the image itself included, of a core image.

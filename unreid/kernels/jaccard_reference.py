@@ -29,7 +29,8 @@ def expand(
 
     Args:
         indices: (N, K) int32 neighbours, self first.
-        width, half_width: Columns of the set and the half set (clipped to K).
+        width: Columns of the set, clipped to K.
+        half_width: Columns of the half set, clipped to K.
         threads: Not used.
 
     Returns:
@@ -59,7 +60,9 @@ def mean_rows(
     """Replace each row of a sparse matrix by the mean over the rows of its neighbours.
 
     Args:
-        indptr, columns, values: CSR (N, N), values float32.
+        indptr: Row starts of the CSR matrix (N, N).
+        columns: Column indices of the CSR matrix.
+        values: float32 values of the CSR matrix.
         neighbours: (N, k2) int32.
         threads: Not used.
 
@@ -89,7 +92,9 @@ def jaccard_rows(
     """Return Jaccard distances 1 - s / (2 - s) of rows that sum to one; s sums the minima.
 
     Args:
-        indptr, columns, values: CSR (N, N) with sorted columns; values >= 0 float32.
+        indptr: Row starts of the CSR matrix (N, N).
+        columns: Column indices of the CSR matrix, sorted within a row.
+        values: float32 values of the CSR matrix, >= 0.
         num_rows: Rows to compute, from 0.
         first_column: Smaller columns are left out.
         max_distance: Larger entries are left out, and so are those of exactly 1.

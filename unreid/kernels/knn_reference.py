@@ -19,8 +19,10 @@ def pair_products(
     """Return the inner products of ``left[rows[p]]`` and ``right[columns[p]]``, summed in double.
 
     Args:
-        left, right: (N, D), (N', D) float32.
-        rows, columns: (P,) integers.
+        left: (N, D) float32.
+        right: (N', D) float32.
+        rows: (P,) integer rows of ``left``.
+        columns: (P,) integer rows of ``right``.
         threads: Not used.
 
     Returns:

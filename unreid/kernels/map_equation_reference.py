@@ -48,13 +48,18 @@ def move_nodes(
 
     Args:
         starts: (n + 1,) int64, row starts of the symmetrised link flow without self links.
-        neighbours: (m,) int32; weights: (m,) float64, flow i -> j plus flow j -> i.
-        flow, enter, exit_: (n,) float64 rates of each node.
+        neighbours: (m,) int32, node j of each link.
+        weights: (m,) float64, flow i -> j plus flow j -> i.
+        flow: (n,) float64 visit rate of each node.
+        enter: (n,) float64 enter rate of each node.
+        exit_: (n,) float64 exit rate of each node.
         order: (any,) int64, nodes to visit.
         within: (n,) int32; a node joins only modules of nodes with the same value.
         modules: (n,) int32, changed in place, as are the next five.
         members: (n,) int32, nodes in each module.
-        module_flow, module_enter, module_exit: (n,) float64 rates of each module.
+        module_flow: (n,) float64 visit rate of each module.
+        module_enter: (n,) float64 enter rate of each module.
+        module_exit: (n,) float64 exit rate of each module.
         active: (n,) uint8, nodes to visit.
         total_enter: the sum of ``module_enter``.
         threshold: the smallest gain, in bits, that is worth a move.

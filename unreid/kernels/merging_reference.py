@@ -21,7 +21,9 @@ def squared_distances(
     Differences avoid cancellation, so equal points are at distance 0 exactly.
 
     Args:
-        points: (C, D) float64; point: (D,) float64; ids: (P,) int64 rows of ``points``.
+        points: (C, D) float64.
+        ids: (P,) int64 rows of ``points``.
+        point: (D,) float64.
         num_threads: Not used.
 
     Returns:
@@ -56,7 +58,11 @@ def below(
     """Return (P,) rows and columns int64 with row_part + column_part - 2 factor product <= limit.
 
     Args:
-        product: (R, K) float32; row_part: (R,) and column_part: (K,) float64.
+        product: (R, K) float32.
+        row_part: (R,) float64.
+        column_part: (K,) float64.
+        factor: Factor of ``product``.
+        limit: Largest value.
     """
     gap = (limit - row_part)[:, None]
     i, j = np.nonzero(column_part - (2 * factor) * product.astype(np.float64) <= gap)
@@ -67,7 +73,10 @@ def spanning(low: np.ndarray, high: np.ndarray, count: int, most: int) -> np.nda
     """Return the first ``most`` edges, in the order given, that close no cycle.
 
     Args:
-        low, high: (E,) int64 ends in [0, count).
+        low: (E,) int64 first node of each edge.
+        high: (E,) int64 second node of each edge.
+        count: Number of nodes.
+        most: Largest number of edges.
 
     Returns:
         (at most ``most``,) int64 positions of edges.

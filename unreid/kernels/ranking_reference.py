@@ -24,7 +24,8 @@ def match_ranks(
         distances: (Q, G) float32.
         matches: (R,) int64 gallery indices, those of query 0 first, ...
         match_ends: (Q + 1,) int64; query q owns ``matches[match_ends[q]:match_ends[q + 1]]``.
-        removed, removed_ends: likewise, the gallery images that query q leaves out.
+        removed: Gallery images that each query excludes, in the form of ``matches``.
+        removed_ends: (Q + 1,) int64, in the form of ``match_ends``.
         threads: Not used.
 
     Returns:

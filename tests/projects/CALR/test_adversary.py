@@ -65,7 +65,7 @@ def test_discriminator__takes_the_softmax_once_or_twice(twice: bool) -> None:
 
 
 def slow_camera_loss(logits: list[list[float]], camids: list[int], twice: bool) -> float:
-    """The mean of -log p_c, p the softmax of the logits or of their softmax."""
+    """Return the mean of -log p_c, where p is the softmax of the logits or of their softmax."""
     total = 0.0
     for row, camera in zip(logits, camids):
         for _ in range(twice):
@@ -75,7 +75,7 @@ def slow_camera_loss(logits: list[list[float]], camids: list[int], twice: bool) 
 
 
 def fresh_batch(twice: bool, width: int, seed: int) -> tuple[CameraAdversary, Any, torch.Tensor]:
-    """A discriminator as initialised, in training, and a batch of unit features (float64)."""
+    """Return a new discriminator in training mode, and a batch of unit features (float64)."""
     torch.manual_seed(seed)
     adversary = CameraAdversary(width, CAMERAS, softmax_twice=twice).double().train()
     features = functional.normalize(torch.randn(64, width, dtype=torch.float64))

@@ -18,7 +18,7 @@ PAIRS = PseudoPairs(np.array([[0, 1], [2, 3], [2, 5]]), np.array([0.2, 0.1, 0.3]
 
 
 def network(config: Path = MARKET, **settings: object) -> Any:
-    """A network of a few thousand weights; keywords are settings."""
+    """Return a network of a few thousand weights; keywords are settings."""
     cfg, _ = load_tiny(config, **settings)
     torch.manual_seed(0)
     return build_model(cfg)
@@ -38,7 +38,7 @@ def labels(pairs: PseudoPairs | None = PAIRS, num: int = 8) -> PseudoLabels:
 
 
 def batch(indices: list[int], seed: int = 0) -> dict[str, Any]:
-    """Random pictures of these images."""
+    """Return random pixels of these images."""
     draw = torch.Generator().manual_seed(seed)
     images = 255 * torch.rand(len(indices), 3, 64, 32, generator=draw)
     return {

@@ -87,7 +87,7 @@ def test_labeler__of_fewer_images_than_k_pairs_what_there_is() -> None:
 
 
 def test_labeler__of_identical_images_finds_no_pair_above_beta() -> None:
-    """s > beta fails where all are alike: nothing tells one person from another."""
+    """No pair has a score s > beta if all images are equal."""
     features = np.tile(people(1, 1, 0.0).features, (6, 1))
     found = labeler()(FeatureBank(features, np.arange(6) % 2), 0)
     assert found.pairs is not None and len(found.pairs) == 0

@@ -16,7 +16,7 @@ MAPS = torch.rand(8, 5, 4, 2, generator=torch.Generator().manual_seed(0))
 
 
 def started(batches: list[list[int]]) -> torch.Tensor:
-    """The surrogate rows after a label step over these images."""
+    """Return the surrogate rows after a label step over these images."""
     torch.manual_seed(0)
     classes = SurrogateClasses(5, num_patches=2, num_features=4).eval()
     found = []
@@ -40,7 +40,7 @@ def test_surrogate_rows__of_two_processes_that_saw_half_each_are_those_of_one(
 
 
 def moved(indices: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """The rows after one step."""
+    """Return the rows after one step."""
     memory = RowMemory(2, 3, momentum=0.2, saved=False)
     draw = torch.Generator().manual_seed(1)
     memory.reset(torch.randn(2, 6, 3, generator=draw))

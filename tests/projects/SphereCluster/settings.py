@@ -23,7 +23,7 @@ PLAIN = {"SPHERECLUSTER__SOFTMAX__ENABLED": False, "SPHERECLUSTER__MIN_CLUSTER_S
 
 
 def config(path: Path | None = None, **settings: object) -> Any:
-    """A tiny config; ``PASSES=3`` stands for ``SPHERECLUSTER.PASSES 3``."""
+    """Return a tiny config; ``PASSES=3`` stands for ``SPHERECLUSTER.PASSES 3``."""
     known = {k if "__" in k else f"SPHERECLUSTER__{k}": v for k, v in settings.items()}
     if path is None:
         path, known = MARKET, {**PLAIN, **known}
@@ -49,7 +49,7 @@ def bank(features: np.ndarray) -> FeatureBank:
 
 
 def network(path: Path | None = None, *, images: int = 8, **settings: object) -> Any:
-    """A tiny model for a training set of so many images."""
+    """Return a tiny model for a training set of the given number of images."""
     cfg = with_dataset_size(config(path, **settings), num_cameras=3, num_images=images)
     torch.manual_seed(0)
     return build_model(cfg)

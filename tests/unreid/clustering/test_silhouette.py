@@ -50,8 +50,10 @@ def test_silhouette__where_it_is_not_defined_is_the_worst(labels: list[int]) -> 
 
 
 def slow_sphere(features: np.ndarray, labels: np.ndarray) -> float:
-    """Return (b - a) / max(a, b) against the unit mean of the others of the own, and of each other,
-    cluster; a singleton counts 0."""
+    """Return the mean of (b - a) / max(a, b), with distances to the unit means of clusters.
+
+    An image is left out of the mean of its own cluster. A singleton has score 0.
+    """
     kept = [i for i in range(len(labels)) if labels[i] >= 0]
     scores = []
     for i in kept:

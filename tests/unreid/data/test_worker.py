@@ -210,7 +210,7 @@ def test_seeds__equal_those_of_a_new_worker_of_torch() -> None:
 def test_exit__ends_workers_of_a_loader_that_is_still_referenced(
     images: UnlabelledImages, synthetic_root: Path
 ) -> None:
-    """multiprocessing would terminate them by SIGTERM, which they delay, and wait for them."""
+    """Without it, multiprocessing would send SIGTERM, which they delay, and wait for them."""
     code = (
         "import numpy as np\n"
         "from tests.projects.tiny_run import BASELINE, load_tiny\n"

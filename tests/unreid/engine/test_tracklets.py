@@ -38,7 +38,7 @@ VIDEO = {"DATASETS__NAMES": "('SyntheticVideo',)", "DATASETS__TESTS": "('Synthet
 
 @pytest.fixture(autouse=True)
 def synthetic_video() -> Iterator[None]:
-    """The synthetic dataset; all images of a person in a camera are frames of one tracklet."""
+    """Return the synthetic dataset, with one tracklet per person and camera."""
 
     class SyntheticVideo(Market1501):
         def process_dir(self, dir_path: str, is_train: bool = True) -> list[Any]:
