@@ -68,11 +68,12 @@ def unwrap(content: Any, path: str, what: str = "weights") -> StateDict:
     """Return the state dict inside the content of a file.
 
     Args:
-        content: Of :func:`read_weights`.
-        path, what: File and its kind in an error message.
+        content: Content of the file, see :func:`read_weights`.
+        path: The file, for messages.
+        what: Kind of the file, for messages.
 
     Raises:
-        ValueError: There is no state dict.
+        ValueError: The content has no state dict.
     """
     route: list[str] = []
     while isinstance(content, Mapping) and not _has_tensors(content):

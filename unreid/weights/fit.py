@@ -96,13 +96,14 @@ def fit_state(network: nn.Module, state: StateDict, path: str, what: str = "weig
     """Fit an unwrapped state dict to a backbone, and refuse one that does not cover it.
 
     Args:
-        network: The backbone; nothing of it is changed.
-        state: Of :func:`unreid.weights.container.unwrap`.
-        path, what: File and its kind, or config key, in messages.
+        network: The backbone; it is not changed.
+        state: State dict, see :func:`unreid.weights.container.unwrap`.
+        path: The file, for messages.
+        what: Kind of the file or config key, for messages.
 
     Raises:
-        ValueError: The file does not cover the backbone (see the module), or holds values that a
-            network cannot start from.
+        ValueError: The file does not cover the backbone (see the module), or has sparse,
+            half-precision or non-finite values.
     """
     stripped = strip_prefixes(state, network.state_dict().keys())
     check_values(stripped.tensors, path, what)

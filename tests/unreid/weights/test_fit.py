@@ -37,7 +37,7 @@ FILES = {
 
 
 def published(settings: dict[str, Any], seed: int = 7) -> dict[str, Tensor]:
-    """A state dict of the backbone with random values, counters included."""
+    """Return a state dict of the backbone with random values, counters included."""
     cfg, _ = load_tiny(BASELINE, **settings)
     network = build_backbone(cfg)
     generator = torch.Generator().manual_seed(seed)
@@ -50,7 +50,7 @@ def published(settings: dict[str, Any], seed: int = 7) -> dict[str, Tensor]:
 
 
 def start(path: Path, settings: dict[str, Any]) -> Any:
-    """The config that starts from a file, with group-wise batch norm as in training."""
+    """Return the config that starts from a file, with group-wise batch norm as in training."""
     return load_tiny(
         BASELINE,
         MODEL__BACKBONE__PRETRAIN=True,
