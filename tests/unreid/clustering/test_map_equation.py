@@ -250,3 +250,16 @@ def test_real_features__no_longer_than_the_packages_partition(
         for search in (map_equation, infomap)
     )  # fmt: skip
     assert ours <= 1.005 * theirs
+
+
+def test_smallest_gain__separates_modules_of_a_hundred_millionth_of_the_flow() -> None:
+    """Two triangles beside four cliques of weight 1: each move among them gains about 1e-8 bits."""
+    indices = np.full((22, 4), -1, np.int64)
+    similarities = np.zeros((22, 4), np.float32)
+    groups = [(4 * c, 4, 1.0) for c in range(4)] + [(16, 3, 1e-8), (19, 3, 1e-8)]
+    for first, size, weight in groups:
+        for i in range(size):
+            indices[first + i, : size - 1] = [first + j for j in range(size) if j != i]
+            similarities[first + i, : size - 1] = weight
+    labels = map_equation(indices, similarities, min_similarity=0.0, seed=0)
+    assert labels[16:].tolist() == [4, 4, 4, 5, 5, 5]
