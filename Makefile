@@ -23,8 +23,8 @@ INSTALLED := $(VENV)/.unreid-installed-$(EXTRAS)
 
 help:
 	@echo "make install   environment in $(VENV), requirements, unreid and its kernels"
-	@echo "make demo      draw a small data set, train on it without labels, print before and after"
-	@echo "make test      all tests"
+	@echo "make demo      generate a small dataset, train on it without labels, print before and after"
+	@echo "make test      all tests, in two processes"
 	@echo "make lint      ruff and mypy"
 	@echo "make docs      the site of docs/ into build/site; a warning is an error"
 	@echo "make bench     the benchmarks behind the README's claims"
@@ -58,7 +58,7 @@ demo: install
 	@$(PY) tools/demo.py $(ARGS)
 
 test: install
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: install
 	@$(PY) -m ruff check .

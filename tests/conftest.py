@@ -11,9 +11,11 @@ from pathlib import Path
 # A job in the background is started with Ctrl-C ignored, and what it starts would be, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Before numpy, faiss and torch start their thread pools.
+# Before numpy, faiss and torch start their thread pools. Two processes of tests (make test) share
+# two cores.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(variable, "2")
+    os.environ.setdefault(variable, str(THREADS))
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
 # The same examples in every run, and no failure because a shared machine is slow today.
 settings.register_profile("unreid", deadline=None, derandomize=True)
 settings.load_profile("unreid")
