@@ -30,6 +30,7 @@ def test_torchscript__is_written_and_its_largest_difference_printed(
     assert tool.main(["--run", str(run_folder), "--output", str(output), "--check-batch", "3"]) == 0
     printed = capsys.readouterr().out
     assert f"{output}: torchscript, " in printed and "(B, 3, 64, 32) -> (B, 1280)" in printed
+    assert "input: RGB, resized by Pillow to width 32, height 64, bicubic" in printed
     assert "for 3 images" in printed and output.stat().st_size > 100_000
 
 

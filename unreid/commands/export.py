@@ -1,7 +1,8 @@
 """Write a trained network as ONNX or TorchScript, and compare it with PyTorch.
 
 The input is (B, 3, H, W) float32 RGB in 0..255, any B; the output is (B, D) unit features. The file
-is written only if its features equal those of PyTorch to 1e-4.
+is written only if its features equal those of PyTorch to 1e-4. The resize that comes before the
+network is printed, and written into the metadata of the file.
 
 example:
   pip install "unreid[export]"
@@ -74,13 +75,14 @@ def run(args: Any) -> int:
     """Export, compare, print the largest difference."""
     check_model_files(args)
 
-    from unreid.inference.export import check_packages, export
+    from unreid.inference.export import check_packages, describe_input, export
 
     if args.format == "onnx":
         check_packages()
     predictor = build_predictor(args)
     parity = export(predictor, args.output, args.format, batches=args.check_batch)
     height, width = predictor.size
+    about = describe_input(predictor)
     differences = ", ".join(
         f"{difference:.1e} for {batch} image{'s' if batch > 1 else ''}"
         for batch, difference in parity.differences.items()
@@ -89,5 +91,7 @@ def run(args: Any) -> int:
         f"{os.path.abspath(args.output)}: {args.format}, {parity.megabytes:.1f} MiB,"
         f" (B, 3, {height}, {width}) -> (B, {predictor.num_features})\n"
         f"largest difference from PyTorch: {differences}\n"
+        f"input: RGB, resized by Pillow to width {about['unreid.resize_width']}, height"
+        f" {about['unreid.resize_height']}, {about['unreid.resize']}\n"
     )
     return 0

@@ -1,7 +1,7 @@
 """Export of the network to ONNX or TorchScript, with a comparison to PyTorch.
 
 The input is (B, 3, H, W) float32 RGB in 0..255 with any B >= 1. The output is (B, D) unit features.
-The file contains the pixel normalisation.
+The file contains the pixel normalisation; its metadata describes the resize that comes before.
 
 Notation: B images, D channels, H x W pixels.
 """
@@ -31,6 +31,8 @@ from unreid.inference.predictor import Predictor
 KINDS = ("onnx", "torchscript")
 #: Maximum absolute difference of a feature's entry from PyTorch.
 TOLERANCE = 1e-4
+#: Filter of ``Image.resize`` in fast-reid's test transform (its ``interpolation=3``).
+RESIZE = "bicubic"
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _ATEN = torch.ops.aten
 _SHAPED = (
@@ -111,7 +113,7 @@ def export(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TorchScript deprecation and tracing
             try:
-                write(_graph(network, predictor.size), file, _about(predictor))
+                write(_graph(network, predictor.size), file, describe_input(predictor))
             except (
                 torch._dynamo.exc.TorchDynamoException,
                 torch.onnx.OnnxExporterError,
@@ -146,12 +148,31 @@ def check_packages() -> None:
         )
 
 
-def _about(predictor: Predictor) -> dict[str, str]:
+def describe_input(predictor: Predictor) -> dict[str, str]:
+    """Return the metadata of an exported file: what an image must go through before the network.
+
+    ``unreid.resize_height``, ``unreid.resize_width`` and ``unreid.resize`` ("bicubic") are the
+    arguments of ``PIL.Image.resize``; ``unreid.height`` and ``unreid.width`` are the size of the
+    network's input. The two sizes differ where the config crops the centre (``INPUT.CROP``).
+
+    Raises:
+        ValueError: ``INPUT.SIZE_TEST`` is no pair, so that the size depends on the image.
+    """
     height, width = predictor.size
+    resize = [int(n) for n in predictor.cfg.INPUT.SIZE_TEST]
+    if len(resize) != 2:
+        raise ValueError(
+            f"INPUT.SIZE_TEST must be [height, width] for an export, got {resize}: the size would"
+            " depend on the image"
+        )
     return {
         "unreid.fingerprint": predictor.fingerprint,
         "unreid.height": str(height),
         "unreid.width": str(width),
+        "unreid.resize_height": str(resize[0]),
+        "unreid.resize_width": str(resize[1]),
+        "unreid.resize": RESIZE,
+        "unreid.resize_library": "Pillow Image.resize, on the uint8 RGB image",
         "unreid.input": "RGB, 0..255, (B, 3, H, W)",
         "unreid.flip": str(predictor.flip),
     }

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from tests.projects.overrides import ROOT
 from tests.unreid.inference.making import CALR, PAIRS, SPHERE, make_run
 from unreid.inference import Predictor, export
 from unreid.inference.export import FeatureNetwork
@@ -40,7 +45,8 @@ def check(
         np.testing.assert_allclose(np.linalg.norm(theirs, axis=1), 1, atol=1e-4)
 
 
-@pytest.mark.parametrize("config", [CALR, SPHERE, PAIRS], ids=lambda c: c.parts[1])
+# CALR's is checked with the example of the docs.
+@pytest.mark.parametrize("config", [SPHERE, PAIRS], ids=lambda c: c.parts[1])
 def test_onnx__equals_pytorch_for_any_batch_size(
     config: Path, tmp_path: Path, rng: np.random.Generator
 ) -> None:
@@ -58,6 +64,65 @@ def test_onnx__equals_pytorch_for_any_batch_size(
         rng,
     )
     assert list(path.parent.iterdir()) == [path], "no file of weights beside it"
+
+
+def example_of_the_docs() -> str:
+    """The block ``embed.py`` of docs/export.md."""
+    text = (ROOT / "docs" / "export.md").read_text()
+    (block,) = re.findall(
+        r'^```python title="embed\.py"\n(.*?)^```$', text, re.MULTILINE | re.DOTALL
+    )
+    return block
+
+
+def test_example_of_the_docs__gives_the_predictors_features_without_torch(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """onnxruntime and Pillow alone, on photographs of another size than the network's input."""
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    example = example_of_the_docs()
+    assert len([line for line in example.splitlines() if line.strip()]) <= 15
+    predictor = Predictor.from_run(make_run(tmp_path / "run", CALR))
+    parity = export.export(predictor, str(tmp_path / "model.onnx"), "onnx")
+    session = runtime.InferenceSession(parity.path, providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    check(predictor, parity, about, lambda x: session.run(None, {"images": x})[0], rng)
+    turned = Image.Exif()
+    turned[0x0112] = 6  # the camera was held upright
+    for name, size, exif in (("a", (75, 210), Image.Exif()), ("b", (180, 90), turned)):
+        coarse = Image.fromarray(rng.integers(0, 256, (30, 15, 3), dtype=np.uint8))
+        coarse.resize(size).save(tmp_path / f"{name}.jpg", exif=exif)
+    ending = (
+        "import sys\n"
+        "assert not {'torch', 'fastreid', 'unreid', 'torchvision'} & set(sys.modules)\n"
+        "np.save('features.npy', features)\n"
+    )
+    (tmp_path / "embed.py").write_text(example + ending)
+    subprocess.run([sys.executable, "embed.py"], cwd=tmp_path, check=True, timeout=300)
+    theirs, paths = np.load(tmp_path / "features.npy"), [tmp_path / "a.jpg", tmp_path / "b.jpg"]
+    np.testing.assert_allclose(theirs, predictor([str(p) for p in paths]), atol=1e-4)
+    (tmp_path / "embed.py").write_text(
+        example.replace('about["unreid.resize"]', '"bilinear"') + ending
+    )
+    subprocess.run([sys.executable, "embed.py"], cwd=tmp_path, check=True, timeout=300)
+    assert np.abs(np.load(tmp_path / "features.npy") - theirs).max() > 1e-3, "the filter matters"
+
+
+def test_metadata__has_the_resize_of_the_test_transform(predictor: Predictor) -> None:
+    cfg = predictor.cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.SIZE_TEST = [72, 40]
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.SIZE = True, [64, 32]
+    cropped = Predictor(cfg, Brightness(), name="brightness.pth")
+    about = export.describe_input(cropped)
+    resize, crop = cropped.transform.transforms[:2]
+    assert resize.interpolation.value == about["unreid.resize"] == "bicubic"
+    assert [int(about[f"unreid.resize_{side}"]) for side in ("height", "width")] == resize.size
+    assert (int(about["unreid.height"]), int(about["unreid.width"])) == tuple(crop.size)
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.SIZE_TEST = False, [64]
+    with pytest.raises(ValueError, match=r"INPUT\.SIZE_TEST must be \[height, width\].*got \[64\]"):
+        export.describe_input(Predictor(cfg, Brightness(), name="brightness.pth"))
 
 
 # The network of CALR is exported by tests/tools/test_export.py.
