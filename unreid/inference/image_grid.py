@@ -21,13 +21,15 @@ from unreid.engine.atomic import replace_file
 #: Green and red differ in brightness, for red-green colour blindness.
 GREEN, RED, GREY, BLACK = (0, 158, 60), (213, 40, 40), (150, 150, 150), (20, 20, 20)
 _CELL, _FRAME, _GAP, _LINE, _MARGIN = (64, 128), 4, 8, 14, 12
+#: Width of a cell with its frame and gap, and size of the text in it.
+_WIDE, _TEXT = _CELL[0] + 2 * _FRAME + _GAP, 10
 _SHEET = re.compile(r"cluster_\d{4,}\.jpg")
 _CORRECT = {True: GREEN, False: RED, None: GREY}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A framed image with up to two lines of text below it."""
+    """A framed image with lines of text below it; a line that is too long is shortened."""
 
     path: str
     lines: tuple[str, ...] = ()
@@ -54,6 +56,28 @@ def _fitted(text: str, width: int, size: int) -> str:
     return shown
 
 
+def name_lines(name: str, most: int = 3) -> tuple[str, ...]:
+    """Return a file name broken into lines that fit a cell.
+
+    A name that needs more than ``most`` lines is shortened in the middle.
+    """
+    shown, width = name, _WIDE - 2
+    while len(lines := _wrapped(shown, width, _TEXT)) > most:
+        half = (len(shown) - 2) // 2
+        shown = f"{shown[:half]}…{shown[len(shown) - half :]}"
+    return lines
+
+
+def _wrapped(text: str, width: int, size: int) -> tuple[str, ...]:
+    """Return the text in lines of at most ``width``, broken after any character."""
+    font, lines = _font(size), [""]
+    for character in text:
+        if lines[-1] and font.getlength(lines[-1] + character) > width:
+            lines.append("")
+        lines[-1] += character
+    return tuple(lines)
+
+
 def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
     """Return an image with the cells in rows below a title.
 
@@ -66,7 +90,7 @@ def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
     columns = max(1, min(columns, len(cells)))
     rows = -(-len(cells) // columns)
     lines = max(len(cell.lines) for cell in cells)
-    wide = _CELL[0] + 2 * _FRAME + _GAP
+    wide = _WIDE
     high = _CELL[1] + 2 * _FRAME + lines * _LINE + _GAP
     width = max(columns * wide + 2 * _MARGIN, 420)
     sheet = Image.new("RGB", (width, rows * high + 2 * _MARGIN + 24), "white")
@@ -78,7 +102,8 @@ def draw_grid(title: str, cells: Sequence[Cell], columns: int) -> Image.Image:
         draw.rectangle((*box[:2], box[2] - 1, box[3] - 1), cell.frame)
         sheet.paste(load_image(cell.path).resize(_CELL), (left + _FRAME, top + _FRAME))
         for n, line in enumerate(cell.lines):
-            draw.text((left, box[3] + 1 + n * _LINE), _fitted(line, wide - 2, 10), BLACK, _font(10))
+            text = _fitted(line, wide - 2, _TEXT)
+            draw.text((left, box[3] + 1 + n * _LINE), text, BLACK, _font(_TEXT))
     return sheet
 
 

@@ -17,7 +17,7 @@ from unreid.clustering.partition import compact
 from unreid.data.folder import FolderItem
 from unreid.evaluation.label_quality import label_quality
 from unreid.inference.confidence import confidence
-from unreid.inference.image_grid import Cell, draw_grid, remove_sheets, save_image
+from unreid.inference.image_grid import Cell, draw_grid, name_lines, remove_sheets, save_image
 from unreid.inference.tables import write_csv
 from unreid.labels.clusterers import build_clusterer
 from unreid.labels.neighbours import Neighbours, Search
@@ -95,11 +95,13 @@ class Labelled:
     def draw_sheets(self, folder: str, root: str, most: int, columns: int = 10) -> int:
         """Draw ``cluster_0000.jpg`` for each cluster, by decreasing confidence.
 
-        Sheets of an earlier call are deleted; other files in ``folder`` stay.
+        Below each image are its row of the CSV (as spreadsheets count, the header is row 1),
+        confidence, camera and file name. Sheets of an earlier call are deleted; other files in
+        ``folder`` stay.
 
         Args:
             folder: Output folder.
-            root: Unused; kept for callers.
+            root: Names are relative to it.
             most: Maximum number of images on a sheet, >= 1.
             columns: Images per row.
 
@@ -119,7 +121,14 @@ class Labelled:
             if len(members) > most:
                 title += f"; the {most} most confident are shown"
             cells = [
-                Cell(self.items[i].path, (f"cam {self.items[i].camera}", f"{self.sure[i]:.2f}"))
+                Cell(
+                    self.items[i].path,
+                    (
+                        f"row {i + 2}: {self.sure[i]:.2f}",
+                        f"cam {self.items[i].camera}",
+                        *name_lines(_relative(self.items[i].path, root)),
+                    ),
+                )
                 for i in members[:most]
             ]
             save_image(

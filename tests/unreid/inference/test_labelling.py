@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tests.unreid.inference.making import fill
 from unreid.data.folder import FolderItem, read_folder
@@ -181,6 +181,39 @@ def test_csv__has_unicode_paths_relative_to_the_folder(
     assert [int(row["identity"]) for row in rows] == labelled.labels.tolist()
     again = read_folder(tmp_path / "crops", csv=str(tmp_path / "out" / "labels.csv"))
     assert again == items, "the file is a CSV that read_folder reads"
+
+
+def test_sheets__name_each_image_and_its_row_of_the_csv(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["cam 1/Ünï_person_0001_shot_17.jpg", "摄像头/一.jpg", "a.jpg", f"{'deep/' * 20}b.jpg"]
+    fill(tmp_path / "crops", names)
+    items = read_folder(tmp_path / "crops")
+    labelled = label_images(items, people(rng, [2, 2]), "bottom_up", settings={"num_clusters": 2})
+    labelled.write(str(tmp_path / "labels.csv"), str(tmp_path / "crops"))
+    with open(tmp_path / "labels.csv", encoding="utf-8", newline="") as file:
+        rows = {f"row {n}": row for n, row in enumerate(csv.DictReader(file), 2)}
+    drawn: list[str] = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, words, *args: (drawn.append(words), text(self, xy, words, *args))[1],
+    )
+    labelled.draw_sheets(str(tmp_path / "sheets"), str(tmp_path / "crops"), most=60)
+    starts = [n for n, words in enumerate(drawn) if words.startswith("row ")]
+    assert len(starts) == 4
+    for start in starts:
+        row, _, sure = drawn[start].partition(": ")
+        name = rows[row]["path"]
+        assert float(sure) == pytest.approx(float(rows[row]["confidence"]), abs=0.006)
+        assert drawn[start + 1] == f"cam {rows[row]['camera']}"
+        shown = "".join(drawn[start + 2 : start + 5]).partition("identity")[0].partition("row ")[0]
+        if "deep/" in name:
+            left, _, right = shown.partition("…")
+            assert name.startswith(left) and name.endswith(right) and len(shown) > 25
+        else:
+            assert shown == name
 
 
 def test_sheets__show_each_cluster_once_and_replace_older_ones(
