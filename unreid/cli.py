@@ -140,6 +140,7 @@ class Progress:
         what: Name of the task, such as "reading".
         stream: Output stream; the current stderr by default.
         clock: Monotonic clock in seconds.
+        terminal_only: Write nothing to a file; for library code.
     """
 
     def __init__(
@@ -148,12 +149,15 @@ class Progress:
         what: str,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        terminal_only: bool = False,
     ) -> None:
         self._total, self._what = total, what
         self._stream = sys.stderr if stream is None else stream
         self._clock = clock
         self._done = 0
         self._terminal = self._stream.isatty()
+        self._silent = terminal_only and not self._terminal
         self._started = self._last = clock()
 
     def step(self, count: int = 1) -> None:
@@ -165,6 +169,12 @@ class Progress:
             left = (now - self._started) / self._done * (self._total - self._done)
             self._write(f"{self._what} {self._done} of {self._total}, {duration(left)} left")
 
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         """Clear the line."""
         if self._terminal:
@@ -172,5 +182,7 @@ class Progress:
             self._stream.flush()
 
     def _write(self, text: str) -> None:
+        if self._silent:
+            return
         self._stream.write(f"\r\033[K{text}" if self._terminal else f"{text}\n")
         self._stream.flush()

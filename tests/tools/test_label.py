@@ -106,6 +106,69 @@ def test_label__applies_the_feature_transforms_of_the_run(
     assert tables[0] != tables[1]
 
 
+def test_index__is_shared_with_search_and_nothing_is_embedded_twice(
+    tool: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the label step of the run flips and its evaluation does not."""
+    run = make_run(tmp_path / "run", UNSUP__EXTRACT_FLIP=True, TEST__FLIP__ENABLED=False)
+    names = [f"cam{camera}/{i}.png" for camera in range(2) for i in range(6)]
+    fill(tmp_path / "crops", names)
+    index, output = tmp_path / "kept.index", tmp_path / "labels.csv"
+    model = ["--run", str(run), "--index", str(index)]
+    label = [*model, "--output", str(output), "--method", "bottom_up", "--clusters", "4"]
+    images = ["--images", str(tmp_path / "crops"), "--camera", "subfolder"]
+    assert tool.main([*label, *images]) == 0
+    assert "images: 12 images; 12 added; 12 embedded" in capsys.readouterr().out
+    first, kept = output.read_text(), index.read_bytes()
+    without = [word for word in label if word not in ("--index", str(index))]
+    assert tool.main([*without, *images]) == 0
+    assert output.read_text() == first, "with and without an index the same"
+    assert tool.main([*label, *images[:2], "--min-size", "1"]) == 0, "the cameras of the index"
+    assert "images: 12 images; no change; 0 embedded" in capsys.readouterr().out
+    assert tool.main(label) == 0, "without the folder"
+    assert output.read_text() == first and index.read_bytes() == kept
+    search = load_tool("search")
+    query = ["--query", str(tmp_path / "crops" / names[0]), "--output", str(tmp_path / "out")]
+    gallery = ["--gallery", str(tmp_path / "crops")]
+    assert search.main([*model, *gallery, *query]) == 0
+    said = capsys.readouterr()
+    assert "gallery: 12 images; no change; 0 embedded" in said.out
+    assert "has features with flip augmentation" in said.err and "--no-flip" in said.err
+    assert search.main([*model, *gallery, *query, "--no-flip"]) == 2
+    assert "cannot be compared with" in capsys.readouterr().err
+    fill(tmp_path / "crops", ["cam0/new.png"], seed=7)
+    assert tool.main([*label, *images]) == 0
+    assert "1 added; 1 embedded" in capsys.readouterr().out
+    shutil.move(tmp_path / "crops", tmp_path / "moved")
+    moved = [*label, "--images", str(tmp_path / "moved")]
+    assert tool.main(moved) == 2
+    assert "is of the folder" in (error := capsys.readouterr().err) and "--images-moved" in error
+    assert tool.main([*moved, "--images-moved"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name --images FOLDER, or an --index FILE made of one"),
+        (["--images", "i", "--images-moved"], "--images-moved goes with --images and --index"),
+        (["--images", "i", "--index", "."], "--index .: must be a file, and this is a folder"),
+    ],
+)
+def test_misuse_of_the_index__is_named(
+    tool: ModuleType, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        tool.parse(["--run", "r", *arguments])
+    assert words in capsys.readouterr().err
+
+
+def test_index_that_is_not_there__asks_for_the_images(
+    tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main(["--run", str(run_folder), "--index", str(tmp_path / "none")]) == 2
+    assert "no such file; name --images to create it" in capsys.readouterr().err
+
+
 def test_single_image__is_unassigned(tool: ModuleType, run_folder: Path, tmp_path: Path) -> None:
     fill(tmp_path / "crops", ["a.png"])
     output = tmp_path / "labels.csv"

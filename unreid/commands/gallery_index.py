@@ -17,42 +17,76 @@ if TYPE_CHECKING:
     from unreid.inference.predictor import Predictor
 
 
-def open_gallery(args: Any, predictor: Predictor) -> Gallery:
+def open_gallery(
+    args: Any, predictor: Predictor, option: str = "gallery"
+) -> tuple[Gallery, Predictor]:
     """Return the gallery of the index and today's folder; write the index if anything changed.
 
+    Args:
+        args: The command line; ``--index``, ``--skip-bad`` and the folder options are read.
+        predictor: The model that the options name.
+        option: Name of the option of the folder, ``--gallery`` or ``--images``. With
+            ``--gallery-moved`` or ``--images-moved`` the index may be of another folder.
+
+    Returns:
+        The gallery, and the model of its features: ``predictor``, with the flip augmentation of the
+        index where ``--flip`` is not given.
+
     Raises:
-        FileNotFoundError: no index, and no gallery to make it of.
-        ValueError: an index of another model, of another folder (without ``--gallery-moved``), or
-            whose cameras are read in another way than the options say.
+        FileNotFoundError: no index, and no folder to make it of.
+        ValueError: an index of another model, of another folder, or whose cameras are read in
+            another way than the options say.
     """
     from dataclasses import replace
 
     from unreid.inference.gallery import Gallery, summary
 
+    folder = getattr(args, option)
     there = bool(args.index) and os.path.isfile(args.index)
-    if there or not args.gallery:
+    if there or not folder:
         gallery = Gallery.load(args.index)
+        predictor = agreed_flip(args, predictor, gallery)
         gallery.check_model(predictor, f"index {args.index}")
-        reading = agreed_reading(args, gallery)
+        reading = agreed_reading(args, gallery, folder)
         gallery = replace(gallery, reading=reading)
-        if not args.gallery:
-            return gallery
-        check_root(args, gallery)
+        if not folder:
+            return gallery, predictor
+        check_root(args, gallery, option)
     else:
         reading = normalised(reading_of(args))
-        gallery = Gallery.empty(args.gallery, predictor, reading)
+        gallery = Gallery.empty(folder, predictor, reading)
     before = gallery
-    items = read_images(args.gallery, reading)
-    gallery, changes = gallery.update(items, args.gallery, predictor, skip_bad=args.skip_bad)
+    items = read_images(folder, reading)
+    gallery, changes = gallery.update(items, folder, predictor, skip_bad=args.skip_bad)
     for path, reason in changes.bad.items():
         sys.stderr.write(f"left out: {path} ({reason})\n")
-    print(f"gallery: {len(gallery)} images; {summary(changes)}")
+    if args.index or option == "gallery":
+        print(f"{option}: {len(gallery)} images; {summary(changes)}")
     if args.index:
         if gallery.entries != before.entries or gallery.root != before.root or not there:
             gallery.save(args.index)
         size = os.path.getsize(args.index) / 2**20
         print(f"index: {os.path.abspath(args.index)} ({size:.1f} MiB)")
-    return gallery
+    return gallery, predictor
+
+
+def agreed_flip(args: Any, predictor: Predictor, gallery: Gallery) -> Predictor:
+    """Return the model with the flip augmentation of the index, unless ``--flip`` says another.
+
+    The label step and the evaluation of a run may differ in it (``UNSUP.EXTRACT_FLIP``,
+    ``TEST.FLIP.ENABLED``), so that without this rule ``label`` and ``search`` could share no index.
+    """
+    if args.flip is not None or predictor.fingerprint == gallery.fingerprint:
+        return predictor
+    other = predictor.with_flip(not predictor.flip)
+    if other.fingerprint != gallery.fingerprint:
+        return predictor
+    warn(
+        f"index {args.index} has features {'with' if other.flip else 'without'} flip augmentation,"
+        f" which are used as they are; {'--no-flip' if other.flip else '--flip'} with another index"
+        " file gives the run's own setting"
+    )
+    return other
 
 
 def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,7 +99,7 @@ def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
+def agreed_reading(args: Any, gallery: Gallery, folder: str | None) -> dict[str, Any]:
     """Return the source of cameras and ids: that of the index, or of the options.
 
     Raises:
@@ -73,7 +107,7 @@ def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
     """
     given, asked = given_reading(args), normalised(reading_of(args))
     if gallery.reading is None:  # made by an earlier version
-        if not given and args.gallery and any(e.camera != SINGLE_CAMERA for e in gallery.entries):
+        if not given and folder and any(e.camera != SINGLE_CAMERA for e in gallery.entries):
             raise ValueError(
                 f"index {args.index} has cameras and does not say where they are"
                 " written: give the --camera-pattern (or --csv, --camera) that it was"
@@ -86,7 +120,7 @@ def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
     if kept == normalised(
         {**reading_of(args), "pattern": "", "id_pattern": "", "csv": "", "camera": ""}
     ):
-        if args.gallery:
+        if folder:
             warn(
                 f"index {args.index} was made without {', '.join(given)}; cameras and ids are read"
                 " anew"
@@ -103,16 +137,19 @@ def agreed_reading(args: Any, gallery: Gallery) -> dict[str, Any]:
     )
 
 
-def check_root(args: Any, gallery: Gallery) -> None:
+def check_root(args: Any, gallery: Gallery, option: str) -> None:
     """Refuse another folder, whose update would drop every image of the index.
 
     Raises:
         ValueError: names both folders.
     """
-    if args.gallery_moved or os.path.realpath(args.gallery) == os.path.realpath(gallery.root):
+    folder = getattr(args, option)
+    if getattr(args, f"{option}_moved") or os.path.realpath(folder) == os.path.realpath(
+        gallery.root
+    ):
         return
     raise ValueError(
-        f"index {args.index} is of the folder {gallery.root}, and --gallery is"
-        f" {os.path.abspath(args.gallery)}: name another index file for it; if the folder was moved"
-        " there, add --gallery-moved"
+        f"index {args.index} is of the folder {gallery.root}, and --{option} is"
+        f" {os.path.abspath(folder)}: name another index file for it; if the folder was moved"
+        f" there, add --{option}-moved"
     )

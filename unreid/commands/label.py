@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from unreid.cli import Parser, guarded, warn
-from unreid.commands.images import read_images
+from unreid.commands.gallery_index import open_gallery
+from unreid.commands.images import check_images
 from unreid.commands.options import (
     add_folder_options,
     add_model_options,
@@ -32,7 +32,6 @@ from unreid.commands.options import (
     check_model_options,
     check_output_file,
     check_output_folder,
-    reading_of,
 )
 
 #: The clusterers of :mod:`unreid.labels.clusterers`, which is slow to import: name -> (summary,
@@ -71,7 +70,18 @@ DEFAULT = "dbscan"
 def build_parser() -> Parser:
     """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid label")
-    parser.add_argument("--images", required=True, metavar="FOLDER", help="the crops")
+    parser.add_argument("--images", metavar="FOLDER", help="the crops")
+    parser.add_argument(
+        "--index",
+        metavar="FILE",
+        help="keeps the features of the crops, as in unreid search; without --images its images are"
+        " labelled as they are",
+    )
+    parser.add_argument(
+        "--images-moved",
+        action="store_true",
+        help="the folder of the index is --images now; images that are not in it are dropped",
+    )
     parser.add_argument("--output", default="labels.csv", metavar="FILE", help="(labels.csv)")
     parser.add_argument("--sheets", metavar="FOLDER", help="draw a contact sheet of every cluster")
     parser.add_argument(
@@ -127,7 +137,12 @@ def parse(arguments: list[str] | None = None) -> Any:
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
     check_folder_options(parser, args)
+    if not args.images and not args.index:
+        parser.error("name --images FOLDER, or an --index FILE made of one")
+    if args.images_moved and not (args.images and args.index):
+        parser.error("--images-moved goes with --images and --index")
     check_output_file(parser, "--output", args.output)
+    check_output_file(parser, "--index", args.index)
     check_output_folder(parser, "--sheets", args.sheets)
     own = METHODS[args.method][1]
     given = {
@@ -192,31 +207,32 @@ def transforms(args: Any, cfg: Any, search: Any, cameras: int) -> Sequence[Any]:
 def run(args: Any) -> int:
     """Embed, cluster, write, print a summary."""
     check_model_files(args)
-    items = read_images(args.images, reading_of(args))
+    if args.images:
+        check_images(args.images)
+    elif not os.path.isfile(args.index):
+        raise FileNotFoundError(f"--index {args.index}: no such file; name --images to create it")
 
     from unreid.inference.labelling import label_images, summary
     from unreid.labels.neighbours import Search
 
     predictor = build_predictor(args)
-    embedded = predictor.embed_files([item.path for item in items], skip_bad=args.skip_bad)
-    for path, reason in embedded.bad.items():
-        sys.stderr.write(f"left out: {path} ({reason})\n")
-    items = tuple(items[i] for i in embedded.kept)
+    gallery, predictor = open_gallery(args, predictor, "images")
+    items = gallery.items
     search = Search.from_config(predictor.cfg)
     before = transforms(args, predictor.cfg, search, len({item.camera for item in items}))
     labelled = label_images(
         items,
-        embedded.features,
+        gallery.features,
         args.method,
         min_size=args.min_size,
         settings=args.settings,
         transforms=before,
         search=search,
     )
-    labelled.write(args.output, args.images)
+    labelled.write(args.output, gallery.root)
     said = summary(labelled)
     print(f"{said}\nlabels: {os.path.abspath(args.output)}")
     if args.sheets:
-        number = labelled.draw_sheets(args.sheets, args.images, args.sheet_images)
+        number = labelled.draw_sheets(args.sheets, gallery.root, args.sheet_images)
         print(f"sheets: {number} in {os.path.abspath(args.sheets)}")
     return 0

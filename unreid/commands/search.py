@@ -128,7 +128,7 @@ def run(args: Any) -> int:
     predictor = build_predictor(args)
     if args.flip is None:  # as in the evaluation of the run; its label step may differ
         predictor = predictor.with_flip(bool(predictor.cfg.TEST.FLIP.ENABLED))
-    gallery = open_gallery(args, predictor)
+    gallery, predictor = open_gallery(args, predictor)
     if not args.query:
         return 0
     queries = read_queries(args.query, gallery.reading or reading_of(args), args.query_csv)

@@ -21,6 +21,7 @@ import faiss
 import numpy as np
 
 from unreid.checks import check_features
+from unreid.cli import Progress
 from unreid.data.folder import FolderItem
 from unreid.data.images import UnreadableImageError
 from unreid.engine.atomic import replace_file
@@ -122,6 +123,14 @@ class Gallery:
                 f" compared with those of {predictor.title} ({predictor.fingerprint}); use that"
                 " model, or give another index file for this one"
             )
+
+    @property
+    def items(self) -> tuple[FolderItem, ...]:
+        """Images as :func:`unreid.data.folder.read_folder` returns them, without tracklets."""
+        return tuple(
+            FolderItem(path, entry.camera, entry.pid)
+            for path, entry in zip(self.paths, self.entries)
+        )
 
     def update(
         self,
@@ -239,7 +248,7 @@ class Gallery:
             reason = (str(error) or type(error).__name__).splitlines()[0][:200]
             raise ValueError(
                 f"index {path} is damaged, or not an index of unreid search"
-                f" ({reason}); delete it to embed the gallery again"
+                f" or label ({reason}); delete it to embed the images again"
             ) from error
 
 
@@ -314,15 +323,17 @@ def _current_entries(
 ) -> tuple[list[Entry], dict[str, str]]:
     """Return the entries of the current files, and path -> reason of unreadable files."""
     today, bad = [], {}
-    for item in items:
-        try:
-            today.append(_current_entry(item, root, known))
-        except OSError as error:  # no permission, or a broken link
-            if not skip_bad:
-                raise UnreadableImageError(
-                    f"{item.path} cannot be read ({error.strerror}); {ADVICE}"
-                ) from error
-            bad[item.path] = str(error.strerror)
+    with Progress(len(items), "content: file", terminal_only=True) as bar:
+        for item in items:
+            try:
+                today.append(_current_entry(item, root, known))
+            except OSError as error:  # no permission, or a broken link
+                if not skip_bad:
+                    raise UnreadableImageError(
+                        f"{item.path} cannot be read ({error.strerror}); {ADVICE}"
+                    ) from error
+                bad[item.path] = str(error.strerror)
+            bar.step()
     return today, bad
 
 

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 
 from unreid import compat
 from unreid.checks import check_integer
+from unreid.cli import Progress
 from unreid.config import load_config
 from unreid.data.images import UnreadableImageError
 from unreid.engine.checkpoint import AtomicCheckpointer
-from unreid.engine.extract import progress
 from unreid.inference.fingerprint import fingerprint
 from unreid.inference.image_input import ImageInput, as_rgb
 from unreid.reading.run_folder import run_files
@@ -200,7 +200,7 @@ class Predictor:
         return np.concatenate(parts) if parts else self._no_features()
 
     def embed_files(self, paths: Sequence[str], *, skip_bad: bool = False) -> Embedded:
-        """Return features of files, prefetched by threads; a terminal shows a progress bar.
+        """Return features of files, prefetched by threads; a terminal shows the remaining time.
 
         Args:
             paths: N files.
@@ -211,7 +211,8 @@ class Predictor:
             FloatingPointError: A feature is not finite; names the file.
         """
         parts, kept, bad = [], [], {}
-        with ThreadPoolExecutor(_READERS) as pool, progress(None, "features", len(paths)) as bar:
+        bar = Progress(len(paths), "features: image", terminal_only=True)
+        with ThreadPoolExecutor(_READERS) as pool, bar:
             for start, tensors in self._read_ahead(pool, paths):
                 rows = []
                 for i, tensor in enumerate(tensors, start):
@@ -225,7 +226,7 @@ class Predictor:
                     batch = torch.stack([t for t in tensors if isinstance(t, Tensor)])
                     parts.append(self._checked(batch, [paths[i] for i in rows]))
                     kept += rows
-                bar.update(len(tensors))
+                bar.step(len(tensors))
         features = np.concatenate(parts) if parts else self._no_features()
         return Embedded(features, np.array(kept, dtype=np.int64), bad)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -238,3 +242,31 @@ def test_pickle_with_code__is_refused(tmp_path: Path) -> None:
 def test_unavailable_device__is_named(run_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"--device (cuda:99|nowhere) is not available"):
         Predictor.from_run(run_folder, device="nowhere")
+
+
+def test_embedding__shows_the_remaining_time_on_a_terminal_and_nothing_in_a_file(
+    predictor: Predictor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A real terminal: a pseudo-terminal in place of stderr."""
+    forward = Predictor._forward
+
+    def slow(self: Predictor, images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.25)
+        return forward(self, images)
+
+    monkeypatch.setattr(Predictor, "_forward", slow)
+    paths = [str(path) for path in fill(tmp_path, [f"{i}.png" for i in range(12)])]
+    predictor.embed_files(paths)
+    assert capsys.readouterr().err == "", "a file gets no progress of a library function"
+    reading, writing = pty.openpty()
+    with os.fdopen(writing, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        predictor.embed_files(paths)
+        monkeypatch.undo()
+        shown = os.read(reading, 4096).decode()
+    os.close(reading)
+    assert re.search(r"features: image 4 of 12, \d+ s left", shown)
+    assert shown.endswith("\r\033[K"), "the line is cleared"
