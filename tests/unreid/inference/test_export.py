@@ -67,7 +67,7 @@ def test_onnx__equals_pytorch_for_any_batch_size(
 
 
 def example_of_the_docs() -> str:
-    """The block ``embed.py`` of docs/export.md."""
+    """Return the block ``embed.py`` of docs/export.md."""
     text = (ROOT / "docs" / "export.md").read_text()
     (block,) = re.findall(
         r'^```python title="embed\.py"\n(.*?)^```$', text, re.MULTILINE | re.DOTALL
@@ -78,7 +78,7 @@ def example_of_the_docs() -> str:
 def test_example_of_the_docs__gives_the_predictors_features_without_torch(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
-    """onnxruntime and Pillow alone, on photographs of another size than the network's input."""
+    """The images have another size than the input of the network."""
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     example = example_of_the_docs()
