@@ -1,4 +1,4 @@
-"""Unsupervised choice of the level of a merge tree by the silhouette.
+"""Select the number of clusters of a merge tree without ground truth, by the silhouette.
 
 Notation: N images, C clusters, D channels.
 """
@@ -20,13 +20,13 @@ def cut_by_silhouette(
     largest: float = 40.0,
     levels: int = 10,
 ) -> tuple[np.ndarray, float]:
-    """Return the labels at the level of the tree with the best silhouette.
+    """Return the labels of the cut of a merge tree with the best silhouette.
 
-    The selected level has too many clusters rather than too few: three to four times the number of
-    people on the features it was tested on. Cost: ``levels`` products (N, D) x (D, C).
+    The selected number of clusters is usually too large: on the features of our tests it was three
+    to four times the number of identities. The cost is ``levels`` products (N, D) x (D, C).
 
     Args:
-        features: (N, D) float32, unit rows, of the tree.
+        features: (N, D) float32, unit rows; the features that were merged.
         merges: (M, 2) of :func:`unreid.clustering.bottom_up.merge_tree` from singletons.
         smallest: Smallest mean number of images per cluster in the search.
         largest: Largest mean number of images per cluster in the search.

@@ -1,10 +1,11 @@
-"""Exact merging of all mutual nearest neighbours in rounds, for reducible rules.
+"""Exact agglomerative clustering in rounds that merge all mutual nearest neighbours.
 
-Under a reducible rule [0] mutual nearest neighbours remain so until they merge, so the tree equals
-that of one merge at a time. Each cluster keeps its T nearest others and a bound for the rest. Both
-remain valid after merges, because a union is no nearer to a third cluster than its parts were,
-and the union's own list follows from theirs by the Lance-Williams recurrence [1]. A row of
-distances is recomputed only when its bound is too loose.
+Under a reducible rule [0], mutual nearest neighbours stay so until they are merged. Merging all of
+them in one round therefore gives the same tree as merging one pair at a time. Each cluster stores a
+list of its T nearest clusters, and a lower bound of the distance to all others. After a merge, both
+stay valid: a union is not nearer to a third cluster than the nearer of its parts was. The list of
+the union follows from the lists of its parts by the Lance-Williams recurrence [1]. The distances of
+a cluster are recomputed only when its bound is too loose to identify its nearest neighbour.
 
 [0] Murtagh: A survey of recent advances in hierarchical clustering algorithms, 1983
 [1] Lance, Williams: A general theory of classificatory sorting strategies, 1967
@@ -22,16 +23,16 @@ import torch
 from unreid.clustering.linkage import Clusters, Rule
 from unreid.kernels import kernel, num_threads
 
+#: T; at least 2, because with ties the list must contain more than the first cluster.
 LIST_LENGTH = 32
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 4096
-#: LIST_LENGTH is at least 2: a list of ties must hold one that comes later than its first.
-#: Rows recomputed at once, those with the lowest bounds first.
+#: Clusters whose distances are recomputed per round, those with the lowest bounds first.
 RENEWED_ROWS = 256
 
 
 class Merging:
-    """The state of one run of ``merges_in_rounds``."""
+    """State of one call of :func:`merges_in_rounds`."""
 
     def __init__(self, clusters: Clusters, rule: Rule, num_merges: int) -> None:
         module: Any = kernel("merging")
@@ -60,7 +61,7 @@ class Merging:
         self.limit = np.inf
 
     def note(self, low: np.ndarray, high: np.ndarray, heights: np.ndarray) -> None:
-        """Record merges; heights are corrected to be no lower than those of the parts."""
+        """Record merges; a height lower than that of a part (by rounding) is raised to it."""
         heights = np.maximum(heights, np.maximum(self.height[low], self.height[high]))
         self.height[high] = heights
         self.pairs.append(np.column_stack([low, high]).astype(np.int64))
@@ -76,7 +77,8 @@ class Merging:
     def merge_equal(self) -> None:
         """Merge clusters at distance zero, in the order of their ids.
 
-        As mutual nearest neighbours they would merge one pair per round, because ties go by id.
+        Without this step, a group of equal clusters would merge one pair per round, because ties
+        are broken by id.
         """
         means = self.clusters.means
         probe = means @ np.cos(np.arange(1, means.shape[1] + 1))
@@ -152,7 +154,7 @@ class Merging:
         rows = np.sort(rows[np.argsort(lower, kind="stable")[:RENEWED_ROWS]])
         self.fill(rows)
         self.lists.resolve(rows)
-        # Equal up to rounding: only exact distances decide.
+        # Candidates that are equal up to rounding need exact distances.
         tied = rows[~sure[rows]]
         if len(tied):
             self.lists.scan(tied, active)
@@ -170,7 +172,7 @@ def merges_in_rounds(
         num_merges: Number of merges.
 
     Returns:
-        As ``greedy_merges``: (M, 2) int64 slots (smaller, larger) and (M,) float64 distances.
+        (M, 2) int64 slots (smaller, larger) and (M,) float64 distances, as ``greedy_merges`` does.
     """
     merging = Merging(clusters, rule, num_merges)
     if rule.regularizer != "size" or rule.weight == 0:

@@ -1,7 +1,7 @@
-"""Communities by the authors' ``infomap`` package, an optional dependency.
+"""Community detection with the ``infomap`` package of its authors, an optional dependency.
 
-The package is under GPL-3.0, so it is neither shipped nor required. ``map_equation`` searches
-for the same optimum; this module is for comparison.
+The licence of the package is GPL-3.0, so it is not a requirement. ``map_equation`` minimises the
+same objective; this module serves for comparison.
 
 [0] Rosvall, Bergstrom: Maps of random walks on complex networks, 2008,
     https://arxiv.org/abs/0707.0609
@@ -23,7 +23,7 @@ from unreid.clustering.link_flow import knn_links
 def infomap(
     indices: np.ndarray, similarities: np.ndarray, *, min_similarity: float, seed: int
 ) -> np.ndarray:
-    """Return the two-level modules of the directed kNN graph by the ``infomap`` package.
+    """Return the two-level partition of the directed kNN graph, computed by ``infomap`` [1].
 
     Self links are not passed to the package, as in CALR's released program.
 
@@ -31,15 +31,16 @@ def infomap(
         indices: See :func:`unreid.clustering.map_equation.map_equation`.
         similarities: See :func:`unreid.clustering.map_equation.map_equation`.
         min_similarity: See :func:`unreid.clustering.map_equation.map_equation`.
-        seed: >= 0; the package gets ``seed + 1``, because its seeds start at 1.
+        seed: Random seed >= 0; passed on as ``seed + 1``, because seeds of the package start at 1.
 
     Returns:
-        (N,) int64 labels 0..C-1, numbered by first appearance; no noise, an image without
+        (N,) int64 labels 0..C-1, numbered by first appearance. There is no noise: an image without
         links is a module of its own.
 
     Raises:
         ImportError: The package is not installed.
-        ValueError, TypeError: An argument of another shape, kind or range.
+        ValueError: An argument has a wrong shape or is out of range.
+        TypeError: An argument has a wrong type.
     """
     seed = check_integer("seed", seed, 0)
     try:

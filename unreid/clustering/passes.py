@@ -1,16 +1,20 @@
-"""Merge pass of BUC, HCT and DBC: all distances once, unions in ascending order.
+"""One merge pass of BUC, HCT and DBC.
 
-``union`` (BUC [0], HCT): a pair whose clusters are not joined yet is joined, so chains form. The
-unions of such a pass are the lightest edges of a minimum spanning tree [1] of the complete graph
-of clusters.
+A pass computes the distances of all pairs of clusters once, and merges pairs in ascending order of
+distance until a given number of merges. Two rules exist for a pair of which a cluster has already
+been merged in this pass.
 
-``skip`` (DBC [2], its released program): the cluster with the smaller id absorbs the other; a pair
-one of whose clusters has been absorbed in this pass is skipped. Cluster j is absorbed by the
-smallest edge (i, j), i < j, before which i is not absorbed itself; so going through the clusters
-in ascending order finds all absorptions, without sorting the edges.
+``union`` (BUC [0], HCT): the pair is merged unless both are already in one cluster, so that chains
+can form. The merges of a pass are the lightest edges of a minimum spanning tree [1] of the complete
+graph of clusters.
 
-Distances are computed in blocks, and only edges below the current limit are kept, so the memory is
-linear in C for both rules.
+``skip`` (released program of DBC [2]): the cluster with the smaller id absorbs the other, and a
+pair with an absorbed cluster is skipped. Cluster j is absorbed through its shortest edge (i, j)
+with i < j such that i has not been absorbed before. All absorptions are therefore found by one
+iteration over the clusters in ascending order, without sorting the edges.
+
+Distances are computed in blocks, and only edges below the current limit are stored, so that memory
+is linear in C for both rules.
 
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738
@@ -37,14 +41,14 @@ PASS_RULES = ("union", "skip")
 
 BLOCK_ROWS = 1024
 BLOCK_COLUMNS = 4096
-#: Points whose neighbours give an estimate of the last distance of a pass.
+#: Number of sampled points, from which the largest merge distance of a pass is estimated.
 SAMPLE = 256
 #: Edges that are buffered before the forest is updated.
 WAITING = 2**18
 
 
 class Forest:
-    """The lightest ``num_merges`` edges of a minimum spanning tree of the edges seen so far."""
+    """The ``num_merges`` lightest edges of a minimum spanning tree of the edges added so far."""
 
     def __init__(self, count: int, num_merges: int, limit: float) -> None:
         self.count, self.num_merges = count, num_merges
@@ -64,7 +68,7 @@ class Forest:
             self.fold()
 
     def fold(self) -> None:
-        """Reduce all edges seen to the forest."""
+        """Reduce all added edges to those of the forest."""
         parts = [(self.low, self.high, self.values), *self.waiting]
         low, high, values = (np.concatenate(column) for column in zip(*parts))
         order = np.lexsort((high, low, values))
@@ -78,9 +82,9 @@ class Forest:
 
 
 class Absorptions:
-    """The first ``num_merges`` edges that join two clusters neither of which was absorbed before.
+    """The ``num_merges`` shortest edges of a pass by the rule ``skip``.
 
-    Edges must come in ascending order of their smaller cluster, as :class:`Stream` offers them.
+    Edges must be added in ascending order of their smaller cluster, as :class:`Stream` does.
     """
 
     def __init__(self, count: int, num_merges: int, limit: float) -> None:
@@ -112,7 +116,7 @@ class Absorptions:
 def pass_unions(
     features: np.ndarray, labels: np.ndarray, rule: Rule, num_merges: int, pass_rule: str = "union"
 ) -> np.ndarray:
-    """Return the labels after one pass, in which ``num_merges`` unions are made.
+    """Return the labels after one pass with ``num_merges`` merges.
 
     Args:
         features: (N, D) floating.
@@ -139,7 +143,7 @@ def nearest_edges(
     num_merges: int,
     pass_rule: str = "union",
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the first ``num_merges`` unions of a pass: (low, high, distance), ascending.
+    """Return the ``num_merges`` merges of a pass as (low, high, distance), in ascending order.
 
     Args:
         features: See :func:`pass_unions`.
@@ -168,10 +172,10 @@ def nearest_edges(
 
 
 class Stream:
-    """All distances between points of different clusters, in blocks of a triangle.
+    """Compute all distances between points of different clusters, in blocks of the upper triangle.
 
-    A float32 product minus its error bound selects candidate edges; these are computed from the
-    differences in float64.
+    Candidate edges are selected by a float32 product minus its error bound. Their distances are
+    then computed in float64 from coordinate differences.
     """
 
     def __init__(
@@ -183,7 +187,8 @@ class Stream:
         error = (points.shape[1] + 32) * 2.0**-24
         self.squares = np.einsum("ij,ij->i", points, points) * (1 - error)
         own = rule.own(clusters.sizes, clusters.sse)
-        #: Where D = slope e + part_i + part_j, the kernel compares without temporaries.
+        #: If D = slope e + part_i + part_j, the kernel compares D with the limit without
+        #: temporaries.
         self.slope = {"average": 1.0, "energy": 2.0, "minimum": 1.0}.get(rule.linkage, 0.0)
         if rule.regularizer in ("sse_union", "sse_increase") and rule.weight > 0:
             self.slope = 0.0
@@ -192,10 +197,10 @@ class Stream:
         self.part = self.slope * self.squares + own[owner]
 
     def limits(self, num_merges: int) -> list[float]:
-        """Return ascending estimates of the distance of the last union; the last is infinite.
+        """Return ascending estimates of the distance of the last merge; the last one is infinite.
 
-        They come from the nearest neighbours of sampled points: two points whose nearest
-        neighbour lies within the limit give at least one union.
+        The estimates are quantiles of nearest-neighbour distances of sampled points: two points
+        whose nearest neighbours are within the limit give at least one merge.
         """
         count = len(self.points)
         some = np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64)
@@ -206,17 +211,17 @@ class Stream:
         return [float(np.quantile(near[:, 0], share)), float(near[:, -1].max()), np.inf]
 
     def run(self, forest: Forest | Absorptions) -> None:
-        """Offer a forest every edge within its limit, in ascending order of the first point.
+        """Add every edge within the limit to a forest, in ascending order of the first point.
 
-        An edge i - j comes after all edges that end at i, for those lie in the same block of
-        rows or an earlier one, and not in a later block of columns.
+        An edge i - j is added after all edges that end at i: those are in the same or an earlier
+        block of rows, and not in a later block of columns.
         """
         count = len(self.points)
         for start in range(0, count, BLOCK_ROWS):
             rows = np.arange(start, min(start + BLOCK_ROWS, count))
             for left in range(start, count, BLOCK_COLUMNS):
                 columns = np.arange(left, min(left + BLOCK_COLUMNS, count))
-                # Slightly more, because bounds and distances are rounded differently.
+                # A slightly larger limit, because bounds and distances are rounded differently.
                 i, j = self._below(rows, columns, forest.limit * (1 + 1e-12))
                 upper = (i < j) & (self.owner[i] != self.owner[j])
                 i, j = i[upper], j[upper]

@@ -2,7 +2,7 @@
 
 [0] Rousseeuw, Silhouettes: a graphical aid, J. Comput. Appl. Math. 20, 1987.
 [1] Hruschka, de Castro, Campello, Evolutionary algorithms for clustering, ICDM 2004
-    (silhouettes against centroids).
+    (simplified silhouette: distances to centroids).
 
 Notation: N images, C clusters, D channels.
 """
@@ -22,11 +22,11 @@ def silhouette(distance: Any, labels: np.ndarray) -> float:
     """Return the mean silhouette [0] on a precomputed distance matrix.
 
     Args:
-        distance: (N, N) dense, or sparse with 1 where nothing is stored.
+        distance: (N, N) distances, dense or sparse; entries that are not stored are 1.
         labels: (N,) int64, every image in a cluster.
 
     Returns:
-        In -1..1; -1 for partitions where it is not defined (one cluster, or all singletons).
+        The score in [-1, 1]; -1 if it is not defined (one cluster, or all singletons).
     """
     num_clusters = len(np.unique(labels))
     if not 2 <= num_clusters < len(labels):
@@ -44,16 +44,16 @@ def silhouette(distance: Any, labels: np.ndarray) -> float:
 def sphere_silhouette(features: np.ndarray, labels: np.ndarray, *, block_size: int = 2048) -> float:
     """Return the mean simplified silhouette (b - a) / max(a, b) [1].
 
-    a and b are the distances 1 - cos to the mean of the own cluster (without the image itself) and
-    to the nearest other mean. The cost is O(N C D), without an N x N matrix.
+    a is the cosine distance of an image to the mean of the other images of its cluster, b that to
+    the nearest mean of another cluster. The cost is O(N C D), without an N x N matrix.
 
     Args:
         features: (N, D) float32, unit rows.
-        labels: (N,) int64; -1 is left out; the score of a singleton is 0.
-        block_size: Images at a time.
+        labels: (N,) int64; images with label -1 are ignored; a singleton has score 0.
+        block_size: Number of images per block of the computation.
 
     Returns:
-        In -1..1; -1 with fewer than two clusters.
+        The score in [-1, 1]; -1 if there are fewer than two clusters.
     """
     check_features("features", features)
     kept = np.flatnonzero(labels >= 0)

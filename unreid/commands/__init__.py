@@ -1,7 +1,7 @@
 """The command ``unreid`` and its sub-commands, one module each.
 
-A module is imported when its command is called. It imports torch and fastreid only after its
-arguments are checked, so that help and errors are fast.
+A module is imported when its command is called. It imports torch and fastreid only after it has
+checked the arguments, so that ``--help`` and errors are fast.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the sub-command that the first argument names, and return its exit code."""
+    """Run the sub-command given by the first argument; return its exit code."""
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or [""]
     if name in ("-h", "--help"):
         sys.stdout.write(usage())

@@ -1,4 +1,4 @@
-"""Labels of stage 2: cluster all images, then refine the clusters by the local labels.
+"""Labeler of stage 2: cluster all images, then refine the clusters with the local labels.
 
 [0] Camera-aware Label Refinement for Unsupervised Person Re-identification, 2024,
     https://arxiv.org/abs/2403.16450
@@ -50,8 +50,8 @@ class CALRLabeler(ClusterLabeler):
         """Check the training set before any training.
 
         Raises:
-            ValueError: There is only one camera, the local labels are of other images, or the batch
-                of stage 1 cannot be split among the processes.
+            ValueError: There is only one camera, the local labels belong to other images, or
+                the batch size of stage 1 is not divisible among the processes.
         """
         calr = cfg.CALR
         switches = {

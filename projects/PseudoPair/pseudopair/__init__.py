@@ -1,4 +1,4 @@
-"""PseudoPair: pairs of images instead of clusters as positives.
+"""PseudoPair: unsupervised training on pairs of similar images instead of clusters.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
     https://arxiv.org/abs/2207.13035
@@ -18,7 +18,7 @@ __all__ = ["PairSampler", "PseudoPair", "PseudoPairLabeler", "PseudoPairProject"
 
 
 class PseudoPairProject(Project):
-    """Pairs of images as positives, compared as a whole, by parts, and after alignment [0]."""
+    """Project with pairs of images as positives: global, part-based and aligned similarity [0]."""
 
     def add_config(self, cfg: Any) -> None:
         """Declare ``cfg.PSEUDOPAIR``."""

@@ -8,7 +8,8 @@
     Re-identification, CVPR 2019 (PatchNet: stripes, 128 channels each).
 
 Notation: N images, B batch, C channels of the map, P patches, d channels of a patch, M sampled
-columns, R partners; T(p)_i^k patch k of the augmented image i, w_i^k its memory, tau temperature.
+negatives (columns of the memory), R partners; T(p)_i^k patch k of the augmented image i, w_i^k its
+memory row, tau temperature.
 """
 
 from __future__ import annotations
@@ -63,10 +64,12 @@ def _uniform(keys: Tensor) -> Tensor:
 
 
 class SurrogateClasses(nn.Module):
-    """Surrogate classes: L_sur compares patches with the memory of their image and of M others.
+    """Surrogate classes with a memory row per image and patch, and their loss L_sur [0].
 
-    Patches are cut from the feature map, so that one forward pass gives all of them. The random
-    augmentations T are the training transforms (``INPUT.*``) of the whole image [R].
+    L_sur is an InfoNCE loss: the positive of a patch is the memory row of its own image, the
+    negatives are the rows of M other images. Patches are cut from the feature map, so that one
+    forward pass gives all of them. The random augmentations T are the training transforms
+    (``INPUT.*``) of the whole image ([R] in the README: not specified by [0]).
 
     Args:
         in_channels: C.
@@ -125,11 +128,11 @@ class SurrogateClasses(nn.Module):
         Args:
             patches: (B, P, d) of :meth:`forward`.
             indices: (B,) int64 images.
-            partners: (B, R) int64 pairs of an image, padded with -1; they are no negatives.
-            columns: Columns of the memory; sampled if None.
+            partners: (B, R) int64 pairs of each image, padded with -1; excluded from the negatives.
+            columns: Images whose rows are the negatives; sampled if None.
 
         Returns:
-            A scalar. Images whose rows are not initialised are neither anchors nor negatives.
+            A scalar. Images without an initialised row are neither anchors nor negatives.
         """
         memory = self.memory
         if not self.ready:
@@ -143,15 +146,15 @@ class SurrogateClasses(nn.Module):
         return len(self.memory) > 0
 
     def fill(self, num_images: int, extracted: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Initialise the memory; without effect if it is initialised.
+        """Initialise the memory from extracted patches; does nothing if it is already initialised.
 
-        Rows are the patches, standardised over the images as by batch norm in training, because the
-        running statistics are not meaningful before the first step.
+        Rows are standardised over all images, as batch norm does in training, because its running
+        statistics are not meaningful before the first step.
 
         Args:
             num_images: N.
-            extracted: ``indices`` (B,) and patches (B, P, d) of :meth:`forward` on the CPU. Rows of
-                other images are zeros.
+            extracted: Batches of (indices (B,), patches (B, P, d) of :meth:`forward`) on the CPU.
+                Images that are in no batch get rows of zeros.
         """
         if self.ready:
             return
@@ -189,7 +192,7 @@ def row_nce(
         memory: Memory of (G, N, D) rows.
         columns: Rows that are used as negatives.
         temperature: tau > 0.
-        partners: (B, R) int64 images that are no negatives, padded with -1.
+        partners: (B, R) int64 images that are excluded from the negatives, padded with -1.
     """
     own = memory.rows[:, indices].transpose(0, 1)
     positives = (features * own).sum(2).T.unsqueeze(2) / temperature
@@ -207,7 +210,7 @@ def row_nce(
 
 
 def among(columns: Tensor, partners: Tensor) -> Tensor:
-    """Return (B, M) bool: whether column m (M,) is one of the partners (B, R) of anchor b."""
+    """Return (B, M) bool: whether image ``columns[m]`` is among the partners (B, R) of anchor b."""
     found = torch.zeros(len(partners), len(columns), dtype=torch.bool, device=columns.device)
     for partner in partners.unbind(1):
         found |= columns == partner[:, None]
