@@ -23,12 +23,20 @@ from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 # Imported for what they register.
 import unreid.data.samplers
 import unreid.labels.labeler
-import unreid.modeling.memory_reid  # noqa: F401
+import unreid.modeling.memory_reid
+import unreid.modeling.timm_backbone  # noqa: F401
 from unreid.checks import check_choice, check_integer, check_number, nearest
 from unreid.contracts import Project
 from unreid.data.folder_dataset import FOLDER, check_folder_settings
 from unreid.data.input_keys import check_input
 from unreid.labels.config import add_label_config, check_label_config
+from unreid.modeling.backbone_config import (
+    KEYS,
+    TIMM,
+    add_backbone_config,
+    check_backbone,
+    complete_backbone,
+)
 from unreid.modeling.neck_head import check_pooling
 from unreid.projects import load_project, resolve_config
 from unreid.reading.yaml_file import read_with_bases
@@ -83,6 +91,7 @@ def add_unreid_config(cfg: CfgNode) -> None:
     # Write report.html into OUTPUT_DIR at the end; a report that fails never fails a training.
     cfg.UNSUP.REPORT = True
     add_label_config(cfg)
+    add_backbone_config(cfg)
     # Cluster memory: tau, m, and "plain" (every sample) or "hard" (the least similar one).
     cfg.UNSUP.MEMORY = CfgNode()
     cfg.UNSUP.MEMORY.TEMPERATURE = 0.05
@@ -211,6 +220,7 @@ def load_config(
             )
         cfg.MODEL.DEVICE = "cpu"
     check_unreid_config(cfg)
+    complete_backbone(cfg, {*(key for key, _ in flat_keys(loaded)), *opts[::2]})
     project.check_config(cfg)
     if freeze:
         cfg.freeze()
@@ -347,6 +357,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
     check_input(cfg)
     check_folder_settings(cfg)
     _check_names(cfg)
+    check_backbone(cfg)
     _check_pretrain(cfg)
     if cfg.TEST.PRECISE_BN.ENABLED:
         raise ValueError(
@@ -401,6 +412,9 @@ def config_hash(cfg: CfgNode) -> str:
     clone.OUTPUT_DIR = ""
     clone.UNSUP.pop("REPORT", None)
     clone.UNSUP.pop("CACHE_IMAGES", None)
+    if clone.MODEL.BACKBONE.NAME != TIMM:
+        for key in KEYS:
+            clone.MODEL.BACKBONE.pop(key, None)
     if FOLDER not in (*clone.DATASETS.NAMES, *clone.DATASETS.TESTS):
         clone.UNSUP.pop("FOLDER", None)
     return hashlib.sha256(clone.dump().encode()).hexdigest()[:12]

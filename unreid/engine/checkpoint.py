@@ -21,7 +21,7 @@ from unreid.engine.atomic import replace_file
 from unreid.reading.tensors import check_state_dict
 from unreid.weights.container import StateDict, read_weights, strip_prefixes
 from unreid.weights.container import unwrap as unwrap_weights
-from unreid.weights.fit import fit_state
+from unreid.weights.fit import fit_state, inner
 
 logger = logging.getLogger("fastreid.unreid.checkpoint")
 
@@ -184,13 +184,15 @@ class AtomicCheckpointer(Checkpointer):
         """
         if any(key in own for key in state) or not any(k.startswith("backbone.") for k in own):
             return state
-        network = self.model.get_submodule("backbone")
+        backbone = self.model.get_submodule("backbone")
+        network = inner(backbone)
+        prefix = "backbone." if network is backbone else "backbone.network."
         names = network.state_dict().keys()
         if not names & strip_prefixes(StateDict(state), names).tensors.keys():
             return state  # no name in common: the caller says what the file holds
         fit = fit_state(network, StateDict(state), self._path, "checkpoint")
         logger.info(f"{self._path}: weights of a backbone: {fit.describe()}")
-        return {f"backbone.{name}": value for name, value in fit.matched.items()}
+        return {f"{prefix}{name}": value for name, value in fit.matched.items()}
 
 
 def unwrap(model: nn.Module) -> Any:

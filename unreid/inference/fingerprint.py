@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from unreid.modeling.backbone_config import KEYS, TIMM
+
 #: Settings without effect on features: source of weights, device, memory layout.
 _IGNORED = {
     "WEIGHTS",
@@ -23,9 +25,13 @@ _IGNORED = {
 }
 
 
-def _plain(node: Any) -> Any:
+#: The same of timm's networks, which have other keys beside that other backbones do not read.
+_TRAINING_ONLY = {"DROP_PATH", "CHECKPOINTING", "FREEZE_STEM"}
+
+
+def _plain(node: Any, ignored: set[str]) -> Any:
     if isinstance(node, dict):
-        return {k: _plain(v) for k, v in node.items() if k not in _IGNORED}
+        return {k: _plain(v, ignored) for k, v in node.items() if k not in ignored}
     return list(node) if isinstance(node, tuple) else node
 
 
@@ -42,10 +48,11 @@ def fingerprint(cfg: Any, model: nn.Module, *, flip: bool) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.sha256()
+    ignored = _IGNORED | (_TRAINING_ONLY if cfg.MODEL.BACKBONE.NAME == TIMM else set(KEYS))
     settings = {
-        "model": _plain(cfg.MODEL),
+        "model": _plain(cfg.MODEL, ignored),
         "size": list(cfg.INPUT.SIZE_TEST),
-        "crop": _plain(cfg.INPUT.CROP),
+        "crop": _plain(cfg.INPUT.CROP, _IGNORED),
         "flip": flip,
     }
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from unreid.weights.fit import load_backbone
+from unreid.weights.fit import inner, load_backbone
 
 #: The key that names a file of weights for the backbone.
 KEY = "MODEL.BACKBONE.PRETRAIN_PATH"
@@ -34,5 +34,5 @@ def build_model(cfg: Any) -> nn.Module:
     random_start.MODEL.BACKBONE.PRETRAIN = False
     random_start.freeze()
     model = build(random_start)
-    load_backbone(model.get_submodule("backbone"), path, KEY)
+    load_backbone(inner(model.get_submodule("backbone")), path, KEY)
     return model

@@ -12,6 +12,8 @@ Notation: B images, C channels, G groups.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -90,6 +92,41 @@ class GhostBatchNorm2d(nn.BatchNorm2d):
         return f"{super().extra_repr()}, group_size={self.group_size}"
 
 
+class GhostBatchNormAct2d(GhostBatchNorm2d):
+    """The same in place of timm's ``BatchNormAct2d``, which drops out and activates its output.
+
+    Args:
+        norm: A batch norm with the modules ``drop`` and ``act``.
+        group_size: Images per group, >= 2.
+    """
+
+    def __init__(self, norm: Any, group_size: int) -> None:
+        super().__init__(norm, group_size)
+        self.drop, self.act = norm.drop, norm.act
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised and activated (B, C, H, W)."""
+        output: Tensor = self.act(self.drop(super().forward(input)))
+        return output
+
+
+def _ghost(norm: nn.BatchNorm2d, group_size: int) -> GhostBatchNorm2d:
+    """Return the ghost batch norm of a layer.
+
+    Raises:
+        ValueError: The layer is a subclass whose forward pass is not that of batch norm.
+    """
+    kind = type(norm)
+    if kind.forward is nn.BatchNorm2d.forward:
+        return GhostBatchNorm2d(norm, group_size)
+    if kind.__name__ == "BatchNormAct2d" and kind.__module__.startswith("timm."):
+        return GhostBatchNormAct2d(norm, group_size)
+    raise ValueError(
+        f"MODEL.GHOST_BN must be 0 for a network with layers of the class {kind.__module__}."
+        f"{kind.__name__}, got {group_size}"
+    )
+
+
 def use_ghost_norm(module: nn.Module, group_size: int) -> int:
     """Replace every trainable 2-d batch norm in ``module`` in place.
 
@@ -97,13 +134,16 @@ def use_ghost_norm(module: nn.Module, group_size: int) -> int:
 
     Returns:
         Number of replaced layers.
+
+    Raises:
+        ValueError: A batch norm does more than normalise, and is not timm's ``BatchNormAct2d``.
     """
     replaced = 0
     for name, child in module.named_children():
         if isinstance(child, GhostBatchNorm2d):
             continue
         if isinstance(child, nn.BatchNorm2d) and child.track_running_stats:
-            setattr(module, name, GhostBatchNorm2d(child, group_size))
+            setattr(module, name, _ghost(child, group_size))
             replaced += 1
         else:
             replaced += use_ghost_norm(child, group_size)

@@ -128,3 +128,10 @@ def load_backbone(network: nn.Module, path: str, what: str = "weights") -> Fit:
     network.load_state_dict(fit.matched, strict=False)
     logger.info(f"{what} {path}: {fit.describe()}")
     return fit
+
+
+def inner(backbone: nn.Module) -> nn.Module:
+    """Return the network whose names published files have: timm's own inside of our backbone."""
+    from unreid.modeling.timm_backbone import TimmBackbone
+
+    return backbone.network if isinstance(backbone, TimmBackbone) else backbone
