@@ -315,7 +315,7 @@ def check_unreid_config(cfg: CfgNode) -> None:
         ("UNSUP.ITERS_PER_EPOCH", unsup.ITERS_PER_EPOCH, 1),
         ("UNSUP.SEED", unsup.SEED, 0),
         ("UNSUP.SMOOTH_NEIGHBOURS", unsup.SMOOTH_NEIGHBOURS, 0),
-        ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 1),
+        ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 0),  # 0: a frozen network, labelled once
         ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 2),
         ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
         ("SOLVER.ACCUMULATE", cfg.SOLVER.ACCUMULATE, 1),

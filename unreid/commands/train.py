@@ -6,6 +6,8 @@ example:
   FASTREID_DATASETS=/data unreid train --config CALR/market --output runs/market
 
   unreid train --config CALR/market --num-gpus 4 --max-restarts 3
+
+  unreid train --images shop --weights model.pth --output runs/frozen SOLVER.MAX_EPOCH 0
 """
 
 from __future__ import annotations
@@ -111,6 +113,12 @@ def work(args: argparse.Namespace) -> None:
                 flush=True,
             )
         results = run.train(cfg, project, resume=args.resume, data=data)
+        if cfg.SOLVER.MAX_EPOCH == 0 and distributed.rank() == 0:
+            labels = results["labels"]
+            print(
+                "no training (SOLVER.MAX_EPOCH 0): the network as it is gives"
+                f" {labels['clusters']} clusters, {labels['noise']} images unassigned"
+            )
         report(cfg, {key: results.get(key) for key in ("before", "after", "selected")})
 
 

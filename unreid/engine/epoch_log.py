@@ -37,6 +37,11 @@ class EvaluationHook(HookBase):
         done = trainer.epoch + 1
         if done != trainer.max_epoch and not (self.period and done % self.period == 0):
             return
+        self.evaluate()
+
+    def evaluate(self) -> None:
+        """Score the model as it is, as the result of this epoch."""
+        trainer = self.trainer
         start = time.perf_counter()
         self.results = trainer.evaluate()
         self.seconds = time.perf_counter() - start

@@ -116,13 +116,20 @@ class PseudoLabelHook(HookBase):
         # Runs before all other hooks, because evaluation uses the same worker processes.
         self.loader.end_epoch()
 
-    def _relabel(self, epoch: int) -> None:
+    def label_frozen(self) -> None:
+        """Label once, as before epoch 0, for a network that is not trained: without a loader."""
+        self.started = time.time()
+        seed_replicated(self.cfg.UNSUP.SEED, 0)
+        self._relabel(0, trains=False)
+
+    def _relabel(self, epoch: int, *, trains: bool = True) -> None:
         start = time.perf_counter()
         bank = extract(self.cfg, self.trainer.model, self.images)
         extracted = time.perf_counter()
         pseudo, seconds = self._on_rank_0(lambda: self._label(bank, epoch))
-        self._update_model(pseudo, bank, epoch)
-        self.loader.swap(self._train_loader(pseudo, epoch))
+        if trains:
+            self._update_model(pseudo, bank, epoch)
+            self.loader.swap(self._train_loader(pseudo, epoch))
         self.labels = pseudo
         seconds = {"extract": extracted - start, **seconds}
         for phase, value in seconds.items():

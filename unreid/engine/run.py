@@ -205,7 +205,9 @@ def train(
     labeler_class = LABELER_REGISTRY.get(cfg.UNSUP.LABELER)
     results = RunResults(cfg, resume=resume)
     results.content = distributed.run_on_rank_0(lambda: results.content)
-    if cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS and results.content["before"] is None:
+    trains = cfg.SOLVER.MAX_EPOCH > 0  # a frozen network has one score, in "after"
+    wanted = trains and cfg.UNSUP.EVAL_BEFORE and cfg.DATASETS.TESTS
+    if wanted and results.content["before"] is None:
         started = time.perf_counter()
         logger.info("Evaluating the initial weights")
         seed_all_rng(cfg.UNSUP.SEED)  # random initial weights are those that training starts from

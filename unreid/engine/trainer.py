@@ -32,6 +32,7 @@ from unreid.engine.checkpoint import AtomicCheckpointer, set_rng_state, unwrap
 from unreid.engine.checkpoint_hook import CheckpointHook
 from unreid.engine.console import ConsoleHook
 from unreid.engine.epoch_log import EpochEndWriter, EpochLogHook, EvaluationHook
+from unreid.engine.frozen import run_frozen
 from unreid.engine.label_hook import PseudoLabelHook
 from unreid.engine.replicas import average_norm_statistics, synchronize_replicas, wrap_ddp
 from unreid.engine.results import scores_of
@@ -198,6 +199,7 @@ class UnsupervisedTrainer(DefaultTrainer):
         writes = comm.is_main_process()
         evaluation = EvaluationHook(cfg.TEST.EVAL_PERIOD) if self.evaluates else None
         log = EpochLogHook(cfg.OUTPUT_DIR, self._trainer, self.label_hook, evaluation)
+        self.epoch_log = log
         return [
             self.label_hook,
             # Time from the first iteration on: otherwise fast-reid's printer estimates the time and
@@ -287,6 +289,8 @@ class UnsupervisedTrainer(DefaultTrainer):
 
     def train(self) -> OrderedDict[str, Any] | None:
         """Train the remaining epochs; return the scores of the last evaluation, or None."""
+        if self.max_epoch == 0:
+            return run_frozen(self)
         # The ``finally`` of TrainerBase.train reads ``epoch`` even if no epoch is trained.
         self.epoch = self.start_epoch - 1
         start = time.perf_counter()

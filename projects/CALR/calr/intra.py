@@ -136,7 +136,8 @@ def stage_config(cfg: Any, folder: str) -> Any:
     stage.defrost()
     stage.OUTPUT_DIR = folder
     stage.MODEL.META_ARCHITECTURE = "MemoryReID"
-    stage.SOLVER.MAX_EPOCH = intra.EPOCHS
+    # A frozen run trains nothing: local labels come from the start weights too.
+    stage.SOLVER.MAX_EPOCH = intra.EPOCHS if cfg.SOLVER.MAX_EPOCH else 0
     stage.SOLVER.STEPS = list(intra.STEPS)
     stage.SOLVER.IMS_PER_BATCH = intra.IMS_PER_BATCH
     stage.SOLVER.CHECKPOINT_PERIOD = 1
@@ -175,7 +176,8 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
     trainer = UnsupervisedTrainer(stage, images, labeler, quality=quality, evaluate=False)
     trainer.resume_or_load(resume=True)
     trainer.train()
-    trainer.label_hook.compute_labels(stage.SOLVER.MAX_EPOCH)
+    if stage.SOLVER.MAX_EPOCH:
+        trainer.label_hook.compute_labels(stage.SOLVER.MAX_EPOCH)
     assert labeler.best_labels is not None
     labels = images.of_images(labeler.best_labels)
     run_on_rank_0(lambda: _save(done, images, labels))

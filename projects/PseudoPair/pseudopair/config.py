@@ -168,7 +168,7 @@ def _check_terms(cfg: CfgNode) -> None:
         )
     if root.SURROGATE.ENABLED and len(terms) > 1:
         epochs, last = root.SURROGATE.EPOCHS, cfg.SOLVER.MAX_EPOCH
-        if epochs >= last:
+        if last and epochs >= last:  # 0: a frozen network, whose pairs are labels alone
             raise ValueError(
                 f"PSEUDOPAIR.SURROGATE.EPOCHS must be below SOLVER.MAX_EPOCH ({last}),"
                 f" or no pair is ever trained on, got {epochs}"
