@@ -174,10 +174,10 @@ def test_options_of_one_name__have_one_type_in_all_commands() -> None:
 
 
 def test_label_methods__equal_those_of_the_library() -> None:
-    from unreid.inference.labelling import DEFAULT
+    from unreid.inference.labelling import AUTO, DEFAULT
     from unreid.labels.clusterers import CLUSTERER_REGISTRY, parameters
 
-    assert label.DEFAULT == DEFAULT
+    assert (label.DEFAULT, label.AUTO) == (DEFAULT, AUTO)
     found = {
         name: (CLUSTERER_REGISTRY.get(name).summary, dict(parameters(name)))
         for name in CLUSTERER_REGISTRY

@@ -258,3 +258,34 @@ def test_help__has_an_example_and_every_clusterer(
     text = capsys.readouterr().out
     assert "example:\n  unreid label --run" in text
     assert all(name in text for name in ("dbscan:", "agglomerative:", "--eps 0.6", "--k1 30"))
+
+
+def test_degenerate_labels__get_advice_and_auto_shows_what_it_tried(
+    tool: ModuleType, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By default DBSCAN assigns no image of this small folder."""
+    fill(tmp_path / "crops", [f"cam{camera}/{i}.png" for camera in range(2) for i in range(12)])
+    output = tmp_path / "labels.csv"
+    common = ["--run", str(run_folder), "--index", str(tmp_path / "kept.index")]
+    common += ["--images", str(tmp_path / "crops"), "--camera", "subfolder"]
+    common += ["--output", str(output)]
+    assert tool.main([*common, "--eps", "0.05"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: 100 % of the images are unassigned: raise --eps (0.05 now)" in said
+    assert "--method auto tries several settings" in said
+    assert tool.main([*common, "--method", "auto"]) == 0
+    printed = capsys.readouterr()
+    assert "0 embedded" in printed.out
+    lines = [line.split() for line in printed.out.splitlines()]
+    head = next(n for n, words in enumerate(lines) if words[:2] == ["method", "setting"])
+    table = [words for words in lines[head + 2 :] if "--" in " ".join(words)]
+    chosen = [words for words in table if words[0] == "*"]
+    scores = {words[-1] for words in table}
+    assert len(table) == 11 and len(chosen) == 1 and chosen[0][-1] == max(scores)
+    method, option, value = chosen[0][1:4]
+    automatic = output.read_text()
+    assert tool.main([*common, "--method", method, option, value]) == 0
+    assert output.read_text() == automatic, "the labels are those of the setting that it shows"
+    with pytest.raises(SystemExit):
+        tool.parse([*common, "--method", "auto", "--eps", "0.4"])
+    assert "--eps is a setting of dbscan, not of --method auto" in capsys.readouterr().err

@@ -65,6 +65,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 #: Earlier names of options, accepted too.
 OLD_NAMES = {"num_clusters": "--clusters", "k": "--neighbours"}
 DEFAULT = "dbscan"
+#: Tries :data:`unreid.labels.auto.CANDIDATES` instead of one clusterer.
+AUTO = "auto"
 
 
 def build_parser() -> Parser:
@@ -102,7 +104,12 @@ def build_parser() -> Parser:
             for name, (idea, defaults) in METHODS.items()
         ),
     )
-    group.add_argument("--method", default=DEFAULT, choices=tuple(METHODS), help=f"({DEFAULT})")
+    group.add_argument(
+        "--method",
+        default=DEFAULT,
+        choices=(*METHODS, AUTO),
+        help=f"({DEFAULT}); {AUTO} tries several with a few settings and selects one without ids",
+    )
     for name, value in {k: v for _, d in METHODS.values() for k, v in d.items()}.items():
         names = [f"--{name.replace('_', '-')}", *([OLD_NAMES[name]] if name in OLD_NAMES else [])]
         group.add_argument(*names, dest=name, type=type(value), help=argparse.SUPPRESS)
@@ -144,7 +151,7 @@ def parse(arguments: list[str] | None = None) -> Any:
     check_output_file(parser, "--output", args.output)
     check_output_file(parser, "--index", args.index)
     check_output_folder(parser, "--sheets", args.sheets)
-    own = METHODS[args.method][1]
+    own = METHODS[args.method][1] if args.method in METHODS else {}
     given = {
         name: getattr(args, name)
         for _, defaults in METHODS.values()
@@ -212,7 +219,8 @@ def run(args: Any) -> int:
     elif not os.path.isfile(args.index):
         raise FileNotFoundError(f"--index {args.index}: no such file; name --images to create it")
 
-    from unreid.inference.labelling import label_images, summary
+    from unreid.inference.advice import advice
+    from unreid.inference.labelling import label_images, summary, trials_table
     from unreid.labels.neighbours import Search
 
     predictor = build_predictor(args)
@@ -230,6 +238,11 @@ def run(args: Any) -> int:
         search=search,
     )
     labelled.write(args.output, gallery.root)
+    if labelled.trials:
+        print(f"{trials_table(labelled)}\n")
+    hint = "" if args.method == AUTO else f"; --method {AUTO} tries several settings"
+    for found in advice(labelled.labels, labelled.method, labelled.settings):
+        warn(f"{found}{hint}")
     said = summary(labelled)
     print(f"{said}\nlabels: {os.path.abspath(args.output)}")
     if args.sheets:

@@ -44,7 +44,7 @@ def run_frozen(trainer: UnsupervisedTrainer) -> Mapping[str, Any] | None:
             log.before_train()
             log.after_epoch()
     if comm.is_main_process():
-        # As before the first epoch: a training that continues from here begins with epoch 0.
-        content = trainer.checkpointer.content(epoch=-1, rng=rng_state(), **trainer.extra_state())
+        # Without an epoch: a training that resumes from here begins with epoch 0.
+        content = trainer.checkpointer.content(rng=rng_state(), **trainer.extra_state())
         trainer.checkpointer.write(FINAL, content)
     return log.evaluation.results if log.evaluation is not None else None

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from unreid.checks import check_integer
 from unreid.clustering.partition import compact
@@ -19,13 +20,16 @@ from unreid.evaluation.label_quality import label_quality
 from unreid.inference.confidence import confidence
 from unreid.inference.image_grid import Cell, draw_grid, name_lines, remove_sheets, save_image
 from unreid.inference.tables import write_csv
-from unreid.labels.clusterers import build_clusterer
+from unreid.labels.auto import Trial, select, try_settings
+from unreid.labels.clusterers import build_clusterer, parameters
 from unreid.labels.neighbours import Neighbours, Search
 from unreid.labels.transforms import CenterCameras, Transform, WhitenCameras, apply_transforms
 from unreid.structures import FeatureBank
 
 #: Default clusterer.
 DEFAULT = "dbscan"
+#: Instead of a clusterer: several are tried, see :mod:`unreid.labels.auto`.
+AUTO = "auto"
 
 
 def cluster(
@@ -70,11 +74,17 @@ class Labelled:
         items: N images.
         labels: (N,) int64, -1 is unassigned.
         sure: (N,) float32 confidence, see :func:`unreid.inference.confidence.confidence`.
+        method: Clusterer of the labels.
+        settings: All of its parameters.
+        trials: What :data:`AUTO` tried; empty otherwise.
     """
 
     items: tuple[FolderItem, ...]
     labels: np.ndarray
     sure: np.ndarray
+    method: str = DEFAULT
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
 
     @property
     def num_clusters(self) -> int:
@@ -152,7 +162,7 @@ def label_images(
     Args:
         items: N images.
         features: (N, D) float32 unit rows.
-        method: See :func:`cluster`.
+        method: See :func:`cluster`; or :data:`AUTO`, which tries several and takes no settings.
         min_size: See :func:`cluster`.
         settings: Parameters of the clusterer, see :func:`cluster`.
         transforms: Feature transforms before clustering, see
@@ -171,8 +181,41 @@ def label_images(
         transforms = [t for t in transforms if not isinstance(t, (CenterCameras, WhitenCameras))]
     bank = apply_transforms(FeatureBank(features, cameras.astype(np.int64)), transforms)
     neighbours = (search or Search())(bank.features)
-    labels = cluster(neighbours, method, min_size=min_size, **(settings or {}))
-    return Labelled(tuple(items), labels, confidence(bank.features, labels))
+    trials: tuple[Trial, ...] = ()
+    chosen: Mapping[str, Any] = settings or {}
+    if method == AUTO:
+        trials = tuple(try_settings(neighbours, min_size=min_size))
+        best = select(trials)
+        method, chosen, labels = best.method, best.settings, by_size(best.labels)
+    else:
+        labels = cluster(neighbours, method, min_size=min_size, **chosen)
+    sure = confidence(bank.features, labels)
+    return Labelled(tuple(items), labels, sure, method, {**parameters(method), **chosen}, trials)
+
+
+def trials_table(labelled: Labelled) -> str:
+    """Return what ``auto`` tried as a table; the selected trial is marked by ``*``."""
+    cameras = np.unique([item.camera for item in labelled.items], return_inverse=True)[1]
+    rows = []
+    best = select(labelled.trials)
+    for trial in labelled.trials:
+        assigned = trial.labels >= 0
+        sizes = np.bincount(trial.labels[assigned])
+        seen = len(set(zip(trial.labels[assigned].tolist(), cameras[assigned].tolist())))
+        rows.append(
+            [
+                "*" if trial is best else "",
+                trial.method,
+                " ".join(f"--{k.replace('_', '-')} {v}" for k, v in trial.settings.items()),
+                len(sizes),
+                100 * float(1 - assigned.mean()),
+                int(sizes.max(initial=0)),
+                seen / max(len(sizes), 1),
+                f"{trial.score:.3f}",
+            ]
+        )
+    names = ["", "method", "setting", "identities", "unassigned %", "largest", "cameras", "score"]
+    return tabulate(rows, names, floatfmt=".1f", disable_numparse=[1, 2, 7])
 
 
 def summary(labelled: Labelled) -> str:
