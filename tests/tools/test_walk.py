@@ -68,7 +68,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """A second thread only waits for a network of this size."""
+    """Use one thread; a second one only waits for a network of this size."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -7,7 +7,7 @@ iteration), ``model_final.pth``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from fastreid.utils import comm
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unreid.engine.trainer import UnsupervisedTrainer
 
 
-def run_frozen(trainer: UnsupervisedTrainer) -> Mapping[str, Any] | None:
+def run_frozen(trainer: UnsupervisedTrainer) -> OrderedDict[str, Any] | None:
     """Label and evaluate the network as it is, and write it down.
 
     Args:
@@ -47,4 +47,4 @@ def run_frozen(trainer: UnsupervisedTrainer) -> Mapping[str, Any] | None:
         # Without an epoch: a training that resumes from here begins with epoch 0.
         content = trainer.checkpointer.content(rng=rng_state(), **trainer.extra_state())
         trainer.checkpointer.write(FINAL, content)
-    return log.evaluation.results if log.evaluation is not None else None
+    return trainer._last_eval_results

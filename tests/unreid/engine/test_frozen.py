@@ -49,6 +49,7 @@ def test_frozen__has_the_labels_that_a_training_begins_with_and_its_weights(
     assert record.scores["Market1501"]["mAP"] == results["after"]["mAP"]
     page = (frozen / "report.html").read_text()
     assert len(page) > 10_000 and f"{results['after']['mAP']:.1f}" in page
+    (frozen / "config.yaml").write_text(cfg.dump())  # written by the command
     assert Predictor.from_run(frozen)(np.zeros((64, 32, 3), np.uint8)).shape == (1, 1280)
     start = torch.load(frozen / "model_final.pth", weights_only=True)
     assert "epoch" not in start, "no epoch is done"
