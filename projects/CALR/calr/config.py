@@ -31,7 +31,7 @@ RENAMED = {
 
 
 def rename_key(key: str, value: Any) -> tuple[str, Any]:
-    """Return the present name of a key; the old clusterer agglomerative is bottom_up."""
+    """Return the current name of a key; the clusterer agglomerative is now bottom_up."""
     if key == "CALR.CLUSTER" and value == "agglomerative":
         value = "bottom_up"
     return RENAMED.get(key, key), value
@@ -50,14 +50,15 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.INTRA.IMS_PER_BATCH = 64
     cfg.CALR.INTRA.NUM_INSTANCE = 4
     cfg.CALR.INTRA.STEPS = [20]
-    # m of stage 1's cluster memory; -1 means UNSUP.MEMORY.MOMENTUM. The released program has 0.2.
+    # m of stage 1's cluster memory; -1 means UNSUP.MEMORY.MOMENTUM; the released code uses 0.2.
     cfg.CALR.INTRA.MOMENTUM = -1.0
-    # IBN layers in stage 1's backbone, also where MODEL.BACKBONE.WITH_IBN is off, as released.
+    # IBN layers in stage 1's backbone, as in the released code, even if MODEL.BACKBONE.WITH_IBN is
+    # False.
     cfg.CALR.INTRA.WITH_IBN = False
-    # Weights that stage 1's backbone starts from, where MODEL.BACKBONE.PRETRAIN is on; "" means
-    # MODEL.BACKBONE.PRETRAIN_PATH, or where IBN differs between the stages fast-reid's download.
+    # Initial weights of stage 1's backbone if MODEL.BACKBONE.PRETRAIN is True. "" means
+    # MODEL.BACKBONE.PRETRAIN_PATH, or the weights that fast-reid downloads if only stage 1 has IBN.
     cfg.CALR.INTRA.PRETRAIN_PATH = ""
-    # "jaccard": average linkage on the Jaccard distance, as released; "sse": exact average
+    # "jaccard": average linkage on the Jaccard distance (released code); "sse": exact average
     # linkage on features with the SSE regulariser (no N_c x N_c matrix).
     cfg.CALR.INTRA.CLUSTER = "jaccard"
     # K_c, at most N_c // 3; 0 means N_c // IMAGES_PER_CLUSTER.
@@ -67,16 +68,17 @@ def add_config(cfg: CfgNode) -> None:
     # Refinement of the global labels by the local ones [0, Sec. III-C].
     cfg.CALR.REFINE = CfgNode()
     cfg.CALR.REFINE.ENABLED = True
-    # "max": the member with the best node score; "last": the last good one, as released.
+    # "max": the image with the highest node score; "last": the last image with a score above the
+    # mean (released code).
     cfg.CALR.REFINE.PIVOT = "max"
-    # One pivot per camera in each cluster, so that impurities of every camera go.
+    # One pivot per camera in each cluster, so that images of every camera can be removed.
     cfg.CALR.REFINE.PIVOTS_PER_CAMERA = False
-    # Mean distance of the node scores with the images themselves, as released; False without.
+    # Include the distance 0 of an image to itself in the mean distance (released code).
     cfg.CALR.REFINE.SELF_IN_MEAN = False
-    # Share of removals 0.5 (1 + cos(pi e / (3 E))) instead of all of them.
+    # Make only the share 0.5 (1 + cos(pi e / (3 E))) of the removals in epoch e of E.
     cfg.CALR.REFINE.DECAY = False
 
-    # Cluster weights w_k = log(1 + H_k), H_k the entropy of its cameras; from an epoch on.
+    # Cluster weights w_k = log(1 + H_k), H_k the entropy of its cameras, from START_EPOCH on.
     cfg.CALR.WEIGHTS = CfgNode()
     cfg.CALR.WEIGHTS.ENABLED = True
     cfg.CALR.WEIGHTS.START_EPOCH = 0
@@ -85,25 +87,25 @@ def add_config(cfg: CfgNode) -> None:
     cfg.CALR.ADVERSARY = CfgNode()
     cfg.CALR.ADVERSARY.ENABLED = True
     cfg.CALR.ADVERSARY.START_EPOCH = 0
-    # -1 means to the end.
+    # -1 means the end of training.
     cfg.CALR.ADVERSARY.END_EPOCH = -1
     # Factor lambda of the reversed gradient. SCHEDULE "constant": FACTOR in every epoch. "dann":
     # FACTOR (2 / (1 + exp(-10 p)) - 1), p from 0 in START_EPOCH to 1 at END_EPOCH.
     cfg.CALR.ADVERSARY.FACTOR = 1.0
     cfg.CALR.ADVERSARY.SCHEDULE = "constant"
-    # The released program's loss: a softmax before a cross entropy that applies its own. Divides
-    # the gradient at the features by about the number of cameras (undecided discriminator).
+    # Apply a softmax before the cross entropy, which has its own, as in the released code. It
+    # divides the gradient at the features by about the number of cameras (undecided discriminator).
     cfg.CALR.ADVERSARY.SOFTMAX_TWICE = False
     cfg.CALR.ADVERSARY.HIDDEN = 100
 
-    # Camera-aware proxies (CAP, https://arxiv.org/abs/2012.10674), not part of CALR's paper: a
+    # Camera-aware proxies (CAP, https://arxiv.org/abs/2012.10674), which [0] does not use: a
     # centroid per cluster and camera, contrasted within the camera and across cameras.
     cfg.CALR.PROXIES = CfgNode()
     cfg.CALR.PROXIES.ENABLED = False
     cfg.CALR.PROXIES.START_EPOCH = 0
     cfg.CALR.PROXIES.INTRA_WEIGHT = 0.5
     cfg.CALR.PROXIES.INTER_WEIGHT = 0.5
-    # tau; share of the old proxy in an update; most similar proxies used as negatives.
+    # tau; weight of the old proxy in an update; number of most similar proxies used as negatives.
     cfg.CALR.PROXIES.TEMPERATURE = 0.07
     cfg.CALR.PROXIES.MOMENTUM = 0.2
     cfg.CALR.PROXIES.NUM_NEGATIVES = 50
@@ -164,10 +166,10 @@ def _check_intra_backbone(cfg: CfgNode) -> None:
     if intra.WITH_IBN and backbone.NAME not in IBN_BACKBONES:
         raise ValueError(
             f"CALR.INTRA.WITH_IBN must be False for MODEL.BACKBONE.NAME"
-            f" {backbone.NAME}; {' and '.join(IBN_BACKBONES)} have IBN layers"
+            f" {backbone.NAME}; only {' and '.join(IBN_BACKBONES)} have IBN layers"
         )
     if backbone.PRETRAIN and intra.PRETRAIN_PATH and not os.path.isfile(intra.PRETRAIN_PATH):
         raise FileNotFoundError(
-            f"CALR.INTRA.PRETRAIN_PATH: no file {intra.PRETRAIN_PATH}; name a"
-            f' file of weights for {backbone.NAME} {backbone.DEPTH}, or ""'
+            f"CALR.INTRA.PRETRAIN_PATH {intra.PRETRAIN_PATH}: no such file; expected a"
+            f' weight file for {backbone.NAME} {backbone.DEPTH}, or ""'
         )

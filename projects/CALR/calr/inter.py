@@ -59,12 +59,13 @@ class CALRLabeler(ClusterLabeler):
             "CALR.WEIGHTS.ENABLED": calr.WEIGHTS.ENABLED,
             "CALR.ADVERSARY.ENABLED": calr.ADVERSARY.ENABLED,
         }
-        on = [key for key, value in switches.items() if value]
-        if on and len(images.cameras) < 2:
+        enabled = [key for key, value in switches.items() if value]
+        if enabled and len(images.cameras) < 2:
             raise ValueError(
-                f"CALR needs images of two cameras or more, got {len(images.cameras)}"
-                f" ({', '.join(images.cameras)}); with one camera set {' False '.join(on)} False"
-                " (projects/CALR/configs/baseline.yml has them off)"
+                f"CALR needs images of at least two cameras, got {len(images.cameras)}"
+                f" ({', '.join(images.cameras)}); with one camera set"
+                f" {' False '.join(enabled)} False"
+                " (as in projects/CALR/configs/baseline.yml)"
             )
         if not calr.REFINE.ENABLED:
             return

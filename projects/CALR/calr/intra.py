@@ -52,10 +52,10 @@ class IntraCameraLabeler(Labeler):
         self.cluster = intra.CLUSTER
         self.jaccard = cfg.UNSUP.JACCARD
         self.search = Search.from_config(cfg)
-        wanted = intra.NUM_CLUSTERS or num_images // intra.IMAGES_PER_CLUSTER
+        requested = intra.NUM_CLUSTERS or num_images // intra.IMAGES_PER_CLUSTER
         # Unlike [0], at most a third of the images: with 900 images and 600 clusters nearly all
         # clusters would be single images, which have no effect in the refinement.
-        self.num_clusters = max(min(wanted, num_images // 3), 2)
+        self.num_clusters = max(min(requested, num_images // 3), 2)
         self.best_score = -np.inf
         self.best_labels: np.ndarray | None = None
 
@@ -104,29 +104,31 @@ def read_local_labels(path: str, images: UnlabelledImages) -> np.ndarray:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is no file of local labels, or is of other images.
+        ValueError: The file does not contain local labels, or contains those of other images.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"CALR.LOCAL_LABELS {path}: no such file")
     try:
         file = read_labels(path)
     except ValueError as error:
-        raise ValueError(f"CALR.LOCAL_LABELS {path}: no file of local labels ({error})") from error
-    paths, camids, labels = file.paths, file.camids, file.labels
-    ours = images.relative_paths
-    if len(paths) != len(ours):
         raise ValueError(
-            f"CALR.LOCAL_LABELS {path}: labels of {len(paths)} images, but the"
-            f" training set has {len(ours)}"
+            f"CALR.LOCAL_LABELS {path}: not a file of local labels ({error})"
+        ) from error
+    paths, camids, labels = file.paths, file.camids, file.labels
+    expected = images.relative_paths
+    if len(paths) != len(expected):
+        raise ValueError(
+            f"CALR.LOCAL_LABELS {path}: expected labels of the {len(expected)} images of the"
+            f" training set, got {len(paths)}"
         )
-    for theirs, own in zip(paths, ours):
-        if theirs != own:
+    for found, path_of_image in zip(paths, expected):
+        if found != path_of_image:
             raise ValueError(
-                f"CALR.LOCAL_LABELS {path}: another image list; it has {theirs} where"
-                f" the training set has {own}"
+                f"CALR.LOCAL_LABELS {path}: the image list differs from the training set:"
+                f" expected {path_of_image}, got {found}"
             )
     if not np.array_equal(camids, images.camids):
-        raise ValueError(f"CALR.LOCAL_LABELS {path}: the cameras of its images differ")
+        raise ValueError(f"CALR.LOCAL_LABELS {path}: camera ids differ from the training set")
     return labels
 
 
@@ -162,12 +164,12 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
 
     Resumes an interrupted training. The checkpoint is deleted after the labels are saved.
     """
-    done = os.path.join(folder, "local_labels.npz")
-    earlier = run_on_rank_0(
-        lambda: read_local_labels(done, images) if os.path.isfile(done) else None
+    path = os.path.join(folder, "local_labels.npz")
+    existing = run_on_rank_0(
+        lambda: read_local_labels(path, images) if os.path.isfile(path) else None
     )
-    if earlier is not None:
-        return earlier
+    if existing is not None:
+        return existing
     # Seed before each camera, so that its labels do not depend on the cameras that this process
     # trained before; a resumed run skips finished cameras.
     seed_all_rng(cfg.UNSUP.SEED)
@@ -180,7 +182,7 @@ def label_camera(cfg: Any, images: UnlabelledImages, quality: Any, folder: str) 
         trainer.label_hook.compute_labels(stage.SOLVER.MAX_EPOCH)
     assert labeler.best_labels is not None
     labels = images.of_images(labeler.best_labels)
-    run_on_rank_0(lambda: _save(done, images, labels))
+    run_on_rank_0(lambda: _save(path, images, labels))
     return labels
 
 
@@ -204,9 +206,8 @@ def before_training(cfg: Any, images: UnlabelledImages, quality: Any) -> None:
     for camera, size in zip(images.cameras, sizes):
         if size < MIN_IMAGES:
             raise ValueError(
-                f"CALR's stage 1 needs {MIN_IMAGES} images of each camera or more,"
-                f" but {camera} has {size}; leave it out, or set"
-                " CALR.REFINE.ENABLED False"
+                f"stage 1 of CALR needs at least {MIN_IMAGES} images per camera, but camera"
+                f" {camera} has {size}; remove this camera, or set CALR.REFINE.ENABLED False"
             )
     labels = np.full(len(images), -1, dtype=np.int64)
     for number, name in enumerate(images.cameras):

@@ -70,7 +70,7 @@ class CALR(MemoryReID):
         self.proxy_weights = proxy_weights
         self.proxies_start = proxies_start
         self.uses_proxies = False
-        self.aligns = False
+        self.aligns_cameras = False
         self.factor = adversary_factor
         self.cluster_weights: Tensor | None = None
 
@@ -81,13 +81,13 @@ class CALR(MemoryReID):
         adversary, proxies = cfg.CALR.ADVERSARY, cfg.CALR.PROXIES
         width = keywords["heads"].num_features
         # Without a training set (--eval-only) the number of cameras is unknown and not needed.
-        wanted = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
+        has_adversary = adversary.ENABLED and cfg.UNSUP.NUM_CAMERAS > 1
         return {
             **keywords,
             "adversary": CameraAdversary(
                 width, cfg.UNSUP.NUM_CAMERAS, adversary.HIDDEN, adversary.SOFTMAX_TWICE
             )
-            if wanted
+            if has_adversary
             else None,
             "adversary_epochs": (adversary.START_EPOCH, adversary.END_EPOCH),
             "adversary_factor": adversary.FACTOR,
@@ -122,7 +122,9 @@ class CALR(MemoryReID):
             self.proxies.reset(bank.features, pseudo.labels, bank.camids)
             self.uses_proxies = epoch >= self.proxies_start
         start, end = self.adversary_epochs
-        self.aligns = self.adversary is not None and start <= epoch and (end < 0 or epoch < end)
+        self.aligns_cameras = (
+            self.adversary is not None and start <= epoch and (end < 0 or epoch < end)
+        )
         self.factor = reversal_factor(
             epoch,
             self.num_epochs,
@@ -136,7 +138,7 @@ class CALR(MemoryReID):
         targets = batch["targets"]
         logits = self.memory(features, targets)
         losses = {"loss_inter": cluster_nce(logits, targets, self.cluster_weights)}
-        if self.aligns and self.adversary is not None:
+        if self.aligns_cameras and self.adversary is not None:
             losses["loss_camera"] = self.adversary(features, batch["camids"], self.factor)
         if self.uses_proxies and self.proxies is not None:
             intra, inter = self.proxies(features, batch["indices"])

@@ -1,7 +1,7 @@
 """Config keys of PseudoPair, with the symbols of the method.
 
 [0] Pseudo-Pair based Self-Similarity Learning for Unsupervised Person Re-identification, 2022,
-    https://arxiv.org/abs/2207.13035. Only its abstract was available: all values were chosen here.
+    https://arxiv.org/abs/2207.13035. Only its abstract was available; all values are our choice.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from unreid.checks import check_choice, check_integer, check_number
 def add_config(cfg: CfgNode) -> None:
     """Declare ``cfg.PSEUDOPAIR``."""
     cfg.PSEUDOPAIR = CfgNode()
-    # Images that show the same person, per image: sets beta, the percentile of similarities.
+    # Expected number of other images of the same person, per image; sets beta, a quantile of the
+    # similarities.
     cfg.PSEUDOPAIR.EXPECTED_POSITIVES = 17.0
 
     # 0. Patch surrogate classes: L_sur.
     cfg.PSEUDOPAIR.SURROGATE = CfgNode()
     cfg.PSEUDOPAIR.SURROGATE.ENABLED = True
-    # P, "stripes" of the map or "crops" (P fixed boxes per image), and d channels for each.
+    # P patches: "stripes" of the map or "crops" (P fixed boxes per image), with d channels each.
     cfg.PSEUDOPAIR.SURROGATE.PATCHES = 6
     cfg.PSEUDOPAIR.SURROGATE.KIND = "stripes"
     cfg.PSEUDOPAIR.SURROGATE.DIM = 128
-    # tau, and the share of the old row in an update of the memory w.
+    # tau, and weight of the old row in an update of the memory w.
     cfg.PSEUDOPAIR.SURROGATE.TEMPERATURE = 0.1
     cfg.PSEUDOPAIR.SURROGATE.MOMENTUM = 0.2
     # Memory rows sampled per step; 0 takes all N.
     cfg.PSEUDOPAIR.SURROGATE.NEGATIVES = 4096
-    # The whole image is one more patch, until training on pairs starts (epoch E0).
+    # Use the whole image as one more patch until training on pairs starts (epoch E0).
     cfg.PSEUDOPAIR.SURROGATE.WHOLE = True
-    # E0 epochs of surrogate classes alone; the weight of L_sur in them, and afterwards.
+    # E0: number of epochs with surrogate classes only; weight of L_sur before and after E0.
     cfg.PSEUDOPAIR.SURROGATE.EPOCHS = 10
     cfg.PSEUDOPAIR.SURROGATE.WEIGHT = 1.0
     cfg.PSEUDOPAIR.SURROGATE.LATER_WEIGHT = 0.2
@@ -42,9 +43,10 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.SEPARATION = CfgNode()
     cfg.PSEUDOPAIR.SEPARATION.ENABLED = True
     cfg.PSEUDOPAIR.SEPARATION.ALPHA = 1.0
-    # Share of the old beta in its moving average over epochs; 0: percentile of the current epoch.
+    # Weight of the old beta in its moving average over epochs; 0 uses the current epoch only.
     cfg.PSEUDOPAIR.SEPARATION.BETA_MOMENTUM = 0.0
-    # Collapse: a larger mean similarity of different images stops the run; 1 never does.
+    # Collapse check: stop the run if the mean similarity of different images is larger; 1 turns
+    # the check off.
     cfg.PSEUDOPAIR.SEPARATION.MAX_SIMILARITY = 0.9
 
     # The pairs: mutual top k and s > beta. k goes from K in epoch E0 to K_LAST in the last one,
@@ -53,9 +55,9 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.PAIR.ENABLED = True
     cfg.PSEUDOPAIR.PAIR.K = 8
     cfg.PSEUDOPAIR.PAIR.K_LAST = 8
-    # beta within pairs of one camera and of two cameras apart; uses the cameras.
+    # Separate beta for pairs within a camera and across cameras; uses camera ids.
     cfg.PSEUDOPAIR.PAIR.PER_CAMERA = False
-    # L_pair: its weight l1, tau, and whether a pair weighs its confidence |s - beta|.
+    # L_pair: its weight l1, tau, and whether pairs are weighted by their confidence |s - beta|.
     cfg.PSEUDOPAIR.PAIR.WEIGHT = 1.0
     cfg.PSEUDOPAIR.PAIR.TEMPERATURE = 0.1
     cfg.PSEUDOPAIR.PAIR.BY_CONFIDENCE = True
@@ -63,7 +65,7 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.PAIR.MEMORY = True
     cfg.PSEUDOPAIR.PAIR.NEGATIVES = 4096
     cfg.PSEUDOPAIR.PAIR.MOMENTUM = 0.2
-    # An image above beta that is not a pair is not a negative.
+    # Exclude images with a similarity above beta that are not partners from the negatives.
     cfg.PSEUDOPAIR.PAIR.SPARE_ABOVE_BETA = True
 
     # 2. Intra-similarity: K attention heads, gamma of L_div.
@@ -75,8 +77,8 @@ def add_config(cfg: CfgNode) -> None:
     cfg.PSEUDOPAIR.INTRA.REDUCTION = 16
     cfg.PSEUDOPAIR.INTRA.DIVERSITY = 0.1
 
-    # 3. Inter-similarity: l2, channels of the reduced map, side of the deformable convolution,
-    # mined negatives per pair.
+    # 3. Inter-similarity: l2, channels of the reduced map, kernel size of the deformable
+    # convolution, hard negatives per pair.
     cfg.PSEUDOPAIR.INTER = CfgNode()
     cfg.PSEUDOPAIR.INTER.ENABLED = True
     cfg.PSEUDOPAIR.INTER.WEIGHT = 1.0
@@ -143,8 +145,8 @@ def _check_terms(cfg: CfgNode) -> None:
     terms = [name for name in ("SURROGATE", "PAIR", "SEPARATION", "INTER") if root[name].ENABLED]
     if not terms:
         raise ValueError(
-            "PSEUDOPAIR must have a loss: SURROGATE, PAIR, SEPARATION and INTER are"
-            " all ENABLED False"
+            "PSEUDOPAIR needs at least one loss: SURROGATE, PAIR, SEPARATION or INTER must"
+            " have ENABLED True"
         )
     if root.INTRA.ENABLED and not root.PAIR.ENABLED:
         raise ValueError(
@@ -154,7 +156,7 @@ def _check_terms(cfg: CfgNode) -> None:
     if root.RERANK.ENABLED and not root.INTER.ENABLED:
         raise ValueError(
             "PSEUDOPAIR.RERANK.ENABLED must be False without"
-            " PSEUDOPAIR.INTER.ENABLED: nothing compares two images"
+            " PSEUDOPAIR.INTER.ENABLED, which computes the similarity for re-ranking"
         )
     if root.INTER.KERNEL % 2 == 0:
         raise ValueError(f"PSEUDOPAIR.INTER.KERNEL must be odd, got {root.INTER.KERNEL}")
@@ -164,14 +166,14 @@ def _check_terms(cfg: CfgNode) -> None:
         raise ValueError(
             "DATALOADER.SAMPLER_TRAIN must be PairSampler for"
             " PSEUDOPAIR.PAIR.MEMORY False or PSEUDOPAIR.INTER.ENABLED True"
-            f" (pairs side by side), got {sampler!r}"
+            f" (both images of a pair must be in the batch), got {sampler!r}"
         )
     if root.SURROGATE.ENABLED and len(terms) > 1:
         epochs, last = root.SURROGATE.EPOCHS, cfg.SOLVER.MAX_EPOCH
         if last and epochs >= last:  # 0: a frozen network, whose pairs are labels alone
             raise ValueError(
                 f"PSEUDOPAIR.SURROGATE.EPOCHS must be below SOLVER.MAX_EPOCH ({last}),"
-                f" or no pair is ever trained on, got {epochs}"
+                f" otherwise pairs are never used; got {epochs}"
             )
 
 

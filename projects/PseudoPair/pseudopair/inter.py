@@ -64,9 +64,9 @@ class InterSimilarity(nn.Module):
         # Logit of "same person": steep around the middle of the range of s_inter.
         self.scale = nn.Parameter(torch.tensor(10.0))
         self.shift = nn.Parameter(torch.tensor(-5.0))
-        self._start()
+        self._init_weights()
 
-    def _start(self) -> None:
+    def _init_weights(self) -> None:
         nn.init.orthogonal_(self.reduce.weight)
         nn.init.zeros_(self.offsets.weight)
         assert self.offsets.bias is not None
@@ -151,8 +151,8 @@ def choose_pairs(
     size = len(similarity)
     upper = torch.ones_like(positive).triu(1)
     places = (positive & upper).nonzero()
-    barred = positive | ignored | torch.eye(size, dtype=torch.bool, device=positive.device)
-    hard = similarity.detach().masked_fill(barred, -torch.inf)
+    excluded = positive | ignored | torch.eye(size, dtype=torch.bool, device=positive.device)
+    hard = similarity.detach().masked_fill(excluded, -torch.inf)
     found, order = hard.sort(dim=1, descending=True)
     anchors = places[:, 0]
     kept = order[anchors, :ratio], found[anchors, :ratio] > -torch.inf

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from unreid.checks import check_choice, check_integer
 
-#: Input of a head.
+#: Inputs of a head.
 KINDS = ("patches", "body")
 #: Height of a patch relative to H / K; patches overlap.
 OVERLAP = 1.5

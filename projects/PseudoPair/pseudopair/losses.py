@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 #: Used as log 0: below all logits but finite, so that gradients are finite.
-_NOTHING = -1e9
+_LOG_ZERO = -1e9
 
 
 def pair_nce(
@@ -30,7 +30,7 @@ def pair_nce(
 
     Args:
         positives: (..., B, R) logits.
-        weights: (B, R) >= 0; 0 for no positive. Anchors without a positive are ignored.
+        weights: (B, R) >= 0; 0 for a padded entry. Anchors without a positive are ignored.
         negatives: (..., B, M) logits.
         keep: (B, M) bool mask of the negatives that are used. An anchor without any has loss 0.
         correction: c, broadcast over (B, M): log of the number of negatives that a sampled column
@@ -39,7 +39,7 @@ def pair_nce(
     Returns:
         A scalar >= 0; without any positive a zero with a gradient.
     """
-    bottom = torch.logsumexp(torch.where(keep, negatives + correction, _NOTHING), dim=-1)
+    bottom = torch.logsumexp(torch.where(keep, negatives + correction, _LOG_ZERO), dim=-1)
     each = F.softplus(bottom.unsqueeze(-1) - positives)
     total = weights.sum(-1)
     mean = (each * weights).sum(-1) / total.clamp(min=1e-12)

@@ -1,9 +1,9 @@
-"""Memory with a unit row per image and group (patch or head), and sampled columns of it.
+"""Memory with a unit row per image and group (patch or head), and random samples of its rows.
 
 [0] Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018,
     https://arxiv.org/abs/1805.01978
 
-Notation: N images, G groups (patches or heads), D channels, B batch, M sampled columns.
+Notation: N images, G groups (patches or heads), D channels, B batch, M sampled rows.
 """
 
 from __future__ import annotations
@@ -18,39 +18,41 @@ from torch import Tensor, distributed, nn
 from unreid.checks import check_integer, check_number
 
 #: A row is not updated if its new norm is below this value, because its direction is undefined.
-_SHORTEST = 1e-6
+_MIN_NORM = 1e-6
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Rows of the memory that a training step uses.
+class RowSample:
+    """Sample of the memory rows, the negatives of a training step.
 
     Attributes:
         indices: (M,) int64 images, possibly with repetitions.
-        sampled: True for a random sample, False for all N in order.
+        is_random: True for a random sample, False for all N in order.
         num_images: N.
     """
 
     indices: Tensor
-    sampled: bool
+    is_random: bool
     num_images: int
 
     def correction(self, negatives: Tensor, excluded: Tensor | int) -> Tensor:
         """Return the log of the number of negatives per sampled negative, (B, 1); 0 for all N.
 
-        Columns are sampled independently and uniformly. Hence the sum over sampled negatives, times
+        Rows are sampled independently and uniformly. Hence the sum over sampled negatives, times
         (number of negatives) / (number of sampled negatives), is an unbiased estimate of the sum
         over all negatives in the softmax denominator (its logarithm is biased).
 
         Args:
-            negatives: (B, M) bool, sampled columns that are negatives of an anchor.
-            excluded: (B,) or a number: how many images are no negatives of an anchor.
+            negatives: (B, M) bool, sampled rows that are negatives of an anchor.
+            excluded: (B,) or a number: number of images that are not negatives of an anchor.
         """
-        if not self.sampled:
+        if not self.is_random:
             return torch.zeros(len(negatives), 1, device=negatives.device)
-        drawn = negatives.sum(1).clamp(min=1)
-        every = torch.as_tensor(self.num_images - excluded, device=negatives.device).clamp(min=1)
-        return (every / drawn).log().reshape(-1, 1).expand(len(negatives), 1)
+        num_sampled = negatives.sum(1).clamp(min=1)
+        num_negatives = torch.as_tensor(self.num_images - excluded, device=negatives.device).clamp(
+            min=1
+        )
+        return (num_negatives / num_sampled).log().reshape(-1, 1).expand(len(negatives), 1)
 
 
 class RowMemory(nn.Module):
@@ -93,30 +95,30 @@ class RowMemory(nn.Module):
         Raises:
             ValueError: G or D differs, N is 0, or a value is not finite.
         """
-        wanted = (self.num_groups, self.num_features)
-        if rows.ndim != 3 or (rows.shape[0], rows.shape[2]) != wanted or not rows.shape[1]:
+        expected = (self.num_groups, self.num_features)
+        if rows.ndim != 3 or (rows.shape[0], rows.shape[2]) != expected or not rows.shape[1]:
             raise ValueError(
-                f"rows must have shape ({wanted[0]}, N, {wanted[1]}) with N >= 1, got"
+                f"rows must have shape ({expected[0]}, N, {expected[1]}) with N >= 1, got"
                 f" {tuple(rows.shape)}"
             )
         if not torch.isfinite(rows).all():
             raise ValueError("rows must be finite, got NaN or infinity")
         self.rows = F.normalize(rows.detach().float().to(self.rows.device), dim=2)
 
-    def columns(self, wanted: int, generator: torch.Generator | None = None) -> Columns:
-        """Return ``wanted`` images sampled with replacement, or all N if it is 0 or >= N.
+    def sample(self, num_rows: int, generator: torch.Generator | None = None) -> RowSample:
+        """Return ``num_rows`` images sampled with replacement, or all N if it is 0 or >= N.
 
-        The cost of a step with ``wanted`` columns does not depend on N.
+        The cost of a step with ``num_rows`` rows does not depend on N.
         """
         device = self.rows.device
-        if wanted == 0 or wanted >= len(self):
-            return Columns(torch.arange(len(self), device=device), False, len(self))
-        drawn = torch.randint(len(self), (wanted,), generator=generator)
-        return Columns(drawn.to(device), True, len(self))
+        if num_rows == 0 or num_rows >= len(self):
+            return RowSample(torch.arange(len(self), device=device), False, len(self))
+        images = torch.randint(len(self), (num_rows,), generator=generator)
+        return RowSample(images.to(device), True, len(self))
 
-    def at(self, columns: Columns) -> Tensor:
-        """Return the (G, M, D) rows of the columns; a view if these are all N."""
-        return self.rows[:, columns.indices] if columns.sampled else self.rows
+    def rows_of(self, sample: RowSample) -> Tensor:
+        """Return the (G, M, D) rows of a sample; a view if it contains all N."""
+        return self.rows[:, sample.indices] if sample.is_random else self.rows
 
     @torch.no_grad()
     def update(self, indices: Tensor, features: Tensor) -> None:
@@ -135,15 +137,15 @@ class RowMemory(nn.Module):
         known = old.abs().sum(2, keepdim=True) > 0
         mixed = torch.where(known, self.momentum * old + (1 - self.momentum) * new, new)
         length = mixed.norm(dim=2, keepdim=True)
-        self.rows[:, images] = torch.where(length > _SHORTEST, mixed / length, old)
+        self.rows[:, images] = torch.where(length > _MIN_NORM, mixed / length, old)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
         """Resize the rows to the saved N before loading; another G or D is an error."""
         saved = state_dict.get(prefix + "rows")
-        wanted = (self.num_groups, self.num_features)
-        if self.saved and saved is not None and saved.ndim == 3 and saved.shape[::2] == wanted:
+        expected = (self.num_groups, self.num_features)
+        if self.saved and saved is not None and saved.ndim == 3 and saved.shape[::2] == expected:
             self.rows = self.rows.new_zeros(saved.shape)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

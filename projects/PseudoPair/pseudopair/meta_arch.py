@@ -34,7 +34,7 @@ from pseudopair.pair_loss import (
     partner_table,
     relations,
 )
-from pseudopair.separation import refuse_collapse, separation_loss, similarity_quantile
+from pseudopair.separation import check_collapse, separation_loss, similarity_quantile
 from pseudopair.surrogate import SurrogateClasses, row_nce
 from unreid.contracts import StepOutput
 from unreid.evaluation.reid_evaluator import UnsupervisedEvaluator
@@ -108,7 +108,7 @@ class PseudoPair(MemoryReID):
         self.has_pair_terms = (
             settings.PAIR.ENABLED or settings.SEPARATION.ENABLED or inter is not None
         )
-        self.on_pairs = False
+        self.uses_pairs = False
         self.partners: Partners | None = None
         self._generator = torch.Generator()
         self._extracted: list[tuple[Tensor, Tensor]] = []
@@ -161,7 +161,7 @@ class PseudoPair(MemoryReID):
         indices = batch["indices"].to(self.device)
         patches = None if self.surrogate is None else self.surrogate(maps, indices)
         losses = {} if patches is None else self._surrogate_losses(patches, groups, indices)
-        if self.on_pairs:
+        if self.uses_pairs:
             losses.update(self._pair_losses(maps, groups, attention, indices))
         return StepOutput(
             losses,
@@ -200,19 +200,19 @@ class PseudoPair(MemoryReID):
         """Return L_sur of the patches, and of the whole image in epochs without pairs."""
         assert self.surrogate is not None
         key = self.settings.SURROGATE
-        weight = key.LATER_WEIGHT if self.on_pairs else key.WEIGHT
+        weight = key.LATER_WEIGHT if self.uses_pairs else key.WEIGHT
         memory = self.surrogate.memory
-        columns = memory.columns(key.NEGATIVES, self._generator) if len(memory) else None
-        partners = self._partners(indices)[0] if self.on_pairs else None
-        loss = self.surrogate.loss(patches, indices, partners, columns)
+        sample = memory.sample(key.NEGATIVES, self._generator) if len(memory) else None
+        partners = self._partners(indices)[0] if self.uses_pairs else None
+        loss = self.surrogate.loss(patches, indices, partners, sample)
         losses = {"loss_surrogate": weight * loss}
-        if key.WHOLE and not (self.on_pairs and self.settings.PAIR.ENABLED):
-            columns = self.memory.columns(key.NEGATIVES, self._generator)
+        if key.WHOLE and not (self.uses_pairs and self.settings.PAIR.ENABLED):
+            sample = self.memory.sample(key.NEGATIVES, self._generator)
             whole = row_nce(
                 groups[:, :1],
                 indices,
                 self.memory,
-                columns,
+                sample,
                 self.settings.PAIR.TEMPERATURE,
                 partners,
             )
@@ -228,8 +228,8 @@ class PseudoPair(MemoryReID):
             losses["loss_separation"] = separation_loss(body, self.beta, root.SEPARATION.ALPHA)
         partners, weights = self._partners(indices)
         if root.PAIR.ENABLED:
-            spared = self.beta if root.PAIR.SPARE_ABOVE_BETA else None
-            found = self._pair_loss(groups, indices, partners, weights, spared)
+            beta = self.beta if root.PAIR.SPARE_ABOVE_BETA else None
+            found = self._pair_loss(groups, indices, partners, weights, beta)
             losses["loss_pair"] = root.PAIR.WEIGHT * found[0]
             if attention is not None:
                 losses["loss_pair_local"] = root.PAIR.WEIGHT * found[1:].mean()
@@ -249,25 +249,23 @@ class PseudoPair(MemoryReID):
         indices: Tensor,
         partners: Tensor,
         weights: Tensor,
-        spared: Tensor | None,
+        beta: Tensor | None,
     ) -> Tensor:
         """Return (G,) losses of :func:`memory_pair_loss` or :func:`batch_pair_loss`."""
         key = self.settings.PAIR
         if not key.MEMORY:
             positive, shares = relations(indices, partners, weights)
-            return batch_pair_loss(
-                groups, positive, shares, temperature=key.TEMPERATURE, beta=spared
-            )
-        columns = self.memory.columns(key.NEGATIVES, self._generator)
+            return batch_pair_loss(groups, positive, shares, temperature=key.TEMPERATURE, beta=beta)
+        sample = self.memory.sample(key.NEGATIVES, self._generator)
         return memory_pair_loss(
             groups,
             indices,
             partners,
             weights,
             self.memory,
-            columns,
+            sample,
             temperature=key.TEMPERATURE,
-            beta=spared,
+            beta=beta,
         )
 
     def _inter_loss(
@@ -286,7 +284,9 @@ class PseudoPair(MemoryReID):
 
     def _partners(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         if self.partners is None:
-            raise RuntimeError("no pairs yet: the label step must come before the first batch")
+            raise RuntimeError(
+                "pairs are not set: on_new_labels must be called before the first batch"
+            )
         return self.partners.of(indices)
 
     def _log(self, name: str, value: Tensor) -> None:
@@ -302,15 +302,15 @@ class PseudoPair(MemoryReID):
         """
         if pseudo.pairs is None:
             raise RuntimeError(
-                "PseudoPair needs labels with pairs: UNSUP.LABELER PseudoPairLabeler gives them"
+                "PseudoPair needs labels with pairs: set UNSUP.LABELER to PseudoPairLabeler"
             )
         num, groups = len(bank), self.memory.num_groups
         rows = torch.from_numpy(bank.features.copy()).view(num, groups, -1)
         self.memory.reset(rows.transpose(0, 1))
         body = self.memory.rows[0].cpu().numpy()
         key = self.settings.SEPARATION
-        # Before the first step a high similarity is no effect of training.
-        mean = refuse_collapse(body, key.MAX_SIMILARITY if epoch else 1.0, epoch)
+        # Before the first step a high similarity is not caused by training.
+        mean = check_collapse(body, key.MAX_SIMILARITY if epoch else 1.0, epoch)
         beta = similarity_quantile(body, self.settings.EXPECTED_POSITIVES)
         old = float(self.beta)
         if old >= 0:
@@ -322,10 +322,10 @@ class PseudoPair(MemoryReID):
         by_confidence = self.settings.PAIR.BY_CONFIDENCE
         table = partner_table(pseudo.pairs, num, by_confidence=by_confidence)
         self.partners = table.to(self.device)
-        self.on_pairs = self.has_pair_terms and epoch >= self.first_pair_epoch
+        self.uses_pairs = self.has_pair_terms and epoch >= self.first_pair_epoch
         self._generator.manual_seed(self.seed * 100003 + epoch)
         logger.info(
-            f"Epoch {epoch}: {'pairs' if self.on_pairs else 'surrogate classes alone'},"
+            f"Epoch {epoch}: {'pairs' if self.uses_pairs else 'surrogate classes only'},"
             f" mean similarity {mean:.3f}, beta {beta:.3f}"
         )
 
@@ -352,7 +352,7 @@ class PseudoPair(MemoryReID):
 
     def _aligner(self) -> InterSimilarity:
         if self.inter is None:
-            raise RuntimeError("pairs of images are compared by PSEUDOPAIR.INTER, which is off")
+            raise RuntimeError("PSEUDOPAIR.INTER.ENABLED must be True to compare pairs of images")
         return self.inter
 
     def build_evaluator(

@@ -6,7 +6,7 @@
     https://arxiv.org/abs/1903.12355 (neighbours in a memory of instances)
 
 Notation: N images, B batch, at most R partners, G groups (the whole body and K heads), D channels,
-M sampled columns; s similarity, beta its threshold.
+M sampled rows; s similarity, beta its threshold.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from pseudopair.losses import pair_nce
-from pseudopair.memory import Columns, RowMemory
-from pseudopair.surrogate import among
+from pseudopair.memory import RowMemory, RowSample
+from pseudopair.surrogate import is_partner
 from unreid.structures import PseudoPairs
 
 
@@ -73,7 +73,7 @@ def memory_pair_loss(
     partners: Tensor,
     weights: Tensor,
     memory: RowMemory,
-    columns: Columns,
+    sample: RowSample,
     *,
     temperature: float,
     beta: Tensor | float | None,
@@ -81,7 +81,7 @@ def memory_pair_loss(
     """Return the InfoNCE loss of each group with a memory of all images.
 
     Positives are the memory rows of the image itself, with weight 1, and of its partners. An image
-    without a pair is therefore its own class. Images that are no pair but more similar than beta
+    without a pair is therefore its own class. Images that are not a pair but more similar than beta
     are neither positives nor negatives, because s > beta indicates a positive [0].
 
     Args:
@@ -91,20 +91,20 @@ def memory_pair_loss(
         partners: (B, R) of :meth:`Partners.of`.
         weights: (B, R) of :meth:`Partners.of`.
         memory: Memory of (G, N, D) rows.
-        columns: Rows that are used as negatives.
+        sample: Memory rows that are used as negatives.
         temperature: tau > 0.
-        beta: Threshold in 0..1, or None to use all images that are no pairs as negatives.
+        beta: Threshold in 0..1, or None to use all images that are not partners as negatives.
 
     Returns:
         (G,) losses.
     """
-    wanted = torch.cat([indices[:, None], partners.clamp(min=0)], dim=1)
-    attracted = memory.rows[:, wanted]
+    images = torch.cat([indices[:, None], partners.clamp(min=0)], dim=1)
+    attracted = memory.rows[:, images]
     positives = torch.einsum("bgd,gbrd->gbr", features, attracted) / temperature
     # Matrix product of transposed views; einsum would copy all rows.
-    negatives = features.transpose(0, 1) @ memory.at(columns).transpose(1, 2)
-    others = (columns.indices != indices[:, None]) & ~among(columns.indices, partners)
-    correction = columns.correction(others, 1 + (partners >= 0).sum(1))
+    negatives = features.transpose(0, 1) @ memory.rows_of(sample).transpose(1, 2)
+    others = (sample.indices != indices[:, None]) & ~is_partner(sample.indices, partners)
+    correction = sample.correction(others, 1 + (partners >= 0).sum(1))
     keep = others if beta is None else others & (negatives[0].detach() <= beta)
     shares = torch.cat([weights.new_ones(len(indices), 1), weights], dim=1)
     return torch.stack(
@@ -125,7 +125,7 @@ def batch_pair_loss(
 ) -> Tensor:
     """Return the InfoNCE loss of each group within a batch, without a memory.
 
-    The columns are the other images of the batch, which get gradients, too.
+    Negatives are the other images of the batch; the gradient flows through them, too.
 
     Args:
         features: (B, G, D) unit rows.
@@ -163,4 +163,4 @@ def relations(indices: Tensor, partners: Tensor, weights: Tensor) -> tuple[Tenso
     shares = same.to(weights.dtype)
     for partner, weight in zip(partners.unbind(1), weights.unbind(1)):
         shares = torch.where(partner[:, None] == indices, weight[:, None], shares)
-    return same | among(indices, partners), shares
+    return same | is_partner(indices, partners), shares

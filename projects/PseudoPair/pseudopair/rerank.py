@@ -152,7 +152,7 @@ class PairEvaluator(UnsupervisedEvaluator):
         results["mINP"] = float(np.mean(penalties)) * 100
         results["metric"] = (results["mAP"] + results["Rank-1"]) / 2
         logger.info(
-            f"PSEUDOPAIR.RERANK (top {columns.shape[1]}, weight {self._weight:g}; name it beside"
+            f"PSEUDOPAIR.RERANK (top {columns.shape[1]}, weight {self._weight:g}; state it with"
             f" the result): mAP {results['plain mAP']:.2f} -> {results['mAP']:.2f}, rank-1"
             f" {results['plain Rank-1']:.2f} -> {results['Rank-1']:.2f}"
         )
@@ -163,7 +163,9 @@ class PairEvaluator(UnsupervisedEvaluator):
         """Return (Q, G) float32 distances under ``TEST.*``, and the ids for the scores."""
         features, pids, camids, split = self.collected()
         if len(features) != sum(len(maps) for maps in self._maps):
-            raise RuntimeError("PSEUDOPAIR.RERANK must be off for tracklets: a map is of an image")
+            raise RuntimeError(
+                "PSEUDOPAIR.RERANK must be off for tracklets, whose maps are not averaged"
+            )
         if self.cfg.TEST.CENTER_CAMERAS:
             features = self._centred(features, camids, split)
         query, gallery = features[:split], features[split:]
@@ -187,7 +189,7 @@ class PairEvaluator(UnsupervisedEvaluator):
             f" {maps.numel() * 2 / 2**20:,.0f} MiB of main memory"
         )
         found, device = torch.empty(len(left)), self.cfg.MODEL.DEVICE
-        start = said = time.perf_counter()
+        start = last_log = time.perf_counter()
         was_training = self._model.training
         self._model.train(False)
         try:
@@ -196,8 +198,8 @@ class PairEvaluator(UnsupervisedEvaluator):
                 one, other = (maps[x[part]].to(device).float() for x in (left, right))
                 found[part] = self._model.pair_similarity(one, other).float().cpu()
                 now = time.perf_counter()
-                if now - said > LOG_SECONDS:
-                    said, done = now, min(first + PAIRS_AT_ONCE, len(left))
+                if now - last_log > LOG_SECONDS:
+                    last_log, done = now, min(first + PAIRS_AT_ONCE, len(left))
                     eta = timedelta(seconds=int((now - start) / done * (len(left) - done)))
                     logger.info(f"Pair re-ranking: {done:,}/{len(left):,} pairs. ETA={eta}")
         finally:
@@ -205,7 +207,7 @@ class PairEvaluator(UnsupervisedEvaluator):
         seconds = time.perf_counter() - start
         logger.info(
             f"Pair re-ranking: {len(left):,} pairs in {seconds:.1f} s,"
-            f" {1000 * seconds / num_queries:.1f} ms a query"
+            f" {1000 * seconds / num_queries:.1f} ms per query"
         )
         return found.reshape(num_queries, top_k).numpy()
 

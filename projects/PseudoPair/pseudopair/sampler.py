@@ -46,7 +46,7 @@ class PairSampler:
             raise ValueError(f"SOLVER.IMS_PER_BATCH must be even for pairs, got {batch_size}")
         if len(pairs) and pairs.indices.max() >= num_images:
             raise ValueError(
-                f"pairs must be of images 0..{num_images - 1}, got {pairs.indices.max()}"
+                f"pairs must have indices in 0..{num_images - 1}, got {pairs.indices.max()}"
             )
         both = np.concatenate([pairs.indices, pairs.indices[:, ::-1]])
         order = np.argsort(both[:, 0], kind="stable")
@@ -84,7 +84,7 @@ class PairSampler:
                 f" got {num_instances!r}"
             )
         if pseudo.pairs is None:
-            raise ValueError("PairSampler must be given PseudoLabels.pairs, got None")
+            raise ValueError("PairSampler needs PseudoLabels.pairs, got None")
         return cls(
             pseudo.pairs,
             len(pseudo),
@@ -100,15 +100,15 @@ class PairSampler:
         queue: list[int] = []
         for _ in range(self._num_batches):
             while len(queue) < self._per_batch:
-                queue += self._fresh(queue)
+                queue += self._permutation(queue)
             chosen, queue = queue[: self._per_batch], queue[self._per_batch :]
             yield [index for image in chosen for index in (image, self._partner(image))]
 
-    def _fresh(self, waiting: list[int]) -> list[int]:
+    def _permutation(self, waiting: list[int]) -> list[int]:
         """Return a permutation of all images, with those of ``waiting`` (the next batch) last."""
-        turn = self._rng.permutation(self._num_images)
-        late = np.isin(turn, waiting)
-        return [*turn[~late].tolist(), *turn[late].tolist()]
+        permutation = self._rng.permutation(self._num_images)
+        late = np.isin(permutation, waiting)
+        return [*permutation[~late].tolist(), *permutation[late].tolist()]
 
     def _partner(self, image: int) -> int:
         """Return a random partner of the image, or the image itself if it has none."""

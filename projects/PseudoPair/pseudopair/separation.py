@@ -46,7 +46,7 @@ def mean_similarity(features: np.ndarray) -> float:
     return float((total @ total - num) / (num * (num - 1)))
 
 
-def refuse_collapse(features: np.ndarray, limit: float, epoch: int) -> float:
+def check_collapse(features: np.ndarray, limit: float, epoch: int) -> float:
     """Return the mean off-diagonal similarity of the features, and check it for collapse.
 
     Args:

@@ -1,4 +1,4 @@
-"""Compute what :mod:`pseudopair.pictures` draws: pairs, attention of the heads, alignment.
+"""Compute what :mod:`pseudopair.drawing` draws: pairs, attention of the heads, alignment.
 
 Notation: B images, K heads, C x H x W feature map of the backbone, M pairs.
 """
@@ -15,9 +15,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pseudopair.drawing import (
+    aligned_positions,
+    alignment_image,
+    attention_grid,
+    image_grid,
+    stack_vertically,
+)
 from pseudopair.labeler import PseudoPairLabeler
 from pseudopair.meta_arch import PseudoPair
-from pseudopair.pictures import alignment_picture, attention_sheet, column, landings, sheet
 from unreid.checks import check_integer
 from unreid.data.loader import build_extraction_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
@@ -36,7 +42,7 @@ HEADS, ALIGNMENT, QUALITY = "pairs_heads.jpg", "pairs_alignment.jpg", 82
 _ACROSS = 3
 
 
-def head_heats(model: PseudoPair, images: Tensor) -> Tensor:
+def head_heatmaps(model: PseudoPair, images: Tensor) -> Tensor:
     """Return heat maps of the contribution of each position to each head.
 
     The heat of head k at a position is the sum over channels of the feature map times the gradient
@@ -74,7 +80,7 @@ def alignments(
         model: A model with the inter-similarity, in evaluation mode.
         images_i: (B, 3, h, w) in 0..255.
         images_j: (B, 3, h, w) in 0..255.
-        expected: See :func:`pseudopair.pictures.landings`.
+        expected: See :func:`pseudopair.drawing.aligned_positions`.
 
     Returns:
         For each pair, positions (H, W, 2) and similarities (H, W).
@@ -84,21 +90,21 @@ def alignments(
     aligned, offsets, attention = model.inter.align(left, right)
     similarities = F.cosine_similarity(left, aligned, dim=1)
     arrays = [x.float().cpu().numpy() for x in (attention, offsets, similarities)]
-    return [(landings(a, o, expected), s) for a, o, s in zip(*arrays)]
+    return [(aligned_positions(a, o, expected), s) for a, o, s in zip(*arrays)]
 
 
-def chosen_pairs(pairs: PseudoPairs, camids: np.ndarray, wanted: int) -> np.ndarray:
-    """Return up to ``wanted`` pairs, evenly spaced in order of decreasing confidence.
+def select_pairs(pairs: PseudoPairs, camids: np.ndarray, num_pairs: int) -> np.ndarray:
+    """Return up to ``num_pairs`` pairs, evenly spaced in order of decreasing confidence.
 
     Pairs across cameras are preferred. No image is used twice.
 
     Args:
         pairs: Mined pairs.
         camids: (N,) camera ids.
-        wanted: Maximum number of pairs.
+        num_pairs: Maximum number of pairs.
 
     Returns:
-        (M, 2) int64, M <= wanted.
+        (M, 2) int64, M <= num_pairs.
     """
     order = np.argsort(-pairs.confidence, kind="stable")
     cross = camids[pairs.indices[:, 0]] != camids[pairs.indices[:, 1]]
@@ -109,8 +115,8 @@ def chosen_pairs(pairs: PseudoPairs, camids: np.ndarray, wanted: int) -> np.ndar
         if not {i, j} & taken:
             taken |= {i, j}
             free[bool(cross[place])].append(int(place))
-    kept = free[True] if len(free[True]) >= wanted else free[True] + free[False]
-    steps = np.linspace(0, len(kept) - 1, min(wanted, len(kept))).round().astype(int)
+    kept = free[True] if len(free[True]) >= num_pairs else free[True] + free[False]
+    steps = np.linspace(0, len(kept) - 1, min(num_pairs, len(kept))).round().astype(int)
     return pairs.indices[[kept[step] for step in steps]].reshape(-1, 2)
 
 
@@ -151,8 +157,8 @@ def draw(
     model = UnsupervisedTrainer.build_model(cfg)
     if model.intra is None and model.inter is None:
         raise ValueError(
-            "PSEUDOPAIR.INTRA.ENABLED or PSEUDOPAIR.INTER.ENABLED must be True for"
-            " pictures, got neither"
+            "PSEUDOPAIR.INTRA.ENABLED or PSEUDOPAIR.INTER.ENABLED must be True to"
+            " draw figures, got False for both"
         )
     AtomicCheckpointer(model).load(weights)
     images, _ = load_training_images(cfg.DATASETS.NAMES, bad_image=cfg.UNSUP.BAD_IMAGE, cfg=cfg)
@@ -163,24 +169,26 @@ def draw(
     bank = apply_transforms(bank, transforms_from_config(cfg, Search.from_config(cfg)))
     pairs = PseudoPairLabeler(cfg)(bank, cfg.SOLVER.MAX_EPOCH - 1).pairs
     if pairs is None or not len(pairs):
-        raise RuntimeError(f"no pair among {len(images)} images: nothing to draw")
-    shown = chosen_pairs(pairs, bank.camids, num_pairs)
+        raise RuntimeError(f"no pairs found among {len(images)} images, nothing to draw")
+    shown = select_pairs(pairs, bank.camids, num_pairs)
     ones, others = (_images_of(cfg, images, shown[:, side]) for side in (0, 1))
     os.makedirs(output, exist_ok=True)
     drawn: list[tuple[str, Image.Image]] = []
     if model.intra is not None:
         both = torch.stack([ones, others], dim=1).flatten(0, 1)
-        drawn.append((HEADS, attention_sheet(_pixels(both), head_heats(model, both).numpy())))
+        drawn.append((HEADS, attention_grid(_pixels(both), head_heatmaps(model, both).numpy())))
     if model.inter is not None:
         found = alignments(model, ones, others)
-        pictures = [
-            alignment_picture(i, j, *how)
-            for i, j, how in zip(_pixels(ones), _pixels(others), found)
+        alignment_images = [
+            alignment_image(i, j, *alignment)
+            for i, j, alignment in zip(_pixels(ones), _pixels(others), found)
         ]
-        rows = [pictures[k : k + _ACROSS] for k in range(0, len(pictures), _ACROSS)]
-        drawn.append((ALIGNMENT, column([sheet([[np.asarray(p) for p in r]]) for r in rows])))
+        rows = [alignment_images[k : k + _ACROSS] for k in range(0, len(alignment_images), _ACROSS)]
+        drawn.append(
+            (ALIGNMENT, stack_vertically([image_grid([[np.asarray(p) for p in r]]) for r in rows]))
+        )
     paths = []
-    for name, picture in drawn:
+    for name, figure in drawn:
         paths.append(os.path.join(output, name))
-        picture.save(paths[-1], quality=QUALITY, optimize=True)
+        figure.save(paths[-1], quality=QUALITY, optimize=True)
     return paths

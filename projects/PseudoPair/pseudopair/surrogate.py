@@ -8,8 +8,8 @@
     Re-identification, CVPR 2019 (PatchNet: stripes, 128 channels each).
 
 Notation: N images, B batch, C channels of the map, P patches, d channels of a patch, M sampled
-negatives (columns of the memory), R partners; T(p)_i^k patch k of the augmented image i, w_i^k its
-memory row, tau temperature.
+memory rows, R partners; T(p)_i^k patch k of the augmented image i, w_i^k its memory row, tau
+temperature.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from pseudopair.losses import pair_nce
-from pseudopair.memory import Columns, RowMemory
+from pseudopair.memory import RowMemory, RowSample
 from unreid.checks import check_choice, check_integer, check_number
 
 #: Kinds of patches.
@@ -121,7 +121,7 @@ class SurrogateClasses(nn.Module):
         patches: Tensor,
         indices: Tensor,
         partners: Tensor | None = None,
-        columns: Columns | None = None,
+        sample: RowSample | None = None,
     ) -> Tensor:
         """Return L_sur [0] of a batch.
 
@@ -129,7 +129,7 @@ class SurrogateClasses(nn.Module):
             patches: (B, P, d) of :meth:`forward`.
             indices: (B,) int64 images.
             partners: (B, R) int64 pairs of each image, padded with -1; excluded from the negatives.
-            columns: Images whose rows are the negatives; sampled if None.
+            sample: Memory rows used as negatives; sampled if None.
 
         Returns:
             A scalar. Images without an initialised row are neither anchors nor negatives.
@@ -137,8 +137,8 @@ class SurrogateClasses(nn.Module):
         memory = self.memory
         if not self.ready:
             return patches.sum() * 0
-        columns = columns or memory.columns(self.num_negatives)
-        return row_nce(patches, indices, memory, columns, self.temperature, partners)
+        sample = sample or memory.sample(self.num_negatives)
+        return row_nce(patches, indices, memory, sample, self.temperature, partners)
 
     @property
     def ready(self) -> bool:
@@ -180,7 +180,7 @@ def row_nce(
     features: Tensor,
     indices: Tensor,
     memory: RowMemory,
-    columns: Columns,
+    sample: RowSample,
     temperature: float,
     partners: Tensor | None = None,
 ) -> Tensor:
@@ -190,28 +190,28 @@ def row_nce(
         features: (B, G, D) unit rows.
         indices: (B,) int64 images.
         memory: Memory of (G, N, D) rows.
-        columns: Rows that are used as negatives.
+        sample: Memory rows that are used as negatives.
         temperature: tau > 0.
         partners: (B, R) int64 images that are excluded from the negatives, padded with -1.
     """
     own = memory.rows[:, indices].transpose(0, 1)
     positives = (features * own).sum(2).T.unsqueeze(2) / temperature
-    rows = memory.at(columns)
+    rows = memory.rows_of(sample)
     negatives = features.transpose(0, 1) @ rows.transpose(1, 2) / temperature
-    others = columns.indices != indices[:, None]
+    others = sample.indices != indices[:, None]
     excluded: Tensor | int = 1
     if partners is not None:
-        others &= ~among(columns.indices, partners)
+        others &= ~is_partner(sample.indices, partners)
         excluded = 1 + (partners >= 0).sum(1)
-    correction = columns.correction(others, excluded)
+    correction = sample.correction(others, excluded)
     known = rows[0].abs().sum(1) > 0
     weights = (own[:, :1].abs().sum(2) > 0).float()
     return pair_nce(positives, weights, negatives, others & known, correction)
 
 
-def among(columns: Tensor, partners: Tensor) -> Tensor:
-    """Return (B, M) bool: whether image ``columns[m]`` is among the partners (B, R) of anchor b."""
-    found = torch.zeros(len(partners), len(columns), dtype=torch.bool, device=columns.device)
+def is_partner(images: Tensor, partners: Tensor) -> Tensor:
+    """Return (B, M) bool: whether ``images[m]`` is one of the partners (B, R) of anchor b."""
+    found = torch.zeros(len(partners), len(images), dtype=torch.bool, device=images.device)
     for partner in partners.unbind(1):
-        found |= columns == partner[:, None]
+        found |= images == partner[:, None]
     return found

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from fastreid.config import CfgNode
 
-from spherecluster.choice import CHOICES
 from spherecluster.schedule import SCHEDULES
+from spherecluster.selection import CRITERIA
 from unreid.checks import check_choice, check_integer, check_number
 from unreid.clustering.bottom_up import UPDATES
 from unreid.clustering.linkage import LINKAGES, REGULARIZERS
@@ -25,17 +25,17 @@ from unreid.clustering.passes import PASS_RULES
 def add_config(cfg: CfgNode) -> None:
     """Declare ``cfg.SPHERECLUSTER``."""
     cfg.SPHERECLUSTER = CfgNode()
-    # v = f / ||f|| for clustering, training and retrieval [0]; False keeps lengths (ablation).
+    # v = f / ||f|| for clustering, training and retrieval [0]; False keeps the norms (ablation).
     cfg.SPHERECLUSTER.SPHERE = True
 
-    # D(A, B) = D_link(A, B) + lambda (g(A) + g(B)): unreid/clustering/linkage.py has them all.
+    # D(A, B) = D_link(A, B) + lambda (g(A) + g(B)): unreid/clustering/linkage.py defines them.
     cfg.SPHERECLUSTER.LINKAGE = "average"
     cfg.SPHERECLUSTER.REGULARIZER = "sse"
     cfg.SPHERECLUSTER.LAMBDA = 0.02
     # "exact" updates distances after every merge; "pass" sorts all of them once per pass [1, 2].
     cfg.SPHERECLUSTER.UPDATE = "exact"
-    # Pairs that a pass joins: "union", all of different clusters, so that chains form [1, 2];
-    # "skip", those neither of whose clusters was absorbed in this pass [3].
+    # Pairs that a pass merges. "union": all pairs of different clusters, so that chains form
+    # [1, 2]. "skip": only pairs of clusters that were not absorbed earlier in this pass [3].
     cfg.SPHERECLUSTER.PASS_RULE = "union"
 
     # "restart": every round starts from single images [2]; "progressive": clusters only grow [1].
@@ -44,28 +44,28 @@ def add_config(cfg: CfgNode) -> None:
     cfg.SPHERECLUSTER.MERGE_RATE = 0.07
     # S: passes of a round (restart), or of the whole run at most (progressive, one a round).
     cfg.SPHERECLUSTER.PASSES = 13
-    # Epochs of the first round, and of every later one.
+    # Number of epochs of the first round, and of each later round.
     cfg.SPHERECLUSTER.FIRST_EPOCHS = 20
     cfg.SPHERECLUSTER.EPOCHS = 20
-    # Smaller clusters take no part in training until the next round.
+    # Images of smaller clusters are not used in training until the next round.
     cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE = 1
 
-    # Which round's model is reported beside the last one: "silhouette" on the sphere, "stability"
-    # of the partition, or "none". Test accuracy is not used.
+    # Score that selects the model of one round, reported in addition to the last model:
+    # "silhouette", "stability" of the partition, or "none". Test accuracy is not used.
     cfg.SPHERECLUSTER.CHOICE = "silhouette"
 
-    # After the sphere, in training only [1].
+    # Dropout after the L2 normalisation, in training only [1].
     cfg.SPHERECLUSTER.DROPOUT = 0.0
 
     # Hard-batch triplet loss [2].
     cfg.SPHERECLUSTER.TRIPLET = CfgNode()
     cfg.SPHERECLUSTER.TRIPLET.ENABLED = True
     cfg.SPHERECLUSTER.TRIPLET.MARGIN = 0.5
-    # Softmax over trained class directions, s.
+    # Softmax over trained class weights; SCALE is s.
     cfg.SPHERECLUSTER.SOFTMAX = CfgNode()
     cfg.SPHERECLUSTER.SOFTMAX.ENABLED = False
     cfg.SPHERECLUSTER.SOFTMAX.SCALE = 14.0
-    # Softmax over a lookup table V, updated with the features: tau, and the share of the old row.
+    # Softmax over a lookup table V, updated with the features: tau, and weight of the old row.
     cfg.SPHERECLUSTER.REPELLED = CfgNode()
     cfg.SPHERECLUSTER.REPELLED.ENABLED = False
     cfg.SPHERECLUSTER.REPELLED.TEMPERATURE = 0.1
@@ -91,7 +91,7 @@ def check_config(cfg: CfgNode) -> None:
     check_choice("SPHERECLUSTER.PASS_RULE", sphere.PASS_RULE, PASS_RULES)
     check_choice("SPHERECLUSTER.SCHEDULE", sphere.SCHEDULE, SCHEDULES)
     check_number("SPHERECLUSTER.MERGE_RATE", sphere.MERGE_RATE, 0, 1, open_minimum=True)
-    check_choice("SPHERECLUSTER.CHOICE", sphere.CHOICE, CHOICES)
+    check_choice("SPHERECLUSTER.CHOICE", sphere.CHOICE, CRITERIA)
     check_choice("SPHERECLUSTER.REPELLED.START", sphere.REPELLED.START, ("zero", "centroids"))
     for key in ("PASSES", "FIRST_EPOCHS", "EPOCHS", "MIN_CLUSTER_SIZE"):
         check_integer(f"SPHERECLUSTER.{key}", sphere[key], 1)
@@ -103,17 +103,17 @@ def check_config(cfg: CfgNode) -> None:
     check_number("SPHERECLUSTER.REPELLED.MOMENTUM", sphere.REPELLED.MOMENTUM, 0, 1)
     check_number("SPHERECLUSTER.DROPOUT", sphere.DROPOUT, 0, 1)
     if sphere.DROPOUT == 1:
-        raise ValueError("SPHERECLUSTER.DROPOUT must be < 1: at 1 no feature is left")
+        raise ValueError("SPHERECLUSTER.DROPOUT must be < 1: at 1 all features are zero")
     check_choice("MODEL.HEADS.NECK_FEAT", cfg.MODEL.HEADS.NECK_FEAT, ("before", "after"))
-    _check_together(cfg)
+    _check_combinations(cfg)
 
 
-def _check_together(cfg: CfgNode) -> None:
+def _check_combinations(cfg: CfgNode) -> None:
     sphere = cfg.SPHERECLUSTER
     if not any(sphere[loss].ENABLED for loss in ("TRIPLET", "SOFTMAX", "REPELLED", "MEMORY")):
         raise ValueError(
             "SPHERECLUSTER.{TRIPLET,SOFTMAX,REPELLED,MEMORY}.ENABLED are all False:"
-            " nothing would train"
+            " at least one loss must be enabled"
         )
     if cfg.MODEL.META_ARCHITECTURE == "SphereCluster" and cfg.MODEL.HEADS.NAME != "SphereHead":
         raise ValueError(
@@ -122,8 +122,8 @@ def _check_together(cfg: CfgNode) -> None:
         )
     if sphere.SCHEDULE == "progressive" and sphere.MIN_CLUSTER_SIZE > 1:
         raise ValueError(
-            "SPHERECLUSTER.MIN_CLUSTER_SIZE must be 1 with SPHERECLUSTER.SCHEDULE progressive,"
-            f" whose first round trains on single images, got {sphere.MIN_CLUSTER_SIZE}"
+            "SPHERECLUSTER.MIN_CLUSTER_SIZE must be 1 with SPHERECLUSTER.SCHEDULE progressive"
+            f" (its first round trains on single images), got {sphere.MIN_CLUSTER_SIZE}"
         )
     from_bank = (
         sphere.SOFTMAX.ENABLED
@@ -132,15 +132,16 @@ def _check_together(cfg: CfgNode) -> None:
     )
     if from_bank and cfg.MODEL.HEADS.NECK_FEAT == "before":
         raise ValueError(
-            "MODEL.HEADS.NECK_FEAT must be 'after' where classes start from the centroids of the"
+            "MODEL.HEADS.NECK_FEAT must be 'after' if class weights start from the centroids of the"
             " extracted features (SPHERECLUSTER.SOFTMAX, SPHERECLUSTER.MEMORY,"
-            " SPHERECLUSTER.REPELLED.START centroids): before the neck lies another space"
+            " SPHERECLUSTER.REPELLED.START centroids); features before the neck are not comparable"
+            " with the class weights"
         )
     if not sphere.SPHERE:
-        _check_raw(cfg)
+        _check_unnormalized(cfg)
 
 
-def _check_raw(cfg: CfgNode) -> None:
+def _check_unnormalized(cfg: CfgNode) -> None:
     """Check that no setting requires unit rows with ``SPHERE False``."""
     if cfg.SPHERECLUSTER.MEMORY.ENABLED:
         raise ValueError(
@@ -150,7 +151,7 @@ def _check_raw(cfg: CfgNode) -> None:
     if cfg.TEST.METRIC != "euclidean":
         raise ValueError(
             "TEST.METRIC must be 'euclidean' with SPHERECLUSTER.SPHERE False: the"
-            " cosine knows no length"
+            " cosine ignores the norms of features"
         )
     for key, value in (
         ("UNSUP.CENTER_CAMERAS", cfg.UNSUP.CENTER_CAMERAS),
@@ -158,6 +159,6 @@ def _check_raw(cfg: CfgNode) -> None:
     ):
         if value:
             raise ValueError(
-                f"{key} must be False with SPHERECLUSTER.SPHERE False: centring is"
-                " done on the sphere"
+                f"{key} must be False with SPHERECLUSTER.SPHERE False: camera"
+                " centring needs normalised features"
             )

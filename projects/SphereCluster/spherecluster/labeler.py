@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from spherecluster.choice import stability
-from spherecluster.schedule import Schedule, merges_per_pass, possible_merges
+from spherecluster.schedule import Schedule, limit_merges, merges_per_pass
+from spherecluster.selection import stability
 from unreid.clustering.partition import compact
 from unreid.clustering.silhouette import sphere_silhouette
 from unreid.contracts import Labeler
@@ -63,10 +63,10 @@ class SphereClusterLabeler(Labeler):
         Raises:
             ValueError: There are fewer images than two clusters of ``MIN_CLUSTER_SIZE``.
         """
-        least = 2 * cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE
-        if len(images) < least:
+        minimum = 2 * cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE
+        if len(images) < minimum:
             raise ValueError(
-                f"SphereCluster needs {least} images or more for two clusters"
+                f"SphereCluster needs at least {minimum} images for two clusters"
                 f" (SPHERECLUSTER.MIN_CLUSTER_SIZE {cfg.SPHERECLUSTER.MIN_CLUSTER_SIZE}),"
                 f" got {len(images)}"
             )
@@ -76,7 +76,7 @@ class SphereClusterLabeler(Labeler):
         s = self.settings
         return (
             f"SPHERECLUSTER.SCHEDULE {s.SCHEDULE} (MERGE_RATE {s.MERGE_RATE}, PASSES"
-            f" {s.PASSES}), LINKAGE {s.LINKAGE}, REGULARIZER {s.REGULARIZER} times LAMBDA"
+            f" {s.PASSES}), LINKAGE {s.LINKAGE}, REGULARIZER {s.REGULARIZER} with LAMBDA"
             f" {s.LAMBDA}, MIN_CLUSTER_SIZE {s.MIN_CLUSTER_SIZE}"
         )
 
@@ -89,18 +89,18 @@ class SphereClusterLabeler(Labeler):
         started = time.perf_counter()
         number = self.schedule.round_of(epoch)
         per_pass = merges_per_pass(self.settings.MERGE_RATE, len(bank))
-        passes = self.schedule.passes_behind(number)
+        passes = self.schedule.total_passes(number)
         start = np.arange(len(bank))
-        wanted = per_pass * passes
+        requested = per_pass * passes
         if self.settings.SCHEDULE == "progressive" and self.partition is not None:
             start = self.partition
-            wanted = per_pass * (passes - self.passes)
-        num_merges = possible_merges(wanted, int(start.max()) + 1)
+            requested = per_pass * (passes - self.passes)
+        num_merges = limit_merges(requested, int(start.max()) + 1)
         self.partition = self._merge(self.features_of(bank), num_merges, start)
         self.passes = passes
         merges = str(num_merges)
-        if num_merges < wanted:
-            merges += f" of {wanted} (two clusters must stay)"
+        if num_merges < requested:
+            merges += f" of {requested} (at least two clusters are kept)"
         return PseudoLabels(
             compact(self.partition, self.settings.MIN_CLUSTER_SIZE),
             seconds={"merge": time.perf_counter() - started},
@@ -118,8 +118,8 @@ class SphereClusterLabeler(Labeler):
         lengths = bank.lengths
         if lengths is None:
             raise RuntimeError(
-                "SPHERECLUSTER.SPHERE False needs the lengths of the features, and"
-                " the feature bank holds directions only"
+                "SPHERECLUSTER.SPHERE False needs the norms of the features, but"
+                " FeatureBank.lengths is None"
             )
         return bank.features * lengths[:, None]
 

@@ -17,7 +17,7 @@ from typing import Any
 SCHEDULES = ("progressive", "restart")
 
 #: Minimum number of clusters: a single class gives no training signal.
-FEWEST = 2
+MIN_CLUSTERS = 2
 
 
 def merges_per_pass(rate: float, num_images: int) -> int:
@@ -26,9 +26,9 @@ def merges_per_pass(rate: float, num_images: int) -> int:
     return max(1, math.floor(rate * num_images + 1e-9))
 
 
-def possible_merges(wanted: int, num_clusters: int) -> int:
-    """Return ``wanted``, limited to the number of merges that leaves two clusters."""
-    return min(wanted, max(num_clusters - FEWEST, 0))
+def limit_merges(requested: int, num_clusters: int) -> int:
+    """Return ``requested``, limited to the number of merges that leaves two clusters."""
+    return min(requested, max(num_clusters - MIN_CLUSTERS, 0))
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class Schedule:
         """Return whether a round begins with ``epoch``."""
         return epoch == 0 or self.round_of(epoch) != self.round_of(epoch - 1)
 
-    def passes_behind(self, round_number: int) -> int:
+    def total_passes(self, round_number: int) -> int:
         """Return the number of passes from single images to the clusters of a round."""
         return self.passes if self.kind == "restart" else min(round_number, self.passes)
 
-    def most_clusters(self, num_images: int, min_size: int = 1) -> int:
+    def max_clusters(self, num_images: int, min_size: int = 1) -> int:
         """Return the largest C of all rounds, the number of classes that a head needs."""
         if self.kind == "progressive":
             return num_images
-        wanted = self.passes * merges_per_pass(self.rate, num_images)
-        clusters = num_images - possible_merges(wanted, num_images)
+        requested = self.passes * merges_per_pass(self.rate, num_images)
+        clusters = num_images - limit_merges(requested, num_images)
         return min(clusters, num_images // min_size)

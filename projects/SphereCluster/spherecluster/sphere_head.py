@@ -52,7 +52,8 @@ class SphereClasses(nn.Module):
         """
         if len(centroids) > len(self.weight):
             raise RuntimeError(
-                f"{len(centroids)} clusters, but the head has room for {len(self.weight)}"
+                f"got {len(centroids)} clusters, but the head has only {len(self.weight)} class"
+                " weights"
             )
         self.weight.zero_()
         self.weight[: len(centroids)] = centroids.to(self.weight)
@@ -114,7 +115,7 @@ class SphereHead(NeckHead):
         capacity = None
         if sphere.SOFTMAX.ENABLED:
             schedule = Schedule.from_config(cfg)
-            capacity = schedule.most_clusters(cfg.UNSUP.NUM_IMAGES, sphere.MIN_CLUSTER_SIZE)
+            capacity = schedule.max_clusters(cfg.UNSUP.NUM_IMAGES, sphere.MIN_CLUSTER_SIZE)
         return {
             **NeckHead.from_config(cfg),
             "sphere": sphere.SPHERE,

@@ -163,21 +163,21 @@ def test_stage_2__refuses_local_labels_of_other_images(finished: Path, tmp_path:
     )
     with pytest.raises(
         ValueError,
-        match=r"another image list; it has .* where the training set has"
+        match=r"the image list differs from the training set: expected .*, got"
         " another.jpg",
     ):
         read_local_labels(str(path), renamed)
     moved = UnlabelledImages(images.paths, np.roll(images.camids, 1), images.cameras, "root")
-    with pytest.raises(ValueError, match="the cameras of its images differ"):
+    with pytest.raises(ValueError, match="camera ids differ from the training set"):
         read_local_labels(str(path), moved)
     with pytest.raises(FileNotFoundError, match=r"CALR.LOCAL_LABELS nowhere.npz: no such file"):
         read_local_labels("nowhere.npz", images)
     for name, content in (("text.npz", b"no zip"), ("empty.npz", b"")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{name}: no file of local labels"):
+        with pytest.raises(ValueError, match=rf"{name}: not a file of local labels"):
             read_local_labels(str(tmp_path / name), images)
     np.savez(tmp_path / "other.npz", labels=np.zeros(3))
-    with pytest.raises(ValueError, match=r"other.npz: no file of local labels"):
+    with pytest.raises(ValueError, match=r"other.npz: not a file of local labels"):
         read_local_labels(str(tmp_path / "other.npz"), images)
 
 

@@ -61,7 +61,7 @@ def test_alignment__is_on_only_in_its_epochs(start: int, end: int, on: list[int]
 def test_alignment__off_has_no_discriminator() -> None:
     model = network(CALR__ADVERSARY__ENABLED=False)
     tell(model, 0)
-    assert model.adversary is None and not model.aligns
+    assert model.adversary is None and not model.aligns_cameras
 
 
 def test_dann_schedule__grows_with_the_epochs() -> None:

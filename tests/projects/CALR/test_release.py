@@ -102,7 +102,7 @@ def test_intra_pretrain_path__never_gives_a_network_the_weights_of_another(tmp_p
         ({"CALR__INTRA__WITH_IBN": True}, ValueError,
          "CALR.INTRA.WITH_IBN must be False for MODEL.BACKBONE.NAME build_mobilenetv2_backbone"),
         ({**IBN, "MODEL__BACKBONE__PRETRAIN": True, "CALR__INTRA__PRETRAIN_PATH": "gone.pth"},
-         FileNotFoundError, "CALR.INTRA.PRETRAIN_PATH: no file gone.pth"),
+         FileNotFoundError, "CALR.INTRA.PRETRAIN_PATH gone.pth: no such file"),
     ],
 )  # fmt: skip
 def test_wrong_setting__is_named(

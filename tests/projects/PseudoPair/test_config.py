@@ -50,7 +50,7 @@ def test_value__out_of_range_is_named_by_its_key(key: str, value: object) -> Non
                 "INTRA__ENABLED": False,
                 "INTER__ENABLED": False,
             },
-            "must have a loss",
+            "needs at least one loss",
         ),
     ],
 )

@@ -123,7 +123,7 @@ def test_memory_pair_loss__is_the_loop_over_all_images(beta: float | None) -> No
     indices = torch.tensor([0, 3, 2, 6])
     features = unit(4, groups, width)
     got = memory_pair_loss(
-        features, indices, *table.of(indices), memory, memory.columns(0), temperature=tau, beta=beta
+        features, indices, *table.of(indices), memory, memory.sample(0), temperature=tau, beta=beta
     )
     pairs = {(a, b) for a, b in PAIRS.indices.tolist()}
     for group in range(groups):
@@ -161,7 +161,7 @@ def test_memory_pair_loss__without_any_pair_tells_images_apart() -> None:
         indices,
         *partner_table(none, 5, by_confidence=True).of(indices),
         memory,
-        memory.columns(0),
+        memory.sample(0),
         temperature=0.2,
         beta=None,
     )
@@ -177,7 +177,7 @@ def test_memory_pair_loss__of_images_all_paired_repels_nobody() -> None:
     indices = torch.arange(3)
     features = unit(3, 1, 4).requires_grad_()
     loss = memory_pair_loss(
-        features, indices, *table.of(indices), memory, memory.columns(0), temperature=0.2, beta=None
+        features, indices, *table.of(indices), memory, memory.sample(0), temperature=0.2, beta=None
     ).sum()
     assert float(loss.detach()) == 0.0
     loss.backward()

@@ -67,15 +67,15 @@ def test_update__fills_an_empty_row_whole_and_keeps_one_that_cancels() -> None:
 
 @pytest.mark.parametrize("wanted", [0, 6, 7])
 def test_columns__of_all_images_are_all_and_need_no_correction(wanted: int) -> None:
-    columns = memory().columns(wanted)
-    assert columns.indices.tolist() == list(range(6)) and not columns.sampled
+    sample = memory().sample(wanted)
+    assert sample.indices.tolist() == list(range(6)) and not sample.sampled
     kept = torch.ones(2, 6, dtype=torch.bool)
-    assert torch.equal(columns.correction(kept, 1), torch.zeros(2, 1))
+    assert torch.equal(sample.correction(kept, 1), torch.zeros(2, 1))
 
 
 def test_columns__repeat_themselves_by_the_generator() -> None:
     made = memory(50)
-    drawn = [made.columns(20, torch.Generator().manual_seed(s)).indices for s in (1, 1, 2)]
+    drawn = [made.sample(20, torch.Generator().manual_seed(s)).indices for s in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     assert all(len(d) == 20 and d.min() >= 0 and d.max() < 50 for d in drawn)
 
@@ -86,10 +86,10 @@ def test_correction__makes_the_sum_over_negatives_right_on_average() -> None:
     anchor, generator = 7, torch.Generator().manual_seed(3)
     sums = []
     for _ in range(4000):
-        columns = made.columns(10, generator)
-        negatives = (columns.indices != anchor)[None]
-        scale = columns.correction(negatives, 1).exp()[0, 0]
-        sums.append(float((values[columns.indices] * negatives[0]).sum() * scale))
+        sample = made.sample(10, generator)
+        negatives = (sample.indices != anchor)[None]
+        scale = sample.correction(negatives, 1).exp()[0, 0]
+        sums.append(float((values[sample.indices] * negatives[0]).sum() * scale))
     exact = float(values.sum() - values[anchor])
     # Four standard errors of the mean of 4000 estimates.
     error = torch.tensor(sums).std() / 4000**0.5

@@ -241,5 +241,5 @@ def test_pair_similarity__compares_reduced_maps() -> None:
 
 def test_pair_similarity__is_refused_without_inter() -> None:
     model = network(PSEUDOPAIR__INTER__ENABLED=False)
-    with pytest.raises(RuntimeError, match=r"PSEUDOPAIR\.INTER, which is off"):
+    with pytest.raises(RuntimeError, match=r"PSEUDOPAIR\.INTER\.ENABLED must be True"):
         model.pair_maps(batch([0])["images"])

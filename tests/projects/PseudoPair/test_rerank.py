@@ -248,7 +248,7 @@ def test_log__states_memory_progress_cost_and_gain(
     for words in (
         "82 x 3 x 4 x 2 in float16",
         "240/240 pairs. ETA=0:00:00",
-        "ms a query",
+        "ms per query",
         "PSEUDOPAIR.RERANK (top 20, weight 0.5",
     ):
         assert words in caplog.text

@@ -128,10 +128,10 @@ def test_settings_that_make_no_pairs__are_refused(changes: dict, words: str) -> 
 
 
 def test_labels_without_pairs__are_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be given PseudoLabels\.pairs, got None"):
+    with pytest.raises(ValueError, match=r"PairSampler needs PseudoLabels\.pairs, got None"):
         sampler(None, 4)
 
 
 def test_a_pair_of_an_image_that_is_not_there__is_refused() -> None:
-    with pytest.raises(ValueError, match=r"pairs must be of images 0\.\.3, got 4"):
+    with pytest.raises(ValueError, match=r"pairs must have indices in 0\.\.3, got 4"):
         PairSampler(paired([(0, 4)]), 4, batch_size=2, num_batches=1, rng=np.random.default_rng(0))

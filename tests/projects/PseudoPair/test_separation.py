@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from pseudopair.separation import (
+    check_collapse,
     mean_similarity,
-    refuse_collapse,
     separation_loss,
     similarity_quantile,
 )
@@ -83,15 +83,15 @@ def test_mean_similarity__is_the_mean_over_all_other_pairs() -> None:
 def test_collapse__of_identical_images_names_mean_limit_and_key() -> None:
     features = np.tile(unit(1).numpy(), (5, 1)).astype(np.float32)
     with pytest.raises(RuntimeError) as caught:
-        refuse_collapse(features, 0.9, 3)
+        check_collapse(features, 0.9, 3)
     for word in ("collapsed in epoch 3", "1.0000", "PSEUDOPAIR.SEPARATION.MAX_SIMILARITY 0.9"):
         assert word in str(caught.value)
 
 
 def test_collapse__is_none_below_the_limit_or_with_a_limit_of_one() -> None:
-    assert refuse_collapse(unit(8).numpy(), 0.9, 0) < 0.9
+    assert check_collapse(unit(8).numpy(), 0.9, 0) < 0.9
     same = np.tile(unit(1).numpy(), (5, 1)).astype(np.float32)
-    assert refuse_collapse(same, 1.0, 0) == pytest.approx(1.0)
+    assert check_collapse(same, 1.0, 0) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("expected", [1.0, 2.5, 4.0])

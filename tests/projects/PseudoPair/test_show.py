@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pseudopair.meta_arch import PseudoPair
-from pseudopair.show import alignments, chosen_pairs, head_heats
+from pseudopair.show import alignments, head_heatmaps, select_pairs
 from tests.projects.overrides import ROOT, tiny_options
 from tests.projects.tiny_run import load_tiny
 from unreid.engine.trainer import UnsupervisedTrainer
@@ -43,9 +43,9 @@ def test_chosen_pairs__are_of_two_cameras_while_there_are_enough_and_no_image_tw
     camids = np.array([0, 1, 0, 1, 0, 0, 0, 1])
     pairs = PseudoPairs(indices, confidence)
     # (0, 2) and (4, 5) are of one camera; (0, 1), (2, 3), (6, 7) are not.
-    assert chosen_pairs(pairs, camids, 3).tolist() == [[0, 1], [2, 3], [6, 7]]
-    assert chosen_pairs(pairs, camids, 2).tolist() == [[0, 1], [6, 7]]
-    assert chosen_pairs(pairs, camids, 9).tolist() == [[0, 1], [2, 3], [6, 7], [4, 5]]
+    assert select_pairs(pairs, camids, 3).tolist() == [[0, 1], [2, 3], [6, 7]]
+    assert select_pairs(pairs, camids, 2).tolist() == [[0, 1], [6, 7]]
+    assert select_pairs(pairs, camids, 9).tolist() == [[0, 1], [2, 3], [6, 7], [4, 5]]
 
 
 def test_heats__of_a_head_that_keeps_everything_are_zero_in_sum() -> None:
@@ -58,7 +58,7 @@ def test_heats__of_a_head_that_keeps_everything_are_zero_in_sum() -> None:
         assert excite.bias is not None
         excite.weight.zero_()
         excite.bias.fill_(20.0)
-    heats = head_heats(model, images)
+    heats = head_heatmaps(model, images)
     assert heats.shape[:2] == (3, model.intra.num_heads)
     assert float(heats.sum(dim=(2, 3)).abs().max()) < 1e-4
 
@@ -67,7 +67,7 @@ def test_heats__are_the_derivative_of_what_a_head_keeps() -> None:
     model = tiny_model().double()
     assert model.intra is not None
     images = torch.rand(2, 3, 64, 32, dtype=torch.float64) * 255
-    heats = head_heats(model, images)
+    heats = head_heatmaps(model, images)
     with torch.no_grad():
         maps = model.backbone(model.normalized(images))
         pool = model.heads.pool_layer
@@ -136,7 +136,7 @@ def test_command__draws_heads_and_alignments(
          "PROJECT CALR has nothing to draw; PseudoPair has"),
         (["--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["PSEUDOPAIR.INTRA.ENABLED", "False", "PSEUDOPAIR.INTER.ENABLED", "False"],
-         "must be True for pictures, got neither"),
+         "must be True to draw figures, got False for both"),
     ],
 )  # fmt: skip
 def test_bad_input__is_an_error_in_words(

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pseudopair.memory import Columns
+from pseudopair.memory import RowSample
 from pseudopair.surrogate import SurrogateClasses, crop_boxes
 
 
@@ -42,22 +42,22 @@ def test_loss__is_the_formula_when_nothing_is_sampled() -> None:
 def test_loss__of_sampled_rows_is_that_of_all_when_all_are_drawn_once() -> None:
     made = classes()
     indices, patches = torch.tensor([4, 0, 6]), patches_of(made, 3)
-    drawn = Columns(torch.randperm(7), True, 7)
+    drawn = RowSample(torch.randperm(7), True, 7)
     torch.testing.assert_close(
-        made.loss(patches, indices, columns=drawn), made.loss(patches, indices)
+        made.loss(patches, indices, sample=drawn), made.loss(patches, indices)
     )
 
 
 def test_loss__of_sampled_rows_is_near_that_of_all() -> None:
     made = classes(2000, num_negatives=400)
     indices, patches = torch.arange(16), patches_of(made, 16)
-    exact = float(made.loss(patches, indices, columns=made.memory.columns(0)))
+    exact = float(made.loss(patches, indices, sample=made.memory.sample(0)))
     sampled = [
         float(
             made.loss(
                 patches,
                 indices,
-                columns=made.memory.columns(400, torch.Generator().manual_seed(seed)),
+                sample=made.memory.sample(400, torch.Generator().manual_seed(seed)),
             )
         )
         for seed in range(10)
@@ -68,7 +68,7 @@ def test_loss__of_sampled_rows_is_near_that_of_all() -> None:
 def test_loss__keeps_the_own_row_though_it_was_not_drawn() -> None:
     made = classes()
     indices, patches = torch.tensor([2]), patches_of(made, 1).requires_grad_()
-    loss = made.loss(patches, indices, columns=Columns(torch.tensor([0, 1, 5]), True, 7))
+    loss = made.loss(patches, indices, sample=RowSample(torch.tensor([0, 1, 5]), True, 7))
     loss.backward()
     towards = -(patches.grad[0] * made.memory.rows[:, 2]).sum(1)
     assert (towards > 0).all()

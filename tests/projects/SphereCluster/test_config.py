@@ -23,7 +23,7 @@ from unreid.config import load_config
         ({"CHOICE": "accuracy"}, "SPHERECLUSTER.CHOICE must be one of"),
         ({"DROPOUT": 1.0}, "SPHERECLUSTER.DROPOUT must be < 1"),
         ({"SPHERECLUSTER__REPELLED__START": "last"}, "REPELLED.START must be one of"),
-        ({"SPHERECLUSTER__TRIPLET__ENABLED": False}, "nothing would train"),
+        ({"SPHERECLUSTER__TRIPLET__ENABLED": False}, "at least one loss must be enabled"),
         ({"MODEL__HEADS__NAME": "NeckHead"}, "MODEL.HEADS.NAME must be 'SphereHead'"),
         ({"SCHEDULE": "progressive", "MIN_CLUSTER_SIZE": 2}, "MIN_CLUSTER_SIZE must be 1 with"),
         (

@@ -146,7 +146,7 @@ def test_more_merges_than_there_are__leave_two_clusters_and_say_so(
     assert pseudo.num_clusters == 2
     wanted = 36 if schedule == "restart" else 4
     made = 10 if schedule == "restart" else 2
-    assert pseudo.remarks["merges"] == f"{made} of {wanted} (two clusters must stay)"
+    assert pseudo.remarks["merges"] == f"{made} of {wanted} (at least two clusters are kept)"
 
 
 def test_small_clusters__take_no_part_this_round_but_are_kept() -> None:
@@ -184,7 +184,7 @@ def test_too_few_images__are_refused_before_training() -> None:
             return 3
 
     cfg = config(MIN_CLUSTER_SIZE=2)
-    with pytest.raises(ValueError, match="needs 4 images or more for two clusters"):
+    with pytest.raises(ValueError, match="needs at least 4 images for two clusters"):
         SphereClusterLabeler.check_images(cfg, Images())
     SphereClusterLabeler.check_images(config(), Images())
 
@@ -238,5 +238,5 @@ def test_raw__clusters_by_length_and_direction() -> None:
 
 def test_raw__without_lengths_stops() -> None:
     raw = labeler(SPHERE=False, TEST__METRIC="euclidean")
-    with pytest.raises(RuntimeError, match="needs the lengths of the features"):
+    with pytest.raises(RuntimeError, match="needs the norms of the features"):
         raw(bank(people(3, 2)), 0)

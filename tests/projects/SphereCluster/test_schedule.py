@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spherecluster.schedule import Schedule, merges_per_pass, possible_merges
+from spherecluster.schedule import Schedule, limit_merges, merges_per_pass
 
 
 def test_buc__leaves_2600_clusters_of_market_after_16_passes() -> None:
@@ -17,7 +17,7 @@ def test_buc__leaves_2600_clusters_of_market_after_16_passes() -> None:
 
 def test_hct__leaves_nine_percent_of_the_images_as_clusters() -> None:
     schedule = Schedule("restart", 0.07, 13, 20, 20)
-    assert schedule.most_clusters(12936) == 12936 - 13 * 905 == 1171
+    assert schedule.max_clusters(12936) == 12936 - 13 * 905 == 1171
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_merges_per_pass__are_whole_and_at_least_one(
     [(5, 10, 5), (8, 10, 8), (9, 10, 8), (3, 2, 0), (3, 1, 0), (0, 10, 0)],
 )
 def test_possible_merges__leave_two_clusters(wanted: int, clusters: int, expected: int) -> None:
-    assert possible_merges(wanted, clusters) == expected
+    assert limit_merges(wanted, clusters) == expected
 
 
 def test_rounds__of_20_epochs_then_2() -> None:
@@ -60,13 +60,13 @@ def test_renews__where_counting_day_by_day_begins_a_round(
 
 def test_progressive__makes_a_pass_a_round_and_no_more_than_asked_for() -> None:
     schedule = Schedule("progressive", 0.05, 3, 1, 1)
-    assert [schedule.passes_behind(r) for r in range(6)] == [0, 1, 2, 3, 3, 3]
-    assert Schedule("restart", 0.05, 3, 1, 1).passes_behind(0) == 3
+    assert [schedule.total_passes(r) for r in range(6)] == [0, 1, 2, 3, 3, 3]
+    assert Schedule("restart", 0.05, 3, 1, 1).total_passes(0) == 3
 
 
 def test_most_clusters__is_what_the_first_round_needs() -> None:
-    assert Schedule("progressive", 0.05, 3, 1, 1).most_clusters(100) == 100
-    assert Schedule("restart", 0.05, 3, 1, 1).most_clusters(100) == 85
-    assert Schedule("restart", 0.05, 3, 1, 1).most_clusters(100, min_size=2) == 50
-    assert Schedule("restart", 0.5, 9, 1, 1).most_clusters(100) == 2
-    assert Schedule("restart", 0.5, 9, 1, 1).most_clusters(0) == 0
+    assert Schedule("progressive", 0.05, 3, 1, 1).max_clusters(100) == 100
+    assert Schedule("restart", 0.05, 3, 1, 1).max_clusters(100) == 85
+    assert Schedule("restart", 0.05, 3, 1, 1).max_clusters(100, min_size=2) == 50
+    assert Schedule("restart", 0.5, 9, 1, 1).max_clusters(100) == 2
+    assert Schedule("restart", 0.5, 9, 1, 1).max_clusters(0) == 0

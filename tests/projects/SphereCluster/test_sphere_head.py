@@ -110,7 +110,7 @@ def test_rows_out_of_use__stay_zero_under_weight_decay(optimizer: str) -> None:
 
 
 def test_more_clusters_than_rows__are_refused() -> None:
-    with pytest.raises(RuntimeError, match="4 clusters, but the head has room for 3"):
+    with pytest.raises(RuntimeError, match="got 4 clusters, but the head has only 3 class weights"):
         SphereClasses(3, 4).reset(unit(4))
 
 

@@ -324,7 +324,7 @@ def test_one_camera__is_refused_before_training(
     keep_cameras(copy, "1")
     with pytest.raises(
         ValueError,
-        match=r"CALR needs images of two cameras or more, got 1"
+        match=r"CALR needs images of at least two cameras, got 1"
         r" \(market1501_0\).*baseline.yml",
     ):
         train_tiny(MARKET, copy, tmp_path / "run")
@@ -343,7 +343,7 @@ def test_camera_with_too_few_images__is_named_before_training(
         file.unlink()
     with pytest.raises(
         ValueError,
-        match=r"needs 4 images of each camera or more, but market1501_2"
+        match=r"needs at least 4 images per camera, but camera market1501_2"
         r" has 2",
     ):
         train_tiny(MARKET, copy, tmp_path / "run")

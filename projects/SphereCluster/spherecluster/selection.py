@@ -10,10 +10,10 @@ from collections.abc import Callable
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
 
-CHOICES = ("silhouette", "stability", "none")
+CRITERIA = ("silhouette", "stability", "none")
 
 #: Score of a partition into single images.
-WORST = -1.0
+SINGLETON_SCORE = -1.0
 
 
 def stability(
@@ -36,5 +36,5 @@ def stability(
     """
     num_merges = len(partition) - int(partition.max()) - 1
     if num_merges == 0:
-        return WORST
+        return SINGLETON_SCORE
     return float(adjusted_rand_score(partition, merge(features, num_merges)))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pseudopair.pictures import (
-    alignment_picture,
-    attention_sheet,
+from pseudopair.drawing import (
+    aligned_positions,
+    alignment_image,
+    attention_grid,
     colours,
-    column,
-    landings,
     overlay,
-    stretched,
+    scale_to_unit,
+    stack_vertically,
 )
 
 
@@ -24,8 +24,8 @@ def test_colours__go_from_blue_to_red_and_clip() -> None:
 
 
 def test_stretched__of_a_flat_map_is_zero() -> None:
-    assert (stretched(np.full((3, 2), 7.0)) == 0).all()
-    assert stretched(np.array([[2.0, 4.0]])).tolist() == [[0, 1]]
+    assert (scale_to_unit(np.full((3, 2), 7.0)) == 0).all()
+    assert scale_to_unit(np.array([[2.0, 4.0]])).tolist() == [[0, 1]]
 
 
 def test_overlay__is_red_where_the_heat_is(rng: np.random.Generator) -> None:
@@ -44,7 +44,7 @@ def test_attention_sheet__has_a_row_per_image_and_a_column_per_head(
     rng: np.random.Generator,
 ) -> None:
     images = rng.integers(0, 256, (3, 32, 16, 3), dtype=np.uint8)
-    found = np.asarray(attention_sheet(images, rng.random((3, 2, 4, 2))))
+    found = np.asarray(attention_grid(images, rng.random((3, 2, 4, 2))))
     assert found.shape == (3 * 32 + 2 * 4, 3 * 16 + 2 * 4, 3)
     assert (found[:32, :16] == images[0]).all() and (found[72:, :16] == images[2]).all()
 
@@ -72,12 +72,12 @@ def test_landings__equal_the_loop_over_positions_and_taps(
     attention = rng.random((15, 15))
     attention /= attention.sum(1, keepdims=True)
     offsets = rng.normal(size=(2 * 9, 5, 3))
-    found = landings(attention, offsets, expected)
+    found = aligned_positions(attention, offsets, expected)
     np.testing.assert_allclose(found, slow_landings(attention, offsets, expected), atol=1e-12)
 
 
 def test_landings__without_offsets_of_the_identity_are_the_same_places() -> None:
-    found = landings(np.eye(8), np.zeros((18, 4, 2)))
+    found = aligned_positions(np.eye(8), np.zeros((18, 4, 2)))
     assert found[0, 0].tolist() == [0.125, 0.25] and found[3, 1].tolist() == [0.875, 0.75]
 
 
@@ -88,7 +88,7 @@ def test_alignment_picture__draws_an_arrow_from_i_to_j() -> None:
     landed = np.zeros((4, 2, 2))
     landed[3, 0] = (0.25, 0.5)
     found = np.asarray(
-        alignment_picture(black, black, landed, similarities, scale=2, most=1)
+        alignment_image(black, black, landed, similarities, scale=2, max_arrows=1)
     ).astype(int)
     assert found.shape == (128, 64 + 32 + 64, 3)
     drawn = (found[:, :64].max(axis=2) > 60, found[:, 96:].max(axis=2) > 60)
@@ -99,11 +99,11 @@ def test_alignment_picture__draws_an_arrow_from_i_to_j() -> None:
 
 def test_alignment_picture__of_a_position_that_lands_on_itself_draws_without_a_direction() -> None:
     black = np.zeros((8, 4, 3), dtype=np.uint8)
-    found = alignment_picture(black, black, np.full((1, 1, 2), 0.5), np.ones((1, 1)))
+    found = alignment_image(black, black, np.full((1, 1, 2), 0.5), np.ones((1, 1)))
     assert np.asarray(found).max() > 60
 
 
 def test_column__stacks_pictures_of_any_width(rng: np.random.Generator) -> None:
-    one = attention_sheet(np.zeros((1, 8, 4, 3), np.uint8), rng.random((1, 1, 2, 2)))
-    two = attention_sheet(np.zeros((1, 8, 4, 3), np.uint8), rng.random((1, 3, 2, 2)))
-    assert column([one, two]).size == (two.width, 8 + 4 + 8)
+    one = attention_grid(np.zeros((1, 8, 4, 3), np.uint8), rng.random((1, 1, 2, 2)))
+    two = attention_grid(np.zeros((1, 8, 4, 3), np.uint8), rng.random((1, 3, 2, 2)))
+    assert stack_vertically([one, two]).size == (two.width, 8 + 4 + 8)

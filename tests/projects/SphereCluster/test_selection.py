@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spherecluster.choice import stability
 from spherecluster.labeler import SphereClusterLabeler
+from spherecluster.selection import stability
 from tests.projects.SphereCluster.settings import bank, config, people
 from unreid.structures import PseudoLabels
 

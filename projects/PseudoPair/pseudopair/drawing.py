@@ -16,7 +16,7 @@ _COLOURS = np.array(
     [[30, 30, 120], [40, 150, 230], [80, 200, 120], [250, 210, 60], [220, 40, 40]], dtype=float
 )
 #: Pixels between two images, and background colour.
-_GAP, _GROUND = 4, (255, 255, 255)
+_GAP, _BACKGROUND = 4, (255, 255, 255)
 #: Lines are drawn at this scale and then reduced, for anti-aliasing.
 _OVERSAMPLING = 2
 
@@ -28,7 +28,7 @@ def colours(values: np.ndarray) -> np.ndarray:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def stretched(values: np.ndarray) -> np.ndarray:
+def scale_to_unit(values: np.ndarray) -> np.ndarray:
     """Scale values to 0..1 by their minimum and maximum; 0 if all are equal.
 
     Args:
@@ -52,14 +52,14 @@ def overlay(image: np.ndarray, heat: np.ndarray, strength: float = 0.55) -> np.n
         (h, w, 3) uint8.
     """
     height, width = image.shape[:2]
-    small = Image.fromarray((255 * stretched(heat)).round().astype(np.uint8))
+    small = Image.fromarray((255 * scale_to_unit(heat)).round().astype(np.uint8))
     large = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) / 255.0
     grey = np.asarray(Image.fromarray(image).convert("L"), dtype=float)[..., None]
     mixed = (1.0 - strength) * grey + strength * colours(large)
     return mixed.round().astype(np.uint8)
 
 
-def attention_sheet(images: np.ndarray, heats: np.ndarray) -> Image.Image:
+def attention_grid(images: np.ndarray, heats: np.ndarray) -> Image.Image:
     """Return an image with one row per input image: the image, then the heat map of each head.
 
     Args:
@@ -67,23 +67,25 @@ def attention_sheet(images: np.ndarray, heats: np.ndarray) -> Image.Image:
         heats: (B, K, H, W) float.
     """
     rows = [[image, *(overlay(image, heat) for heat in own)] for image, own in zip(images, heats)]
-    return sheet(rows)
+    return image_grid(rows)
 
 
-def sheet(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
+def image_grid(rows: Sequence[Sequence[np.ndarray]]) -> Image.Image:
     """Arrange images (h, w, 3) uint8 of one size in rows and columns."""
     height, width = rows[0][0].shape[:2]
     across, down = max(len(row) for row in rows), len(rows)
     size = (across * (width + _GAP) - _GAP, down * (height + _GAP) - _GAP)
-    whole = Image.new("RGB", size, _GROUND)
+    whole = Image.new("RGB", size, _BACKGROUND)
     for y, row in enumerate(rows):
-        for x, picture in enumerate(row):
+        for x, image in enumerate(row):
             place = (x * (width + _GAP), y * (height + _GAP))
-            whole.paste(Image.fromarray(picture), place)
+            whole.paste(Image.fromarray(image), place)
     return whole
 
 
-def landings(attention: np.ndarray, offsets: np.ndarray, expected: bool = False) -> np.ndarray:
+def aligned_positions(
+    attention: np.ndarray, offsets: np.ndarray, expected: bool = False
+) -> np.ndarray:
     """Return the position in image j to which each position of image i is aligned.
 
     The attention selects a position of j, and the offsets shift it.
@@ -105,14 +107,14 @@ def landings(attention: np.ndarray, offsets: np.ndarray, expected: bool = False)
     return found.reshape(height, width, 2).clip(0.0, 1.0)
 
 
-def alignment_picture(
+def alignment_image(
     image_i: np.ndarray,
     image_j: np.ndarray,
     landed: np.ndarray,
     similarities: np.ndarray,
     *,
     scale: int = 2,
-    most: int = 24,
+    max_arrows: int = 24,
 ) -> Image.Image:
     """Draw both images side by side, with arrows from positions in i to aligned positions in j.
 
@@ -121,21 +123,21 @@ def alignment_picture(
     Args:
         image_i: (h, w, 3) uint8.
         image_j: (h, w, 3) uint8.
-        landed: (H, W, 2) of :func:`landings`.
+        landed: (H, W, 2) of :func:`aligned_positions`.
         similarities: (H, W) in -1..1, of each position and its aligned position.
         scale: Scale factor of the images.
-        most: Maximum number of arrows, in order of decreasing similarity.
+        max_arrows: Maximum number of arrows, in order of decreasing similarity.
     """
     height, width = image_i.shape[:2]
     factor = scale * _OVERSAMPLING
     left, top = (width + 4 * _GAP) * factor, height * factor
-    canvas = Image.new("RGB", (left + width * factor, top), _GROUND)
+    canvas = Image.new("RGB", (left + width * factor, top), _BACKGROUND)
     for image, x in ((image_i, 0), (image_j, left)):
         large = Image.fromarray(image).resize((width * factor, top), Image.Resampling.BICUBIC)
         canvas.paste(large, (x, 0))
     rows, columns = similarities.shape
     draw = ImageDraw.Draw(canvas, "RGBA")
-    chosen = np.argsort(-similarities, axis=None, kind="stable")[:most]
+    chosen = np.argsort(-similarities, axis=None, kind="stable")[:max_arrows]
     for place in chosen[::-1]:  # draw the most similar last, on top
         y, x = divmod(int(place), columns)
         start = ((x + 0.5) / columns * width * factor, (y + 0.5) / rows * top)
@@ -168,12 +170,12 @@ def _arrow(
     draw.polygon([tuple(c.tolist()) for c in corners], fill=colour)
 
 
-def column(pictures: Sequence[Image.Image]) -> Image.Image:
+def stack_vertically(images: Sequence[Image.Image]) -> Image.Image:
     """Arrange images of any size below each other."""
-    height = sum(p.height + _GAP for p in pictures) - _GAP
-    whole = Image.new("RGB", (max(p.width for p in pictures), height), _GROUND)
+    height = sum(p.height + _GAP for p in images) - _GAP
+    whole = Image.new("RGB", (max(p.width for p in images), height), _BACKGROUND)
     top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height + _GAP
+    for image in images:
+        whole.paste(image, (0, top))
+        top += image.height + _GAP
     return whole
