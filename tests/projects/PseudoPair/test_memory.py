@@ -66,14 +66,14 @@ def test_update__fills_an_empty_row_whole_and_keeps_one_that_cancels() -> None:
 
 
 @pytest.mark.parametrize("wanted", [0, 6, 7])
-def test_columns__of_all_images_are_all_and_need_no_correction(wanted: int) -> None:
+def test_sample__of_all_images_is_complete_and_needs_no_correction(wanted: int) -> None:
     sample = memory().sample(wanted)
-    assert sample.indices.tolist() == list(range(6)) and not sample.sampled
+    assert sample.indices.tolist() == list(range(6)) and not sample.is_random
     kept = torch.ones(2, 6, dtype=torch.bool)
     assert torch.equal(sample.correction(kept, 1), torch.zeros(2, 1))
 
 
-def test_columns__repeat_themselves_by_the_generator() -> None:
+def test_sample__is_reproducible_by_the_generator() -> None:
     made = memory(50)
     drawn = [made.sample(20, torch.Generator().manual_seed(s)).indices for s in (1, 1, 2)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
