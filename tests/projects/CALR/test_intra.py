@@ -154,8 +154,8 @@ def test_stage_2__refuses_local_labels_of_other_images(finished: Path, tmp_path:
     fewer = images.subset(np.arange(len(images) - 1))
     with pytest.raises(
         ValueError,
-        match=rf"labels of {len(images)} images, but the training set"
-        rf" has {len(images) - 1}",
+        match=rf"expected labels of the {len(images) - 1} images of the training set,"
+        rf" got {len(images)}",
     ):
         read_local_labels(str(path), fewer)
     renamed = UnlabelledImages(
