@@ -191,7 +191,7 @@ def test_local_labels__of_other_images_are_refused_before_any_training(
         labels=np.zeros(1, dtype=np.int64),
     )
     cfg = config(CALR__LOCAL_LABELS=bad)
-    with pytest.raises(ValueError, match="images of the training set, got 1$"):
+    with pytest.raises(ValueError, match=r"images of the training set, got 1$"):
         CALRLabeler.check_images(cfg, images_of(finished))
     with pytest.raises(FileNotFoundError, match=r"CALR.LOCAL_LABELS gone.npz"):
         CALRLabeler.check_images(config(CALR__LOCAL_LABELS="gone.npz"), images_of(finished))
