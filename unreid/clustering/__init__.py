@@ -1,7 +1,8 @@
-"""Labels from distances, from a kNN graph, or from features by merging: pure functions.
+"""Clustering of distances, kNN graphs or features, as functions without state.
 
-Where a function has the name of its module, the package's attribute is the function: write
-``from unreid.clustering.map_equation import codelength`` for other functions of a module.
+Some functions have the name of their module. ``unreid.clustering.map_equation`` is then the
+function. Import other functions of that module by
+``from unreid.clustering.map_equation import codelength``.
 """
 
 from unreid.clustering.agglomerative import agglomerative

@@ -38,7 +38,7 @@ def _cut(tree: np.ndarray, num: int, num_clusters: int) -> np.ndarray:
     merges = num - num_clusters
     for step in range(merges):
         parent[int(tree[step, 0])] = parent[int(tree[step, 1])] = num + step
-    # Parents have larger ids, so one sweep from the top settles every node.
+    # Parents have larger ids, so one sweep in descending order finds the root of every node.
     for node in range(num + merges - 1, -1, -1):
         parent[node] = parent[parent[node]]
     return parent[:num]
@@ -51,15 +51,15 @@ def agglomerative(
 ) -> np.ndarray:
     """Merge the two nearest clusters until ``num_clusters`` are left.
 
-    Meant for one camera: holds the N (N - 1) / 2 distances in double.
+    For the images of one camera: memory is N (N - 1) / 2 distances in float64.
 
     Args:
         distance: (N, N) symmetric; only the upper triangle is read. Sparse: absent is 1.0.
-        num_clusters: >= 1; with fewer images than that, each image is its own cluster.
+        num_clusters: >= 1; if N is smaller, each image is its own cluster.
         linkage: "average", "complete" or "single".
 
     Returns:
-        (N,) int64, ids in order of first appearance; the partition scikit-learn gives.
+        (N,) int64, ids in order of first appearance; the same partition as scikit-learn.
     """
     check_distance("distance", distance)
     num_clusters = check_integer("num_clusters", num_clusters, 1)

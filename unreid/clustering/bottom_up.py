@@ -52,9 +52,9 @@ def bottom_up(
     that chains form. With ``"skip"`` [3] the cluster with the smaller id absorbs the other, and
     pairs with a cluster absorbed in this pass are skipped.
 
-    Equal distances go to the pair with the smaller id, then to the smaller of the other ids.
-    At the start a cluster's id is its rank by first appearance; an exact union keeps the larger
-    id of its two, and a pass ends with renumbering by first appearance.
+    Of pairs with equal distances, the pair with the smaller id comes first, then the one with the
+    smaller other id. Initial ids are numbered by first appearance. With ``"exact"`` a merged
+    cluster keeps the larger id of its two; each pass ends with renumbering by first appearance.
 
     Args:
         features: (N, D) floating, numpy or torch; unit rows unless ``sphere`` is False.
@@ -70,11 +70,11 @@ def bottom_up(
         pass_rule: "union" or "skip"; not used by ``update="exact"``.
 
     Returns:
-        (N,) int64, -1 where ``labels`` had noise, else 0..C-1 by first appearance.
+        (N,) int64, -1 for noise in ``labels``, else 0..C-1 by first appearance.
 
     Raises:
-        ValueError, TypeError: An argument out of its range, or more merges than clusters
-            minus one.
+        ValueError, TypeError: An argument is out of range, or there are more merges than
+            clusters minus one.
     """
     check_choice("update", update, UPDATES)
     check_choice("pass_rule", pass_rule, PASS_RULES)
@@ -85,8 +85,8 @@ def bottom_up(
     count = _count(array, start)
     if total > max(count - 1, 0):
         raise ValueError(
-            f"passes * num_merges must be <= {max(count - 1, 0)}, one less than the clusters"
-            f" at the start, got {passes} * {num_merges}"
+            f"passes * num_merges must be <= {max(count - 1, 0)}, the initial number of clusters"
+            f" minus one, got {passes} * {num_merges}"
         )
     if total == 0:
         return np.arange(len(array)) if start is None else start
@@ -109,7 +109,7 @@ def merge_tree(
     sphere: bool = True,
     num_merges: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the tree of exact merging, to cut at many numbers of clusters with ``cut_tree``.
+    """Return the tree of exact merging; ``cut_tree`` cuts it at any number of clusters.
 
     Args:
         features: See :func:`bottom_up`.
@@ -142,7 +142,7 @@ def cut_tree(
 
     Args:
         merges: (M, 2) of ``merge_tree``.
-        num_merges: in [0, M].
+        num_merges: Number of merges in 0..M.
         num_images: N.
         labels: (N,) initial labels of the tree, if any.
 
@@ -165,7 +165,7 @@ def cut_tree(
 def _prepare(
     features: Any, labels: ArrayLike | None, sphere: bool
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the features as float32 or float64 rows in numpy, the labels numbered."""
+    """Return the features as a float32 or float64 array, and the labels renumbered."""
     check_features("features", features, unit=sphere)
     if not isinstance(features, np.ndarray):
         features = features.detach().float().cpu().numpy()
@@ -195,7 +195,7 @@ def _tree(
 
 
 def _nodes(pairs: np.ndarray, count: int) -> np.ndarray:
-    """Return pairs of slots, the larger of which is the union's, as pairs of nodes of a tree."""
+    """Convert pairs of slots to pairs of tree nodes; a union is in the larger slot of its pair."""
     node = np.arange(count)
     merges = np.empty_like(pairs)
     for step, (low, high) in enumerate(pairs.tolist()):

@@ -19,7 +19,7 @@ ROWS_AT_ONCE = 1024
 
 
 def check_distance(name: str, distance: np.ndarray | sparse.sparray | sparse.spmatrix) -> None:
-    """Raise an error unless ``distance`` is a square matrix without NaN."""
+    """Check that ``distance`` is a square matrix without NaN."""
     shape = getattr(distance, "shape", None)
     if shape is None:
         raise TypeError(f"{name} must be a matrix (N, N), got {type(distance).__name__}")
@@ -28,7 +28,7 @@ def check_distance(name: str, distance: np.ndarray | sparse.sparray | sparse.spm
     values = np.asarray(distance.data if sparse.issparse(distance) else distance)
     # The minimum is NaN if any entry is, and needs no mask of the size of the matrix.
     if values.size and np.isnan(values.min()):
-        raise ValueError(f"{name} must be numbers, but holds NaN")
+        raise ValueError(f"{name} must not contain NaN")
 
 
 def _entries(distance: np.ndarray | sparse.sparray, eps: float) -> tuple[np.ndarray, ...]:
@@ -55,13 +55,14 @@ def dbscan(
 ) -> np.ndarray:
     """Return DBSCAN labels with scikit-learn's numbering.
 
-    An image is a core when at least ``min_samples`` images, itself among them, lie within
-    ``eps`` (inclusive). Cores within ``eps`` of each other share a cluster; ids follow the
-    smallest core index. Any other image within ``eps`` of a core joins the lowest such id.
+    A core has at least ``min_samples`` images, itself included, within distance ``eps``
+    (inclusive). Cores within ``eps`` of each other are in one cluster. Ids are in the order of the
+    first core of each cluster. Any other image within ``eps`` of cores gets the lowest of their
+    ids.
 
     Args:
-        distance: (N, N) symmetric, >= 0. Sparse: an absent entry is farther than ``eps``, an
-            image without a stored diagonal is still at distance 0 of itself.
+        distance: (N, N) symmetric, >= 0. Sparse: an absent entry is farther than ``eps``, but an
+            absent diagonal entry is 0.
         eps: Radius, > 0.
         min_samples: >= 1.
 

@@ -96,11 +96,11 @@ class Merging:
                 high.append(slot)
                 self.clusters.sizes[slot] += self.clusters.sizes[groups[key]]
             groups[key] = slot
-        if low:  # no list contains them yet
+        if low:  # the lists are filled later
             self.note(np.array(low), np.array(high), np.zeros(len(low)))
 
     def fill_all(self) -> None:
-        """Fill the lists of all active clusters from one triangle of products."""
+        """Fill the lists of all active clusters from the upper triangle of products."""
         active = self.active
         single = torch.from_numpy(self.clusters.means[active].astype(np.float32))
         squares = self._squares()

@@ -1,8 +1,8 @@
 """Merging the two nearest clusters, one merge at a time: exact for every linkage.
 
-Every cluster caches its nearest neighbour, or a lower bound of that distance which is made
-exact when it comes first [0, the "generic" algorithm]. One row of distances per merge, so
-O(C^2 D) in all and memory linear in C.
+Every cluster caches the distance to its nearest neighbour, or a lower bound of it. A bound is
+replaced by the exact distance when it is the smallest value [0, the "generic" algorithm]. Each
+merge computes one row of distances. The cost is O(C^2 D) in total, and memory is linear in C.
 
 [0] Mullner: Modern hierarchical, agglomerative clustering algorithms, 2011,
     https://arxiv.org/abs/1109.2378
@@ -24,9 +24,11 @@ class Rows:
     """Distances from one cluster to others, with the same rounding for every caller.
 
     Args:
-        clusters: changed by the caller as clusters merge.
-        features: (N, D) the images, owner: (N,) their clusters' slots (-1: none); used for
-            ``minimum`` only; ``owner`` is changed by the caller too.
+        clusters: The clusters; the caller updates them after each merge.
+        rule: Linkage and regulariser.
+        features: (N, D) features of the images; used for ``minimum`` only.
+        owner: (N,) slot of the cluster of each image, -1 for none; used for ``minimum`` only. The
+            caller updates it after each merge.
     """
 
     def __init__(
@@ -46,20 +48,20 @@ class Rows:
         nearest = None
         if self.images is not None:
             nearest = np.full(len(self.clusters), np.inf)
-            everyone = np.flatnonzero(self.owner >= 0)
+            all_images = np.flatnonzero(self.owner >= 0)
             for image in np.flatnonzero(self.owner == slot):
-                apart = self._squared(self.images, self.images[image], everyone, num_threads())
-                np.minimum.at(nearest, self.owner[everyone], apart)
+                apart = self._squared(self.images, self.images[image], all_images, num_threads())
+                np.minimum.at(nearest, self.owner[all_images], apart)
             nearest = nearest[others]
         squared = self.squared(slot, others)
         return self.rule.distance(squared, self.clusters, np.array(slot), others, nearest)
 
 
 def lower_bounds(clusters: Clusters, rule: Rule) -> np.ndarray:
-    """Return (C,) a lower bound of each cluster's distance to its nearest neighbour.
+    """Return (C,) lower bounds of the distance of each cluster to its nearest neighbour.
 
-    The bound is a float32 product in blocks minus its error bound, and minus infinity for
-    ``minimum``, which is not a function of the means.
+    The bound is computed from float32 products in blocks, minus their error bound. It is minus
+    infinity for ``minimum``, which is not a function of the means.
     """
     count, channels = clusters.means.shape
     if rule.linkage == "minimum":
@@ -67,18 +69,18 @@ def lower_bounds(clusters: Clusters, rule: Rule) -> np.ndarray:
     means = clusters.means.astype(np.float32)
     lengths = clusters.lengths**2 * (1 - (channels + 32) * 2.0**-24)
     bounds = np.empty(count)
-    everyone = np.arange(count)
+    all_slots = np.arange(count)
     for start in range(0, count, BLOCK_ROWS):
-        rows = everyone[start : start + BLOCK_ROWS]
+        rows = all_slots[start : start + BLOCK_ROWS]
         squared = lengths[rows, None] + lengths[None] - 2 * (means[rows] @ means.T)
-        distance = rule.distance(np.maximum(squared, 0), clusters, rows[:, None], everyone[None])
+        distance = rule.distance(np.maximum(squared, 0), clusters, rows[:, None], all_slots[None])
         distance[np.arange(len(rows)), rows] = np.inf
         bounds[rows] = distance.min(axis=1)
     return bounds
 
 
 def _first(values: np.ndarray, slot: int, others: np.ndarray) -> int:
-    """Return the position of the nearest: the smallest value, then smaller id, then larger id."""
+    """Return the position of the smallest value; ties by the smaller, then the larger id."""
     ties = np.flatnonzero(values == values.min())
     if len(ties) == 1:
         return int(ties[0])
@@ -91,11 +93,11 @@ def greedy_merges(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Merge the nearest pair ``num_merges`` times.
 
-    Ties go to the smaller id, then to the larger; a union keeps the larger of its two ids.
+    Ties are resolved by the smaller, then the larger id. A merged cluster keeps the larger id.
 
     Returns:
-        (M, 2) int64 slots (smaller, larger), and (M,) float64 distances, in order of merging.
-        ``clusters`` is left in the state after them.
+        (M, 2) int64 slots (smaller, larger) and (M,) float64 distances, in order of merging.
+        ``clusters`` is changed in place.
     """
     rows = Rows(clusters, rule, features, owner.copy())
     count = len(clusters)
@@ -125,11 +127,11 @@ def greedy_merges(
         active = active[active != a]
         near[a] = np.inf
         if len(active) > 1:
-            _renew(rows, active[active != b], b, a, near, nearest, exact)
+            _update_caches(rows, active[active != b], b, a, near, nearest, exact)
     return pairs, heights
 
 
-def _renew(
+def _update_caches(
     rows: Rows, others: np.ndarray, union: int, gone: int,
     near: np.ndarray, nearest: np.ndarray, exact: np.ndarray,
 ) -> None:  # fmt: skip

@@ -25,7 +25,7 @@ def infomap(
 ) -> np.ndarray:
     """Return the two-level partition of the directed kNN graph, computed by ``infomap`` [1].
 
-    Self links are not passed to the package, as in CALR's released program.
+    Self links are not passed to the package, as in the released code of CALR.
 
     Args:
         indices: See :func:`unreid.clustering.map_equation.map_equation`.
@@ -48,7 +48,7 @@ def infomap(
     except ImportError as error:
         raise ImportError(
             "unreid.clustering.infomap needs the infomap package (GPL-3.0):"
-            " pip install unreid[infomap]; unreid.clustering.map_equation needs nothing"
+            " pip install unreid[infomap]; unreid.clustering.map_equation does not need it"
         ) from error
     links = knn_links(indices, similarities, min_similarity).tocoo()
     labels = -1 - np.arange(links.shape[0], dtype=np.int64)

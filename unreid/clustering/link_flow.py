@@ -26,10 +26,13 @@ class Level:
     """One level of the graph in the search for modules.
 
     Attributes:
-        starts: (n + 1,) int64; neighbours: (m,) int32; weights: (m,) float64: CSR rows of
-            flow i -> j plus flow j -> i, self links left out.
-        flow: (n,) float64, share of the walker's steps that end in the node.
-        enter, exit: (n,) float64, share of the steps that enter and leave it.
+        starts: (n + 1,) int64, row starts of the CSR matrix of the flow i -> j plus j -> i,
+            without self links.
+        neighbours: (m,) int32, its columns.
+        weights: (m,) float64, its values.
+        flow: (n,) float64, share of the walker's steps that end in each node.
+        enter: (n,) float64, share of the steps that enter each node.
+        exit: (n,) float64, share of the steps that leave each node.
     """
 
     starts: np.ndarray
@@ -48,21 +51,21 @@ def knn_links(indices: np.ndarray, similarities: np.ndarray, min_similarity: flo
 
     Args:
         indices: (N, k) integer neighbours as ``unreid.graph.knn`` returns them; entries < 0
-            stand for "none". Self links are left out.
+            mean no neighbour. Self links are ignored.
         similarities: (N, k) floating, their cosines.
-        min_similarity: in [0, 1]; links below it are dropped, and links of weight 0.
+        min_similarity: In [0, 1]; smaller similarities and 0 give no link.
 
     Returns:
         (N, N) float64 CSR, entry (i, j) the weight of the link i -> j.
 
     Raises:
-        ValueError: shapes that differ, an index >= N, a similarity that is not finite.
+        ValueError: The shapes differ, an index is >= N, or a similarity is not finite.
     """
     indices, similarities = np.asarray(indices), np.asarray(similarities)
     check_number("min_similarity", min_similarity, 0, 1)
     if indices.ndim != 2 or indices.shape != similarities.shape:
         raise ValueError(
-            "indices and similarities must have one shape (N, k), got"
+            "indices and similarities must have the same shape (N, k), got"
             f" {indices.shape} and {similarities.shape}"
         )
     if indices.dtype.kind not in "iu":
@@ -87,9 +90,9 @@ def link_flow(
 ) -> csr_array:
     """Return the flow of each link: its share of the walker's steps.
 
-    PageRank whose jumps land at the start of a link drawn by weight, and are not themselves
-    recorded [1]: p = .85 p P + (.15 + .85 p(dangling)) v with v_i the share of i in all
-    weights; then one step along the links, F_ij = p_i P_ij, divided by its sum.
+    The visit rate p is PageRank with unrecorded teleportation to the start of a random link [1]:
+    p = .85 p P + (.15 + .85 p(dangling)) v, where v_i is the share of the links of i in the sum of
+    all weights. The flow is one step along the links, F_ij = p_i P_ij, divided by its sum.
 
     Args:
         links: (N, N) non-negative weights.
@@ -97,7 +100,7 @@ def link_flow(
         max_iterations: Largest number of iterations (.85 ** 500 is 1e-35).
 
     Returns:
-        (N, N) float64 CSR with sum 1, or with no entry when there is no link.
+        (N, N) float64 CSR with sum 1, or without entries if there are no links.
     """
     if links.nnz == 0:
         return links

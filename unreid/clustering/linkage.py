@@ -41,11 +41,13 @@ REGULARIZERS = ("sse", "size", "dispersion", "none", "sse_union", "sse_increase"
 
 @dataclass
 class Clusters:
-    """The clusters while they merge; slot i holds cluster i until it is merged.
+    """State of the clusters during merging; slot i holds cluster i until it is merged.
 
     Attributes:
         means: (C, D) float64.
-        sizes, sse, lengths: (C,) float64: images, squared error, length of the mean.
+        sizes: (C,) float64, number of images.
+        sse: (C,) float64, sum of squared distances to the mean.
+        lengths: (C,) float64, norm of the mean.
     """
 
     means: np.ndarray
@@ -58,7 +60,7 @@ class Clusters:
 
     @classmethod
     def of(cls, features: np.ndarray, labels: np.ndarray | None) -> Clusters:
-        """Return one cluster per image, or the clusters of (N,) labels 0..C-1 (-1: left out)."""
+        """Return one cluster per image, or the clusters of (N,) labels in 0..C-1 (-1: noise)."""
         if labels is None:
             means = features.astype(np.float64)
             count = len(means)
@@ -107,19 +109,19 @@ class Rule:
 
     @property
     def reducible(self) -> bool:
-        """Whether merging A and B brings no third cluster nearer than the nearer of the two.
+        """Whether the union of A and B is never nearer to a third cluster than A or B.
 
-        D(A u B, C) >= min(D(A, C), D(B, C)) where D(A, B) <= both. Then all mutual nearest
-        neighbours may merge at once and the tree is that of one merge at a time [4].
+        Formally, D(A u B, C) >= min(D(A, C), D(B, C)) if D(A, B) is at most both. Then merging all
+        mutual nearest neighbours at once gives the tree of one merge at a time [4].
 
         - average: a mean over pairs is a convex combination, so it holds for every part
           g(A) + g(B) with g(A u B) >= (n_A g(A) + n_B g(B)) / (n_A + n_B): sse, size,
           dispersion; and for SSE(A u B u C), which exceeds SSE(A u C) and SSE(B u C).
         - minimum: for every g(A u B) >= max(g(A), g(B)): sse, size; and sse_union.
-        - ward alone, and with its own multiple. Not with sse or size: A and B on
-          opposite sides of a large C may be kept from C by its g, and their union lies on C's
-          centre.
-        - energy and centroid: never (inversions).
+        - ward: with none or sse_increase, which is a multiple of ward. Not with sse or size: if A
+          and B are on opposite sides of a large C, g(C) may make both far from C, but the mean of
+          their union is at the mean of C.
+        - energy and centroid: never, because they have inversions.
         """
         if self.weight == 0 or self.regularizer == "none":
             return self.linkage in ("average", "minimum", "ward")
@@ -148,7 +150,7 @@ class Rule:
             nearest: The smallest d over pairs of images; required for ``minimum``.
 
         Returns:
-            float64 of that shape; the same bits when i and j are exchanged.
+            float64 of that shape; bit-identical if i and j are exchanged.
         """
         na, nb, ea, eb = a.sizes[i], a.sizes[j], a.sse[i], a.sse[j]
         if self.linkage == "average":
@@ -160,7 +162,7 @@ class Rule:
         elif self.linkage == "centroid":
             la, lb = a.lengths[i], a.lengths[j]
             apart = np.maximum(squared - (la - lb) ** 2, 0)
-            # A mean of length zero has no direction; its cosine is taken as 0.
+            # A mean of norm zero has no direction; its cosine is set to 0.
             base = np.divide(apart, la * lb, where=la * lb > 0, out=np.full_like(apart, 2.0))
         else:
             assert nearest is not None

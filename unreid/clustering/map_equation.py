@@ -28,9 +28,9 @@ from unreid.clustering.link_flow import (
 )
 from unreid.kernels import kernel, map_equation_reference
 
-#: Smallest gain of a move in bits, and of a round relative to the codelength.
+#: Minimum gain of a move in bits, and minimum gain of a round relative to the codelength.
 SMALLEST_GAIN = 1e-10
-WORTH_A_ROUND = 1e-4
+MIN_ROUND_GAIN = 1e-4
 MAX_ROUNDS = 20
 MAX_SWEEPS = 50
 
@@ -40,29 +40,29 @@ def map_equation(
 ) -> np.ndarray:
     """Return the modules of the directed kNN graph by the map equation, two levels.
 
-    The walker's flow is that of ``link_flow``. The same input and seed give the same labels;
-    another seed, or another order of the images, gives another local optimum whose codelength
-    is nearly the same (components without links are found in any order).
+    The flow is that of ``link_flow``. The same input and seed give the same labels. Another seed
+    or order of the images can give another local optimum with nearly the same codelength.
+    Unconnected components are separated for every seed and order.
 
     Args:
         indices: (N, k) integer neighbours, as ``unreid.graph.knn`` returns them (self links
             are left out; < 0 means none).
         similarities: (N, k) floating, their cosines, the weights of the links.
-        min_similarity: in [0, 1]; weaker links are dropped.
-        seed: >= 0, of the random order in which nodes are visited.
+        min_similarity: In [0, 1]; links with a smaller similarity are not used.
+        seed: Seed >= 0 of the random order in which nodes are visited.
 
     Returns:
-        (N,) int64 labels 0..C-1, numbered by first appearance; no noise, an image without
-        links is a module of its own.
+        (N,) int64 labels 0..C-1, numbered by first appearance; no noise: an image without
+        links is its own module.
 
     Raises:
-        ValueError, TypeError: an argument of another shape, kind or range.
+        ValueError, TypeError: An argument has a wrong shape, type or range.
     """
     rng = np.random.default_rng(check_integer("seed", seed, 0))
     leaves = leaf_level(link_flow(knn_links(indices, similarities, min_similarity)))
     if len(leaves) == 0:
         return np.zeros(0, np.int64)
-    labels = _climb(leaves, np.arange(len(leaves), dtype=np.int32), rng)
+    labels = _move_and_aggregate(leaves, np.arange(len(leaves), dtype=np.int32), rng)
     length = partition_codelength(leaves, labels)
     for _ in range(MAX_ROUNDS):
         before = length
@@ -71,7 +71,7 @@ def map_equation(
             tuned_length = partition_codelength(leaves, tuned)
             if tuned_length < length:
                 labels, length = tuned, tuned_length
-        if before - length <= WORTH_A_ROUND * before:
+        if before - length <= MIN_ROUND_GAIN * before:
             break
     return _numbered(labels)[0].astype(np.int64)
 
@@ -122,7 +122,7 @@ def _numbered(labels: np.ndarray) -> tuple[np.ndarray, int]:
     return rank[inverse], len(first)
 
 
-def _settle(
+def _local_moves(
     level: Level, modules: np.ndarray, rng: np.random.Generator, within: np.ndarray | None = None
 ) -> tuple[np.ndarray, int]:
     """Move nodes in random order until none moves; return (n,) numbered modules and C."""
@@ -146,12 +146,12 @@ def _settle(
     return _numbered(modules)
 
 
-def _climb(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _move_and_aggregate(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Alternate local moves and aggregation until no modules join; return (n,) module ids."""
-    labels, count = _settle(level, modules, rng)
+    labels, count = _local_moves(level, modules, rng)
     current = aggregate(level, labels, count)
     while True:
-        joined, fewer = _settle(current, np.arange(count, dtype=np.int32), rng)
+        joined, fewer = _local_moves(current, np.arange(count, dtype=np.int32), rng)
         if fewer == count:
             return labels
         labels, count = joined[labels], fewer
@@ -160,13 +160,13 @@ def _climb(level: Level, modules: np.ndarray, rng: np.random.Generator) -> np.nd
 
 def _fine_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Move single images between the modules found, then repeat the search [2]."""
-    return _climb(leaves, _numbered(labels)[0], rng)
+    return _move_and_aggregate(leaves, _numbered(labels)[0], rng)
 
 
 def _coarse_tune(leaves: Level, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Split every module into submodules and move these between modules [2]."""
     modules, _ = _numbered(labels)
-    parts, count = _settle(leaves, np.arange(len(leaves), dtype=np.int32), rng, modules)
+    parts, count = _local_moves(leaves, np.arange(len(leaves), dtype=np.int32), rng, modules)
     owner = np.zeros(count, np.int32)
     owner[parts] = modules
-    return _climb(aggregate(leaves, parts, count), owner, rng)[parts]
+    return _move_and_aggregate(aggregate(leaves, parts, count), owner, rng)[parts]

@@ -1,13 +1,13 @@
 """Exact merging under the ``minimum`` linkage from image neighbours, without an N x N matrix.
 
 Without a regulariser the tree is a minimum spanning tree of the images [0]. With SSE or size
-the rule stays reducible (``Rule.reducible``), so mutual nearest clusters merge in rounds; each
-image keeps its T nearest images and a bound for the rest, which stays a bound while clusters
-and their penalties grow.
+the rule is still reducible (``Rule.reducible``), so mutual nearest clusters merge in rounds. Each
+image stores its T nearest images of other clusters and a lower bound for the rest. The bound
+remains valid, because penalties only increase when clusters merge.
 
 [0] Gower, Ross: Minimum spanning trees and single linkage cluster analysis, 1969
 
-Notation: P images that take part, D channels, C clusters, T entries of a list, M merges.
+Notation: P images in clusters, D channels, C clusters, T entries of a list, M merges.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Neighbours:
         self.pairs, self.row = module.squared_pairs, module.squared_distances
 
     def renew(self, rows: np.ndarray, part: np.ndarray) -> None:
-        """Recompute the lists of some images; part: (C,) penalty of each cluster."""
+        """Recompute the lists of the images ``rows``; part: (C,) penalty of each cluster."""
         part = part[self.owner]
         for start in range(0, len(rows), BLOCK_ROWS):
             some = rows[start : start + BLOCK_ROWS]
@@ -63,7 +63,7 @@ class Neighbours:
     def scan(self, row: int, part: np.ndarray) -> None:
         """Fill a list from exact distances: the nearest image of each nearest cluster.
 
-        It is valid until the next merge; images that are not listed come later at ties.
+        The list is valid until the next merge. Images that are not listed lose ties.
         """
         everyone = np.arange(len(self.images))
         apart = self.row(self.images, self.images[row], everyone, num_threads())
@@ -79,8 +79,8 @@ class Neighbours:
         self.ids[row, : len(kept)], self.squared[row, : len(kept)] = kept, apart[kept]
         self.trusted[row] = True
 
-    def doubts(self, best: np.ndarray) -> np.ndarray:
-        """Return the (P,) images whose bound allows a cluster nearer than the (C,) best."""
+    def uncertain(self, best: np.ndarray) -> np.ndarray:
+        """Return a (P,) mask of images whose bound allows a cluster nearer than the (C,) best."""
         limit = best[self.owner]
         return np.where(self.trusted, self.bound < limit, self.bound <= limit) & (
             self.bound < np.inf
@@ -96,7 +96,7 @@ class Neighbours:
         np.minimum.at(best, mine, values)
         tied = np.flatnonzero(np.isfinite(values) & (values == best[mine]))
         cluster = np.full(count, count)
-        # Ties by the smaller, then the larger id: for one cluster, by the other's id.
+        # Ties go to the smaller, then the larger id; for a fixed cluster, to the smaller other id.
         np.minimum.at(cluster, mine[tied], other[tied])
         cluster[cluster == count] = -1
         return best, cluster
@@ -119,8 +119,8 @@ def minimum_merges_in_rounds(
     """
     if rule.regularizer == "none" or rule.weight == 0:
         return _from_edges(*nearest_edges(features, owner, clusters, rule, num_merges))
-    taking = owner >= 0
-    lists = Neighbours(features[taking].astype(np.float64), owner[taking].copy())
+    clustered = owner >= 0
+    lists = Neighbours(features[clustered].astype(np.float64), owner[clustered].copy())
     lists.renew(np.arange(len(lists.owner)), rule.own(clusters.sizes, clusters.sse))
     pairs: list[tuple[int, int]] = []
     heights: list[float] = []
@@ -130,20 +130,20 @@ def minimum_merges_in_rounds(
     while alive.sum() > 1:
         part = rule.own(clusters.sizes, clusters.sse)
         best, other = lists.nearest(part, len(clusters))
-        doubts = lists.doubts(best)
+        uncertain = lists.uncertain(best)
         certain = alive & (best + part <= limit)
-        certain[lists.owner[doubts]] = False
+        certain[lists.owner[uncertain]] = False
         mutual = np.flatnonzero(certain & (other > np.arange(len(other))))
         mutual = mutual[certain[other[mutual]] & (other[other[mutual]] == mutual)]
         if not len(mutual):
-            images = np.flatnonzero(doubts)
+            images = np.flatnonzero(uncertain)
             slots = lists.owner[images]
             images = images[np.minimum(lists.bound[images], best[slots]) + part[slots] <= limit]
             if not len(images):
                 break
             lists.renew(images, part)
             best, _ = lists.nearest(part, len(clusters))
-            still = lists.doubts(best)
+            still = lists.uncertain(best)
             for image in images[still[images]].tolist():
                 lists.scan(image, part)
             continue
@@ -169,7 +169,7 @@ def minimum_merges_in_rounds(
 def _from_edges(
     low: np.ndarray, high: np.ndarray, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lightest edges of a spanning tree, in order, as merges of slots."""
+    """Return edges of a minimum spanning tree, ascending, as merges of slots."""
     root: dict[int, int] = {}
 
     def find(node: int) -> int:

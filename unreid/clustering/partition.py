@@ -32,8 +32,8 @@ def compact(labels: ArrayLike, min_size: int = 1) -> np.ndarray:
     """Renumber clusters 0..C-1 in order of first appearance; small ones become noise.
 
     Args:
-        labels: (N,) integers; a negative label is noise whatever its value.
-        min_size: clusters of fewer images become noise (-1).
+        labels: (N,) integers; all negative labels are noise.
+        min_size: Clusters with fewer images become noise (-1).
 
     Returns:
         (N,) int64, a new array: -1 for noise, else 0..C-1 with no id unused.
@@ -55,12 +55,12 @@ def centroids(features: np.ndarray, labels: ArrayLike) -> np.ndarray:
 
     Args:
         features: (N, D) float, unit rows.
-        labels: (N,) integers; negative is noise and is left out; 0..C-1 with no id unused.
+        labels: (N,) integers; negative labels are noise and ignored; else 0..C-1, each id used.
 
     Returns:
-        (C, D) float32, unit rows; (0, D) when all is noise. Sums are taken in double, in the
-        order of the images. Where the images of a cluster cancel (a mean shorter than 1e-6 has
-        no direction), the centroid is the cluster's first image.
+        (C, D) float32, unit rows; (0, D) if all images are noise. Sums are computed in float64,
+        in the order of the images. If the norm of a mean is below 1e-6 (no
+        direction), the centroid is the first image of the cluster.
     """
     check_features("features", features)
     features = np.asarray(features)

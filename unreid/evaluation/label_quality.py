@@ -28,17 +28,17 @@ class LabelQuality:
     precision.
 
     Attributes:
-        precision: share of the pairs with one label that show one person; 0 without such pairs.
-        recall: share of the pairs of one person that have one label; 0 without such pairs.
-        f_score: harmonic mean of both; 0 when both are.
+        precision: share of the pairs with equal labels that show the same person; 0 without pairs.
+        recall: share of the pairs of the same person that have equal labels; 0 without pairs.
+        f_score: harmonic mean of both; 0 if both are 0.
         ari: adjusted Rand index [0].
         nmi: normalised mutual information, by the arithmetic mean of the entropies [1].
         purity: share of the clustered images that show the most frequent person of their
-            cluster; noise is left out; 0 without clusters.
-        num_clusters: labels in use, noise not counted.
+            cluster; noise is ignored; 0 without clusters.
+        num_clusters: number of clusters, without noise.
         num_noise: images labelled -1.
-        cameras_per_cluster: mean number of cameras that see a cluster; 0 without cluster, None
-            where cameras were not given.
+        cameras_per_cluster: mean number of cameras of a cluster; 0 without clusters, None
+            without camera ids.
     """
 
     precision: float
@@ -59,10 +59,9 @@ class LabelQuality:
 def label_quality(
     labels: np.ndarray, pids: np.ndarray, camids: np.ndarray | None = None
 ) -> LabelQuality:
-    """Compare labels with the persons that the images show.
+    """Compare labels with the ground truth.
 
-    Like scikit-learn, two labellings that agree wholly score an ``ari`` and ``nmi`` of 1, even
-    where there is nothing to agree on (no image at all).
+    As in scikit-learn, ``ari`` and ``nmi`` are 1 for identical partitions, even without images.
 
     Args:
         labels: (N,) integer, -1 is noise, else >= 0; ids may have gaps. N may be 0.
@@ -73,8 +72,8 @@ def label_quality(
         The scores; never NaN.
 
     Raises:
-        TypeError: an argument is not of an integer type.
-        ValueError: arguments of different lengths, or a label below -1.
+        TypeError: An argument is not of an integer type.
+        ValueError: The arguments have different lengths, or a label is below -1.
     """
     labels = _vector("labels", labels)
     pids = _vector("pids", pids, len(labels))
@@ -85,12 +84,12 @@ def label_quality(
     num_clusters = int(clusters.max()) + 1 if len(clusters) else 0
     num_noise = len(labels) - len(clusters)
 
-    everyone = np.empty(len(labels), dtype=np.int64)
-    everyone[clustered] = clusters
-    everyone[~clustered] = num_clusters + np.arange(num_noise)
+    cluster_ids = np.empty(len(labels), dtype=np.int64)
+    cluster_ids[clustered] = clusters
+    cluster_ids[~clustered] = num_clusters + np.arange(num_noise)
     _, persons = np.unique(pids, return_inverse=True)
-    rows, _, joint = _counts(everyone, persons)
-    of_cluster, of_person = np.bincount(everyone), np.bincount(persons)
+    rows, _, joint = _counts(cluster_ids, persons)
+    of_cluster, of_person = np.bincount(cluster_ids), np.bincount(persons)
 
     both, labelled, true = _pairs(joint), _pairs(of_cluster), _pairs(of_person)
     cameras = None
@@ -115,21 +114,21 @@ def label_quality(
 
 
 def pair_quality(indices: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> dict[str, float]:
-    """Compare pairs of images with the persons that the images show.
+    """Compare pairs of images with the ground truth.
 
     Args:
-        indices: (M, 2) integer, two different images of 0..N-1; no pair twice. M may be 0.
+        indices: (M, 2) integer, two different images in 0..N-1; no duplicate pairs. M may be 0.
         pids: (N,) integer, any values: the truth.
         camids: (N,) integer, any values.
 
     Returns:
-        ``pair_precision``: share of the pairs that show one person; ``pair_recall``: share of the
-        pairs of one person, of all N images, that are among them; ``pair_precision_cross``:
-        precision of the pairs of two cameras; ``pairs_per_image``: partners that an image has on
-        average, 2 M / N. A share of nothing is 0.
+        ``pair_precision``: share of the pairs that show the same person; ``pair_recall``: share of
+        all pairs of the same person that are in ``indices``; ``pair_precision_cross``: precision
+        of the pairs across cameras; ``pairs_per_image``: mean number of partners of an image,
+        2 M / N. A share of zero pairs is 0.
 
     Raises:
-        TypeError: an argument is not of an integer type.
+        TypeError: An argument is not of an integer type.
         ValueError: A wrong shape, an image outside 0..N-1, or a pair of one image.
     """
     pids = _vector("pids", pids)
@@ -144,12 +143,12 @@ def pair_quality(indices: np.ndarray, pids: np.ndarray, camids: np.ndarray) -> d
         )
     if (left == right).any():
         raise ValueError(f"indices must pair two images, got {left[left == right][0]} twice")
-    right_ones, cross = pids[left] == pids[right], camids[left] != camids[right]
+    correct, cross = pids[left] == pids[right], camids[left] != camids[right]
     true = _pairs(np.unique(pids, return_counts=True)[1])
     return {
-        "pair_precision": _share(right_ones.sum(), len(left)),
-        "pair_recall": _share(right_ones.sum(), true),
-        "pair_precision_cross": _share(right_ones[cross].sum(), cross.sum()),
+        "pair_precision": _share(correct.sum(), len(left)),
+        "pair_recall": _share(correct.sum(), true),
+        "pair_precision_cross": _share(correct[cross].sum(), cross.sum()),
         "pairs_per_image": _share(2 * len(left), len(pids)),
     }
 
@@ -191,7 +190,7 @@ def _adjusted_rand(both: int, labelled: int, true: int, num_images: int) -> floa
 
 
 def _mutual_information(joint: np.ndarray, left: np.ndarray, right: np.ndarray) -> float:
-    """Return 2 I / (H_left + H_right) [1]; 1 where neither side is split, 0 where one is."""
+    """Return 2 I / (H_left + H_right) [1]; 1 if both have one group at most, 0 if only one has."""
     if len(left) == len(right) and len(left) <= 1:
         return 1.0
     h_left, h_right, h_joint = _entropy(left), _entropy(right), _entropy(joint)

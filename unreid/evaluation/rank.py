@@ -69,7 +69,7 @@ class _Truth:
     def ranks(self, distances: np.ndarray, start: int) -> np.ndarray:
         """Return ranks of the matches of queries start .. start + len(distances)."""
         if np.isnan(distances.min(initial=np.inf)):
-            raise ValueError("distmat must be numbers, but holds NaN")
+            raise ValueError("distmat must not contain NaN")
         stop = start + len(distances)
         mine, gone = self.match_ends[start : stop + 1], self.removed_ends[start : stop + 1]
         return (kernel("ranking") or ranking_reference).match_ranks(

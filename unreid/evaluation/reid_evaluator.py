@@ -36,7 +36,7 @@ class UnsupervisedEvaluator(ReidEvaluator):
     """Evaluator of mAP, CMC, mINP and ROC by ``TEST.{AQE,RERANK,ROC,METRIC,CENTER_CAMERAS}``.
 
     Nothing is compiled at run time, and nothing needs a GPU. ``TEST.CENTER_CAMERAS`` uses the
-    gallery's camera ids and means, and is named in the log and beside the result.
+    gallery's camera ids and means; the log states it with the result.
     """
 
     def _compile_dependencies(self) -> None:
@@ -98,8 +98,8 @@ class UnsupervisedEvaluator(ReidEvaluator):
     def _centred(self, features: torch.Tensor, camids: np.ndarray, num_query: int) -> torch.Tensor:
         """Subtract the gallery mean of the same camera, or the global mean without images."""
         logger.info(
-            "TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; name"
-            " it beside the result"
+            "TEST.CENTER_CAMERAS: each camera's mean gallery feature is subtracted; state"
+            " it with the result"
         )
         unit = F.normalize(features).numpy()
         cameras, numbered = np.unique(camids, return_inverse=True)

@@ -39,7 +39,7 @@ def _stacked(
         parts.append(np.asarray(on_cpu, dtype=np.float32))
     if parts[0].shape[1] != parts[1].shape[1]:
         raise ValueError(
-            f"gallery_features must have {parts[0].shape[1]} channels as query_features has, got"
+            f"gallery_features must have {parts[0].shape[1]} channels like query_features, got"
             f" {parts[1].shape[1]}"
         )
     return np.concatenate(parts), len(parts[0])
@@ -62,10 +62,10 @@ def k_reciprocal_rerank(
 ) -> np.ndarray:
     """Return re-ranked distances as ``fastreid.evaluation.rerank.re_ranking`` on cosine distances.
 
-    That routine squares the distance d = 1 - cos, divides each image's by its largest, encodes
-    sets of k1 + 1 neighbours with weights exp(-d^2 / max d^2), and mixes the Jaccard distance
-    with the divided squares (eq. 12 of [0]). Squared Euclidean distances of unit rows are
-    2 - 2 cos, so they give the same.
+    fast-reid squares the distance d = 1 - cos and divides the squares of each image by their
+    maximum. It encodes sets of k1 + 1 neighbours with weights exp(-d^2 / max d^2), and mixes the
+    Jaccard distance with the scaled squares (eq. 12 of [0]). Squared Euclidean distances of unit rows are
+    2 - 2 cos, so they give the same result.
 
     Args:
         query_features: (Q, D) float, unit rows.
@@ -75,7 +75,7 @@ def k_reciprocal_rerank(
         lambda_value: Weight of the original distance, 0..1.
 
     Returns:
-        (Q, G) float32. Memory: this, N k1 for the neighbours, and the sparse encodings.
+        (Q, G) float32. Memory: the result, N k1 neighbours, and the sparse encodings.
     """
     features, num_queries = _stacked(query_features, gallery_features)
     k1, k2 = check_integer("k1", k1, 1), check_integer("k2", k2, 1)
@@ -107,8 +107,8 @@ def jaccard_query_gallery(
 ) -> np.ndarray:
     """Return the Jaccard distance that fast-reid's evaluator mixes in for ``TEST.RERANK``.
 
-    Unlike ``k_reciprocal_rerank`` it takes k1 neighbours with the image itself among them, and
-    weights exp(-||x - y||^2): the distance used in training, of queries and gallery together.
+    Unlike ``k_reciprocal_rerank``, it uses k1 neighbours including the image itself, and weights
+    exp(-||x - y||^2), as the distance in training, for queries and gallery together.
     fast-reid then ranks by ``jaccard * (1 - LAMBDA) + distmat * LAMBDA``.
 
     Args:

@@ -16,7 +16,7 @@ from unreid.kernels import kernel, knn_reference, num_threads
 
 #: Links per node of the HNSW graph, and efConstruction.
 LINKS, BUILD_BEAM = 32, 80
-#: Images per inverted list that train the k-means of IVF.
+#: Training images of the k-means of IVF, per inverted list.
 TRAINING_PER_LIST = 64
 
 
@@ -37,7 +37,7 @@ def _ivf(faiss: Any, features: np.ndarray, num_probes: int, seed: int) -> Any:
 
 
 def _hnsw(faiss: Any, features: np.ndarray, k: int, num_probes: int) -> Any:
-    """Return an HNSW index, built by one thread because it depends on the order of insertion."""
+    """Return an HNSW index; one thread builds it, so that the order of insertion is fixed."""
     index = faiss.IndexHNSWFlat(features.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = BUILD_BEAM
     index.hnsw.efSearch = max(num_probes, 2 * k)
@@ -60,7 +60,7 @@ def approximate(
         k: Neighbours, the image itself included, <= N.
         method: "ivf" or "hnsw".
         num_probes: Inverted lists to visit, or efSearch.
-        seed: Of the k-means of "ivf".
+        seed: Seed of the k-means of "ivf".
 
     Returns:
         Indices int32 and similarities float32 (N, k): self first, then descending, ties by

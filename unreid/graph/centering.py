@@ -17,8 +17,8 @@ def camera_means(
 ) -> np.ndarray:
     """Return the mean feature of each camera, shrunk towards the global mean.
 
-    mu_c = (sum of c's features + shrinkage * mu) / (n_c + shrinkage); a camera without an image
-    has the global mean mu.
+    mu_c = (sum of c's features + shrinkage * mu) / (n_c + shrinkage); a camera without
+    images gets the global mean mu.
 
     Args:
         features: (N, D) float.
@@ -61,7 +61,7 @@ def subtract_means(features: np.ndarray, camids: np.ndarray, means: np.ndarray) 
     """
     centred = features - means[camids]
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
-    # A row equal to its camera's mean has no direction left, so the feature is kept.
+    # The difference of a row equal to its camera's mean has no direction, so the row is kept.
     return np.where(lengths > 1e-6, centred / np.maximum(lengths, 1e-6), features).astype(
         np.float32
     )

@@ -2,8 +2,8 @@
 
 [0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
     arXiv:1701.08398.
-[1] Ge et al., Self-paced contrastive learning (SpCL), NeurIPS 2020, arXiv:2006.02713, whose
-    dense matrix this equals (Cluster Contrast, arXiv:2103.11568, uses the same).
+[1] Ge et al., Self-paced contrastive learning (SpCL), NeurIPS 2020, arXiv:2006.02713. The result
+    equals its dense matrix, which Cluster Contrast (arXiv:2103.11568) also uses.
 
 Notation: N images, D channels, K neighbours, E entries.
 """
@@ -57,8 +57,8 @@ def encode(
     Args:
         features: (N, D) float32, unit rows for the default ``weights``.
         indices: (N, K) int32 neighbours, self first; all K form the k-reciprocal set.
-        k1: Size of the k-reciprocal set that the half set is taken from.
-        k2: Neighbours averaged by the query expansion, clipped to K; 1 means none.
+        k1: Size of the k-reciprocal sets; determines the size of the half sets.
+        k2: Neighbours averaged by the query expansion, clipped to K; 1 turns it off.
         weights: Function of the rows (E,), columns (E,) and inner products (E,) of pairs.
 
     Returns:
@@ -82,8 +82,8 @@ def distances(encoded: Csr, num_rows: int, first_column: int, max_distance: floa
     Args:
         encoded: CSR (N, N) of :func:`encode`.
         num_rows: Rows to compute, from 0.
-        first_column: Smaller columns are left out.
-        max_distance: Larger distances are left out.
+        first_column: First column to return.
+        max_distance: Largest distance to return.
     """
     rows = (kernel("jaccard") or jaccard_reference).jaccard_rows
     return rows(*encoded, num_rows, first_column, max_distance, num_threads())
@@ -94,11 +94,13 @@ def check_neighbours(neighbours: tuple[Any, Any], num: int, k: int) -> np.ndarra
     indices = np.ascontiguousarray(_array(neighbours[0]), dtype=np.int32)
     if indices.ndim != 2 or len(indices) != num or indices.shape[1] < k:
         raise ValueError(
-            f"neighbours must be what knn(features, k >= {k}) returns, with {num} rows, got"
+            f"neighbours must be the result of knn(features, k >= {k}) with {num} rows, got"
             f" indices of shape {indices.shape}"
         )
     if indices.min() < 0 or indices.max() >= num or (indices[:, 0] != np.arange(num)).any():
-        raise ValueError(f"neighbours must be indices of 0..{num - 1} with each row's own first")
+        raise ValueError(
+            f"neighbours must be indices in 0..{num - 1}, the image itself first in each row"
+        )
     return indices
 
 
@@ -114,8 +116,8 @@ def jaccard_distance(
 
     Args:
         features: (N, D) float, unit rows; numpy array or tensor.
-        k1: neighbours in a k-reciprocal set, itself included, >= 1; clipped to N.
-        k2: neighbours averaged by the query expansion, >= 1 (1: none); clipped to min(k1, N).
+        k1: Neighbours in a k-reciprocal set, the image itself included, >= 1; clipped to N.
+        k2: Neighbours averaged by the query expansion, >= 1 (1: off); clipped to min(k1, N).
         neighbours: Result of ``knn(features, k >= k1)``; computed when None.
         max_distance: Keep only entries <= this value, such as the eps of DBSCAN.
 

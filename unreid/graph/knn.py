@@ -21,7 +21,7 @@ from unreid.kernels import kernel, knn_reference, num_threads, zero_copy
 METHODS = ("exact", "ivf", "hnsw")
 #: Default number of rows in a block of the product.
 BLOCK_SIZE = 1024
-#: Float32 entries in one block of products of the plain search, on a CPU and on a GPU.
+#: Largest number of float32 products in one block of :func:`search`, on a CPU and on a GPU.
 MAX_ENTRIES = (2**24, 2**30)
 #: Extra candidates of a block, before the error bound is checked.
 SPARE = 16
@@ -30,7 +30,7 @@ SELF = 4.0
 
 
 def _products(features: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Return similarities (R, M) float32 of rows (R,) and columns (R, M), summed in double."""
+    """Return similarities (R, M) float32 of rows (R,) and columns (R, M), summed in float64."""
     if features.device.type == "cpu":
         pair_products = (kernel("knn") or knn_reference).pair_products
         array = features.numpy()
@@ -86,7 +86,7 @@ def search(
         top, candidates = product.topk(width, dim=1)
         indices, scores = _best(features, part, candidates, k)
         if width < num:
-            # Images left out score below the last candidate; check that they cannot be among the k.
+            # The other images score below the last candidate; check that none can be among the k.
             unsure = (top[:, -1] + 2 * bound >= scores[:, -1]).nonzero()[:, 0]
             for row in unsure:
                 wide = (product[row] >= scores[row, -1] - 2 * bound).nonzero()[:, 0]
@@ -99,7 +99,7 @@ def search(
 
 
 def pair_similarities(features: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the inner products (P,) float32 of rows and columns (P,), summed in double."""
+    """Return the inner products (P,) float32 of rows and columns (P,), summed in float64."""
     pair_products = (kernel("knn") or knn_reference).pair_products
     return pair_products(features, features, rows, columns, num_threads())
 
@@ -162,18 +162,19 @@ def knn(
     Args:
         features: (N, D) float, unit rows; numpy array or tensor on any device.
         k: Neighbours including the image itself, >= 1; clipped to N.
-        method: "exact", or "ivf" / "hnsw" (faiss, on the CPU) for large N. With
-            fast int8 products, "exact" was faster than "ivf" (recall 96 %) at 40,000 x 256.
+        method: "exact", or "ivf" / "hnsw" (approximate, by faiss on the CPU) for large N. On a
+            processor with fast int8 products, "exact" was faster than "ivf" (recall 96 %) for
+            N = 40,000 and D = 256.
         block_size: Rows in a block of the product, >= 1; it does not change the result.
         num_probes: Lists visited by "ivf", or efSearch of "hnsw", >= 1; more gives higher recall.
-        seed: Of the k-means of "ivf".
+        seed: Seed of the k-means of "ivf".
 
     Returns:
         Indices (N, min(k, N)) int32 and similarities float32, of the type of ``features``:
         self first (even among exact duplicates), then descending similarity, ties by index. A
-        similarity is the inner product summed in double and rounded to float32. The exact
-        result is the same for any block size and number of threads; the approximate
-        results are reproducible on one machine, so "hnsw" is built by one thread.
+        similarity is the inner product summed in float64 and rounded to float32. The exact
+        result is the same for any block size and number of threads. The approximate
+        results are reproducible on one machine.
     """
     check_features("features", features)
     k = min(check_integer("k", k, 1), features.shape[0])

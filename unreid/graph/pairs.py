@@ -5,8 +5,8 @@
 [1] Liu et al., Guided Similarity Separation for Image Retrieval, NeurIPS 2019: the gradient
     alpha (s - beta) whose sign separates pairs and whose size is their confidence.
 
-Unlike [0] and [1] a pair must also be mutual, among the k nearest of both its images: at equal
-numbers of pairs that is more often the same person than a threshold alone.
+Unlike [0] and [1], a pair must also be mutual: each image is among the k nearest of the other.
+For the same number of pairs, this gives a higher precision than a threshold alone.
 
 Notation: N images, D channels, K neighbours, M pairs, S saturated rows (see below), R sampled
 rows; s a similarity clipped to 0..1, beta the threshold.
@@ -26,11 +26,11 @@ from unreid.kernels import zero_copy
 
 #: Rows in a block of similarities.
 BLOCK_SIZE = 1024
-#: Up to this many saturated rows, or half of all, are completed exactly.
+#: Saturated rows are completed exactly up to this number or half of all rows.
 COMPLETED_ROWS = 4096
-#: Rows of the estimate.
+#: Number of rows of the estimate.
 SAMPLED_ROWS = 512
-#: Margin below the threshold of the lists, for sums in another order.
+#: Margin below the threshold of the lists, for rounding errors of another order of summation.
 ROUNDING = 1e-5
 
 
@@ -41,7 +41,7 @@ class Threshold:
     Attributes:
         beta: 0..1.
         exact: False if estimated from ``SAMPLED_ROWS`` rows.
-        saturated: S, the images whose list of neighbours ended above beta.
+        saturated: S, the number of images whose last listed neighbour is above beta.
     """
 
     beta: float
@@ -50,12 +50,12 @@ class Threshold:
 
 
 def _neighbours(neighbours: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the others (N, K - 1) int64 of each image and their similarities, clipped to 0..1."""
+    """Return the other images (N, K - 1) int64 of each list and similarities, clipped to 0..1."""
     similarities = np.asarray(neighbours[1])
     indices = check_neighbours(neighbours, len(similarities), 1)
     if similarities.shape != indices.shape:
         raise ValueError(
-            f"neighbours must be indices and similarities of one shape, got {indices.shape} and"
+            f"neighbours must be indices and similarities of equal shape, got {indices.shape} and"
             f" {similarities.shape}"
         )
     return indices[:, 1:].astype(np.int64), np.clip(similarities[:, 1:], 0.0, 1.0)
@@ -91,10 +91,10 @@ def mutual_pairs(
 
     Args:
         neighbours: Arrays of ``knn(features, K >= k + 1)``, each image itself first.
-        k: Nearest other images that may form a pair, >= 1; clipped to N - 1.
-        beta: threshold, 0..1; a pair needs s > beta.
-        camids: (N,) cameras; only needed with ``beta_cross``.
-        beta_cross: threshold of pairs of two cameras in place of ``beta``, 0..1.
+        k: Number of nearest other images that can form a pair, >= 1; clipped to N - 1.
+        beta: Threshold in 0..1; a pair needs s > beta.
+        camids: (N,) cameras; required with ``beta_cross``.
+        beta_cross: Threshold in 0..1 for pairs across cameras; None uses ``beta`` for all pairs.
 
     Returns:
         Indices (M, 2) int64, i < j, unique, ascending; and the confidence (M,) float32 in 0..1,
@@ -107,12 +107,12 @@ def mutual_pairs(
     others, similarities = _neighbours(neighbours)
     num = len(others)
     if others.shape[1] < min(k, num - 1):
-        raise ValueError(f"neighbours must hold {k} others of each image, got {others.shape[1]}")
+        raise ValueError(f"neighbours must list {k} other images per image, got {others.shape[1]}")
     others, similarities = np.ascontiguousarray(others[:, :k]), similarities[:, :k]
     limit: Any = np.float32(beta)
     if beta_cross is not None:
         if camids is None:
-            raise ValueError("beta_cross must come with camids, got None")
+            raise ValueError("beta_cross requires camids, got None")
         cameras = _cameras(camids, num)
         cross = np.float32(check_number("beta_cross", beta_cross, 0.0, 1.0))
         limit = np.where(cameras[:, None] != cameras[others], cross, limit)
@@ -132,23 +132,24 @@ def expected_threshold(
     camids: np.ndarray | None = None,
     cross: bool = False,
 ) -> Threshold:
-    """Return the threshold beta above which an image has ``expected`` others on average.
+    """Return the beta above which an image has ``expected`` other images on average.
 
     It is the quantile 1 - expected / (N - 1) of the N (N - 1) / 2 similarities, the (m + 1)-th
-    largest for m = expected N / 2, without computing all of them. A pair in neither image's list
-    is no more similar than the last entry of both lists. So only images whose lists end above
-    the threshold of the listed pairs (S saturated images) can have unlisted pairs above it, and
-    the S x S similarities among them are computed. With more than ``COMPLETED_ROWS`` and N / 2
+    largest for m = expected N / 2, without computing all of them. The similarity of an
+    unlisted pair is at most the last entry of both lists. Therefore only images whose lists end
+    above the threshold of the listed pairs (S saturated images) can have unlisted pairs above it.
+    The S x S similarities among them are computed. With more than ``COMPLETED_ROWS`` and N / 2
     saturated images, the quantile is estimated from ``SAMPLED_ROWS`` evenly spaced rows and
     ``exact`` is False.
 
     Args:
         features: (N, D) float32 unit rows.
-        neighbours: Arrays of ``knn(features, K)``; K = 2 ``expected`` leaves few rows to
-            complete.
-        expected: Others per image above beta, > 0. beta is 0 if there are no more pairs.
-        camids: (N,) cameras; None counts all pairs, otherwise pairs within one camera.
-        cross: Count pairs of two cameras instead. ``expected`` then counts such pairs only.
+        neighbours: Arrays of ``knn(features, K)``; with K = 2 ``expected`` few rows
+            are saturated.
+        expected: Number of other images per image above beta, > 0. beta is 0 if there are fewer.
+        camids: (N,) cameras, to count pairs within a camera only; None counts all pairs.
+        cross: With ``camids``, count pairs across cameras only. ``expected`` is then the number of
+            such pairs.
 
     Raises:
         ValueError: A value out of range, or fewer than two images.
@@ -157,7 +158,7 @@ def expected_threshold(
     expected = check_number("expected", expected, 0.0, open_minimum=True)
     num = len(features)
     if num < 2:
-        raise ValueError(f"features must hold at least 2 images for a pair, got {num}")
+        raise ValueError(f"features must have at least 2 rows, got {num}")
     others, similarities = _neighbours(neighbours)
     if len(others) != num:
         raise ValueError(f"neighbours must have {num} rows, got {len(others)}")
@@ -177,7 +178,9 @@ def expected_threshold(
     if saturated > max(COMPLETED_ROWS, num // 2):
         return Threshold(_estimate(features, expected, cameras, cross), False, saturated)
     kept = values[~(hidden[rows] & hidden[columns])]
-    for more in _among(features, np.flatnonzero(hidden), low - ROUNDING, cameras, cross):
+    for more in _similarities_within(
+        features, np.flatnonzero(hidden), low - ROUNDING, cameras, cross
+    ):
         kept = np.concatenate([kept, more])
         if len(kept) > 4 * wanted + BLOCK_SIZE**2:  # identical images: keep only the largest
             kept = np.partition(kept, len(kept) - wanted - 1)[len(kept) - wanted - 1 :]
@@ -187,7 +190,7 @@ def expected_threshold(
 def _listed(
     others: np.ndarray, similarities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the two images and the similarity of every listed pair, each pair once."""
+    """Return both images and the similarity of every listed pair, without duplicates."""
     keys, places = _edges(others, np.ones(others.shape, dtype=bool))
     first = np.flatnonzero(np.diff(keys, prepend=-1))
     rows, columns = np.divmod(keys[first], len(others))
@@ -195,15 +198,15 @@ def _listed(
 
 
 def _largest(values: np.ndarray, wanted: int) -> float:
-    """Return the (wanted + 1)-th largest value, or -1 if there are not more than wanted."""
+    """Return the (wanted + 1)-th largest value, or -1 if there are fewer."""
     place = len(values) - wanted - 1
     return float(np.partition(values, place)[place]) if place >= 0 else -1.0
 
 
-def _among(
+def _similarities_within(
     features: np.ndarray, members: np.ndarray, low: float, cameras: np.ndarray | None, cross: bool
 ) -> Iterator[np.ndarray]:
-    """Yield blocks of clipped similarities above ``low`` of the pairs of members (S,)."""
+    """Yield similarities above ``low``, clipped to 0..1, of pairs of ``members`` (S,), by block."""
     tensor = zero_copy(np.ascontiguousarray(features[members], dtype=np.float32))
     for start in range(0, len(members), BLOCK_SIZE):
         left = tensor[start : start + BLOCK_SIZE]

@@ -1,7 +1,7 @@
 """Neighbour smoothing: query expansion over mutual nearest neighbours.
 
-Weighted query expansion [0] over mutual neighbours only. Two images that are among each other's k
-nearest mostly show one person, so their mean is less noisy than either feature.
+Weighted query expansion [0] over mutual neighbours only. Two images that are among each other's
+k nearest mostly show the same person, so their mean is less noisy than each feature.
 
 [0] Radenovic, Tolias, Chum: Fine-tuning CNN image retrieval with no human annotation, 2018,
     https://arxiv.org/abs/1711.02512
@@ -41,7 +41,7 @@ def smooth_mutual(
     if indices.shape[1] < min(k + 1, num):
         raise ValueError(f"neighbours must have at least {k + 1} columns, got {indices.shape[1]}")
     rows = np.arange(num)
-    # An image is its own first neighbour, except among duplicates.
+    # The first neighbour is the image itself, except among exact duplicates.
     others = indices != rows[:, None]
     others &= np.cumsum(others, axis=1) <= k
     row, at = np.nonzero(others)

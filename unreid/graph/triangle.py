@@ -1,9 +1,9 @@
 """Exact nearest neighbours from quantized products of the upper triangle.
 
-The matrix of similarities is symmetric, so only blocks on and above the diagonal are formed, in
+The matrix of similarities is symmetric, so only blocks on and above the diagonal are computed, in
 the fastest number format with a sufficient error bound. With x = x' + d (x' the stored row) the
 error of a product is |<x, y> - <x', y'>| <= |d_x| |y| + |x'| |d_y|, and |d| is measured.
-Every image within twice the bound of the k-th best is scored again in double. If a value exceeds
+Every image within twice the bound of the k-th best is scored again in float64. If a value exceeds
 its bound, the row is searched again without quantization, so the result is always exact.
 
 Notation: N images, D channels, K neighbours, B rows of a block, M candidates of a list.
@@ -23,7 +23,7 @@ from unreid.kernels import num_threads, zero_copy
 
 #: Largest error bound of a similarity for which int8 is used.
 INT8_BOUND = 0.04
-#: Rows converted together.
+#: Rows converted at a time.
 ROWS_AT_ONCE = 1024
 
 
@@ -35,7 +35,7 @@ class QuantizedFeatures:
         rows: (N, D) int8, bfloat16 or float32.
         scales: (N,) float32; row i stands for ``scales[i] * rows[i]``.
         slack: (N,) float32: twice the bound of the error of any product of row i.
-        precision: bits a product is rounded to when stored, 0 for none.
+        precision: Bits to which a stored product is rounded, 0 for no rounding.
         product: Function that multiplies two blocks, ``product(a, b.T, out=...)``.
     """
 

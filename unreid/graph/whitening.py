@@ -1,10 +1,10 @@
 """Per-camera whitening: removes the mean and reduces the covariance of each camera.
 
-Directions in which a camera's images vary most (light, background, pose) carry little identity
-information. Each camera's centred features are multiplied by a power of its own covariance, shrunk
-towards that of all cameras: with power 1/2 this is whitening, with 0 centring alone. Unlike
-[0], second moments are not aligned to a target domain but flattened for every camera, without
-labels. ``benchmarks/merging_quality.py`` measures the gain.
+Directions in which the images of a camera vary most (light, background, pose) carry little
+identity information. The centred features of each camera are multiplied by C^-power, where C is
+the covariance of the camera, shrunk towards that of all cameras. Power 1/2 is whitening, and 0 is
+centring only. Unlike [0], which aligns a source to a target domain, every camera is whitened,
+without labels. ``benchmarks/merging_quality.py`` measures the gain.
 
 [0] Sun, Feng, Saenko: Return of frustratingly easy domain adaptation (CORAL), 2016,
     https://arxiv.org/abs/1511.05547
@@ -34,20 +34,20 @@ def camera_transforms(
 
     S is the covariance of all features around their cameras' means, S_c that of camera c:
     T_c = (1 - floor) S'_c + floor trace(S'_c) / D, S'_c = (n_c S_c + kappa S) / (n_c + kappa)
-    with kappa = shrinkage * D, and the matrix is T_c^-power up to scale: symmetric, so the
-    axes stay comparable across cameras. A camera without an image has S.
+    with kappa = shrinkage * D, and the matrix is T_c^-power up to scale. It is symmetric, so
+    the axes remain comparable across cameras. A camera without images uses S.
 
     Args:
         features: (N, D) float.
         camids: (N,) integer in 0..num_cameras-1; other values raise.
         num_cameras: M.
-        power: In [0, 1/2]; 0 is centring, 1/2 whitening.
+        power: In [0, 1/2]; 0 is centring only, 1/2 is whitening.
         shrinkage: Weight of the common covariance in images per channel, >= 0.
         floor: Fraction of the mean eigenvalue added to each eigenvalue, in (0, 1].
         mean_shrinkage: See :func:`unreid.graph.centering.camera_means`.
 
     Returns:
-        (M, D) float32 means and (M, D, D) float32 matrices; identities where nothing varies.
+        (M, D) float32 means and (M, D, D) float32 matrices; identity if the covariance is zero.
 
     Raises:
         ValueError: A value out of its range, or features that are not finite.
@@ -61,8 +61,8 @@ def camera_transforms(
     counts = np.bincount(camids, minlength=num_cameras)
     for camera in range(num_cameras):
         # Per camera, because a float64 copy of all features may take gigabytes.
-        apart = features[camids == camera].astype(np.float64) - means[camera]
-        sums[camera] = apart.T @ apart
+        centred = features[camids == camera].astype(np.float64) - means[camera]
+        sums[camera] = centred.T @ centred
     common = sums.sum(axis=0) / max(len(features), 1)
     matrices = np.empty((num_cameras, channels, channels), dtype=np.float32)
     for camera in range(num_cameras):
@@ -74,7 +74,7 @@ def camera_transforms(
 
 
 def _power(covariance: np.ndarray, power: float, floor: float) -> np.ndarray:
-    """Return a power of a covariance with eigenvalues shrunk towards their mean."""
+    """Return a power of a covariance whose eigenvalues are shrunk towards their mean."""
     mean = float(np.trace(covariance)) / len(covariance)
     if mean <= 1e-12 or power == 0:  # identical images: nothing to whiten
         return np.eye(len(covariance))
@@ -98,15 +98,15 @@ def apply_transforms(
     Returns:
         (N, D) float32, unit rows; a row equal to its mean is not changed, nor is the input.
     """
-    evened = np.empty(features.shape, dtype=np.float32)
+    whitened = np.empty(features.shape, dtype=np.float32)
     for camera in np.unique(camids):
         rows = np.flatnonzero(camids == camera)
-        apart = (features[rows] - means[camera]).astype(np.float32)
-        moved = apart @ matrices[camera]  # symmetric
-        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
-        known = np.linalg.norm(apart, axis=1, keepdims=True) > 1e-6
-        evened[rows] = np.where(known, moved / np.maximum(lengths, 1e-12), features[rows])
-    return evened
+        centred = (features[rows] - means[camera]).astype(np.float32)
+        transformed = centred @ matrices[camera]  # symmetric
+        lengths = np.linalg.norm(transformed, axis=1, keepdims=True)
+        known = np.linalg.norm(centred, axis=1, keepdims=True) > 1e-6
+        whitened[rows] = np.where(known, transformed / np.maximum(lengths, 1e-12), features[rows])
+    return whitened
 
 
 def whiten_cameras(

@@ -34,8 +34,8 @@ VARIANTS = ("baseline", "avx2", "avx512")
 def supported_variants() -> tuple[str, ...]:
     """Return the variants that this processor can run, slowest first.
 
-    torch reports ``AVX2`` where it finds AVX2 and FMA, and ``AVX512`` where it finds AVX-512 F, BW,
-    DQ and VL beside them: the instructions that setup.py compiles the variants for.
+    torch reports ``AVX2`` for processors with AVX2 and FMA, and ``AVX512`` for those that also have
+    AVX-512 F, BW, DQ and VL. setup.py compiles the variants for the same instructions.
     """
     capability = torch.backends.cpu.get_cpu_capability()
     if capability.startswith("AVX512"):
@@ -66,7 +66,7 @@ def kernel(name: str) -> ModuleType | None:
 
 
 def variant_of(module: ModuleType) -> str:
-    """Return which of :data:`VARIANTS` a compiled kernel is."""
+    """Return the variant of a compiled kernel, one of :data:`VARIANTS`."""
     middle = module.__name__.split(".")[-2]
     return middle if middle in VARIANTS else VARIANTS[0]
 
@@ -96,7 +96,7 @@ def _load(variant: str, name: str) -> ModuleType | None:
 
 
 def num_threads() -> int:
-    """Return the number of threads of a kernel, which is torch's."""
+    """Return the number of threads of a kernel: ``torch.get_num_threads()``."""
     return max(1, torch.get_num_threads())
 
 

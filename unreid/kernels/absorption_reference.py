@@ -17,8 +17,8 @@ def offer(
 ) -> None:
     """Update in place which edge absorbs each cluster.
 
-    Cluster j is absorbed by the smallest edge (value, i, j), i < j, whose i is not absorbed
-    before. So the edges into i must be offered before those out of i.
+    Cluster j is absorbed by the smallest edge (value, i, j), i < j, such that i is not absorbed by
+    a smaller edge. Therefore edges that end at i must be offered before edges that start at i.
 
     Args:
         low: (E,) int64 cluster i of each edge.

@@ -18,8 +18,7 @@ def label(
     Args:
         indptr: Row starts of the CSR matrix.
         columns: Column indices of the CSR matrix.
-        values: CSR (N, N), symmetric; the diagonal is 0 whether it
-            is stored or not.
+        values: Values of the CSR matrix (N, N), symmetric; the diagonal is 0, stored or not.
         eps: Largest distance of neighbours, compared in the dtype of ``values``.
         min_samples: Neighbours, the image itself included, of a core image.
     """

@@ -41,11 +41,11 @@ def expand(
     sizes = half_mutual.sum(axis=1)
     shared = (mutual @ half_mutual.T).multiply(mutual).tocoo()
     joins = 3 * shared.data > 2 * sizes[shared.col]
-    who = sparse.csr_array(
+    joined = sparse.csr_array(
         (np.ones(int(joins.sum()), np.int32), (shared.row[joins], shared.col[joins])),
         shape=full.shape,
     )
-    union = (mutual + who @ half_mutual).tocsr()
+    union = (mutual + joined @ half_mutual).tocsr()
     union.sort_indices()
     return union.indptr.astype(np.int64), union.indices.astype(np.int32)
 
@@ -96,8 +96,8 @@ def jaccard_rows(
         columns: Column indices of the CSR matrix, sorted within a row.
         values: float32 values of the CSR matrix, >= 0.
         num_rows: Rows to compute, from 0.
-        first_column: Smaller columns are left out.
-        max_distance: Larger entries are left out, and so are those of exactly 1.
+        first_column: First column to return.
+        max_distance: Largest entry to return; entries of exactly 1 are omitted.
         threads: Not used.
 
     Returns:

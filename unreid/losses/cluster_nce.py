@@ -21,8 +21,8 @@ def cluster_nce(
 
     With weights it is sum_i w_y l_i / sum_i w_y.
 
-    Unlike the released program of [0], a batch whose weights sum to zero (every cluster seen by
-    one camera) has loss zero with a graph, not NaN. So does an empty batch.
+    Unlike the released code of [0], the loss is zero with a gradient instead of NaN if the weights
+    of a batch sum to zero (every cluster is in one camera only), or if the batch is empty.
 
     Args:
         logits: (B, C) floating; half precision is converted to float32.

@@ -18,8 +18,8 @@ def hard_triplet(
 ) -> torch.Tensor:
     """Return the mean over anchors a of [margin + max_p d(a, p) - min_n d(a, n)]_+ [0, Eq. 5].
 
-    p are the other samples with a's label, n the samples of other labels. An anchor without p or n
-    is left out; a batch without triplets has loss zero with a graph.
+    p are the other samples with the label of a, n the samples with other labels. Anchors without p
+    or n are ignored; the loss of a batch without triplets is zero with a gradient.
 
     Args:
         features: (B, D) floating, of any length; half precision is converted to float32.
@@ -39,8 +39,8 @@ def hard_triplet(
         raise ValueError(f"targets must have shape ({len(features)},), got {tuple(targets.shape)}")
     with torch.autocast(features.device.type, enabled=False):
         rows = features.float()
-        # From differences, because 2 - 2 cos of near duplicates is rounding error, and its root is
-        # three digits of it. Its gradient at distance zero is zero.
+        # Computed from differences: 2 - 2 cos of near duplicates is mostly rounding error, and the
+        # square root increases it. The gradient at distance zero is zero.
         distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
     same = targets[:, None] == targets[None, :]
     negative = ~same

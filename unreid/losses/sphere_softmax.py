@@ -20,7 +20,7 @@ def sphere_softmax(
 ) -> torch.Tensor:
     """Return the mean cross entropy of the logits s v . w_j / ||w_j|| [0, Eq. 3].
 
-    Features are not normalised: unit rows give s cos, other rows are scaled by their length.
+    Features are not normalised: unit rows give s cos, other rows multiply the logits by their norm.
 
     Args:
         features: (B, D) floating; half precision is converted to float32.

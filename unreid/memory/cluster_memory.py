@@ -24,7 +24,7 @@ from unreid.checks import (
 )
 
 #: A mixture shorter than this has no direction; its centroid stays where it was.
-_SHORTEST = 1e-6
+_MIN_NORM = 1e-6
 
 
 class ClusterMemory(nn.Module):
@@ -104,7 +104,7 @@ class ClusterMemory(nn.Module):
                 old labels raises before its loss is computed.
 
         Returns:
-            (B, C) float32 logits, with gradient to ``features`` alone.
+            (B, C) float32 logits, with gradient to ``features`` only.
 
         Raises:
             RuntimeError: the memory is empty.
@@ -148,7 +148,7 @@ class ClusterMemory(nn.Module):
             old = moved[clusters]
             mixed = self.momentum * old + (1 - self.momentum) * features[rows]
             length = mixed.norm(dim=1, keepdim=True)
-            moved[clusters] = torch.where(length > _SHORTEST, mixed / length, old)
+            moved[clusters] = torch.where(length > _MIN_NORM, mixed / length, old)
         self.centroids = moved
 
     def _check_batch(self, features: torch.Tensor, targets: torch.Tensor) -> None:
@@ -166,7 +166,7 @@ class ClusterMemory(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Resize the centroids to the saved C before loading; another D is refused."""
+        """Resize the centroids to the saved C before loading; a different D raises an error."""
         saved = state_dict.get(prefix + "centroids")
         if saved is not None and saved.ndim == 2 and saved.shape[1] == self.num_features:
             self.centroids = self.centroids.new_zeros(saved.shape)
@@ -188,7 +188,7 @@ def _by_occurrence(targets: torch.Tensor, order: torch.Tensor) -> list[torch.Ten
 
 
 def _gather(features: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the batches of all ranks in rank order; the same batch where there is one process."""
+    """Return the batches of all ranks in rank order; the input if there is only one process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return features, targets
     world = distributed.get_world_size()

@@ -42,7 +42,7 @@ def read_arrays(
             return {name: file[name] for name in names}
     except Exception as error:  # zip, zlib, struct and numpy raise different types
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
-        raise ValueError(f"{path} is no file of arrays, or damaged ({reason})") from error
+        raise ValueError(f"{path} is not a file of arrays, or damaged ({reason})") from error
 
 
 def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
@@ -52,7 +52,7 @@ def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
         raise ValueError(f"it must hold {name} once; found {found}")
     member = archive.getinfo(f"{name}.npy")
     if member.compress_type not in _STORED or member.flag_bits & 1:
-        raise ValueError(f"{name} is encrypted, or packed in a way that numpy does not use")
+        raise ValueError(f"{name} is encrypted, or has a compression that numpy does not use")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = {
@@ -60,7 +60,7 @@ def _bytes_of(archive: zipfile.ZipFile, name: str) -> int:
             (2, 0): np.lib.format.read_array_header_2_0,
         }.get(version)
         if read is None:
-            raise ValueError(f"{name} is of an unknown version {version}")
+            raise ValueError(f"{name} has the unknown format version {version}")
         shape, _, dtype = read(file, max_header_size=10_000)
     if dtype.hasobject:
         raise ValueError(f"{name} holds objects, a pickle: it could run code, and is not read")

@@ -93,7 +93,7 @@ def test_the_input_is_not_modified(rng: np.random.Generator) -> None:
     ("change", "words"),
     [
         ({"distance": np.zeros((2, 3))}, "distance must have shape"),
-        ({"distance": np.full((3, 3), np.nan)}, "distance must be numbers, but holds NaN"),
+        ({"distance": np.full((3, 3), np.nan)}, "distance must not contain NaN"),
         ({"num_clusters": 0}, "num_clusters must be an integer >= 1"),
         ({"linkage": "averge"}, "linkage must be one of .*did you mean 'average'"),
     ],

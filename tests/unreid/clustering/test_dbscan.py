@@ -127,7 +127,7 @@ def test_the_input_is_not_modified(rng: np.random.Generator) -> None:
     ("change", "words"),
     [
         ({"distance": np.zeros((2, 3))}, "distance must have shape"),
-        ({"distance": np.full((2, 2), np.nan)}, "distance must be numbers, but holds NaN"),
+        ({"distance": np.full((2, 2), np.nan)}, "distance must not contain NaN"),
         ({"eps": 0.0}, "eps must be a number > 0"),
         ({"min_samples": 0}, "min_samples must be an integer >= 1"),
     ],

@@ -162,7 +162,7 @@ def test_oracle__three_seeds_stay_within_a_thousandth_of_the_shortest() -> None:
     [
         ("_fine_tune", lambda leaves, labels, rng: labels, 0.0015),
         ("_coarse_tune", lambda leaves, labels, rng: labels, 0.001),
-        ("WORTH_A_ROUND", 0.1, 0.0004),
+        ("MIN_ROUND_GAIN", 0.1, 0.0004),
     ],
     ids=["fine tuning", "coarse tuning", "rounds until little is gained"],
 )

@@ -193,7 +193,7 @@ def test_cuhk03__is_reproducible_with_a_generator() -> None:
     ("change", "words"),
     [
         ({"distmat": np.zeros(4)}, r"distmat must have shape \(Q, G\)"),
-        ({"distmat": np.full((1, 2), np.nan)}, "distmat must be numbers, but holds NaN"),
+        ({"distmat": np.full((1, 2), np.nan)}, "distmat must not contain NaN"),
         ({"q_pids": [1, 2]}, r"q_pids must have shape \(1,\), got \(2,\)"),
         ({"g_camids": [1]}, r"g_camids must have shape \(2,\)"),
         ({"max_rank": 0}, "max_rank must be an integer >= 1"),

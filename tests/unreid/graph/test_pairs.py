@@ -100,7 +100,7 @@ def test_long_lists__need_no_completion_and_short_ones_do(
 ) -> None:
     features = oracle.unit(rng, 300, 24)
     short = expected_threshold(features, knn(features, 4), 5)
-    monkeypatch.setattr(pairs, "_among", None)
+    monkeypatch.setattr(pairs, "_similarities_within", None)
     whole = expected_threshold(features, knn(features, 200), 5)
     assert short.saturated > 1 >= whole.saturated
     assert short.beta == pytest.approx(whole.beta, abs=1e-6)
@@ -217,9 +217,9 @@ def test_the_input_is_not_modified(rng: np.random.Generator) -> None:
     ("given", "words"),
     [
         ({"k": 0}, "k must be an integer >= 1"),
-        ({"k": 9}, "neighbours must hold 9 others of each image, got 4"),
+        ({"k": 9}, "neighbours must list 9 other images per image, got 4"),
         ({"beta": 1.5}, "beta must be a number >= 0.0 and <= 1.0"),
-        ({"beta_cross": 0.5}, "beta_cross must come with camids"),
+        ({"beta_cross": 0.5}, "beta_cross requires camids"),
         ({"beta_cross": -1, "camids": np.zeros(30)}, "beta_cross must be a number"),
         ({"beta_cross": 0.5, "camids": np.zeros(7)}, r"camids must have shape \(30,\)"),
     ],
@@ -233,8 +233,8 @@ def test_bad_settings_are_refused(rng: np.random.Generator, given: dict, words: 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda n: (n[0], n[1][:, :3]), "of one shape"),
-        (lambda n: (n[0][:, ::-1], n[1]), "each row's own first"),
+        (lambda n: (n[0], n[1][:, :3]), "of equal shape"),
+        (lambda n: (n[0][:, ::-1], n[1]), "itself first in each row"),
         (lambda n: (n[0][:7], n[1][:7]), "indices of|must have 30 rows"),
     ],
 )

@@ -61,7 +61,7 @@ def test_pickle__is_refused_by_name_and_not_run(
     path = write(tmp_path, labels=np.array([Boom(), 1, 2], dtype=object))
     with pytest.raises(
         ValueError,
-        match=r"a\.npz is no file of arrays, or damaged \(labels holds"
+        match=r"a\.npz is not a file of arrays, or damaged \(labels holds"
         r" objects, a pickle",
     ):
         read_arrays(path, "labels")
@@ -86,14 +86,14 @@ def test_header_that_promises_more_than_there_is__is_refused(tmp_path: Path) -> 
     )
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("labels.npy", header.getvalue() + bytes(8))
-    with pytest.raises(ValueError, match=r"a\.npz is no file of arrays, or damaged"):
+    with pytest.raises(ValueError, match=r"a\.npz is not a file of arrays, or damaged"):
         read_arrays(tmp_path / "a.npz", "labels")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04" + bytes(50)])
 def test_what_is_no_archive__is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.npz is no file of arrays, or damaged"):
+    with pytest.raises(ValueError, match=r"a\.npz is not a file of arrays, or damaged"):
         read_arrays(tmp_path / "a.npz", "labels")
     with pytest.raises(FileNotFoundError, match=r"b\.npz: no such file"):
         read_arrays(tmp_path / "b.npz", "labels")
