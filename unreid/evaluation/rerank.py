@@ -64,8 +64,8 @@ def k_reciprocal_rerank(
 
     fast-reid squares the distance d = 1 - cos and divides the squares of each image by their
     maximum. It encodes sets of k1 + 1 neighbours with weights exp(-d^2 / max d^2), and mixes the
-    Jaccard distance with the scaled squares (eq. 12 of [0]). Squared Euclidean distances of unit rows are
-    2 - 2 cos, so they give the same result.
+    Jaccard distance with the scaled squares (eq. 12 of [0]). Squared Euclidean distances of unit
+    rows are 2 - 2 cos, so they give the same result.
 
     Args:
         query_features: (Q, D) float, unit rows.
