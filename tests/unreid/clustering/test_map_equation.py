@@ -200,7 +200,7 @@ def test_edge_cases(indices: np.ndarray, wanted: list[int]) -> None:
         ({"min_similarity": 1.5}, ValueError, r"min_similarity must be a number >= 0 and <= 1"),
         ({"seed": -1}, ValueError, "seed must be an integer >= 0, got -1"),
         ({"indices": np.full((4, 2), 4)}, ValueError, "indices must be < 4"),
-        ({"indices": np.zeros((4, 3), int)}, ValueError, r"one shape \(N, k\)"),
+        ({"indices": np.zeros((4, 3), int)}, ValueError, r"same shape \(N, k\)"),
         ({"indices": np.zeros((4, 2))}, TypeError, "indices must be integers, got float64"),
         ({"similarities": np.full((4, 2), np.nan)}, ValueError, "similarities must be finite"),
     ],

@@ -164,7 +164,7 @@ def test_one_image__has_no_pair_and_no_threshold() -> None:
     features = np.float32([[0.6, 0.8]])
     indices, confidence = mutual_pairs(knn(features, 4), 3, 0.1)
     assert indices.shape == (0, 2) and confidence.shape == (0,)
-    with pytest.raises(ValueError, match="at least 2 images"):
+    with pytest.raises(ValueError, match="at least 2 rows"):
         expected_threshold(features, knn(features, 4), 1)
 
 
@@ -235,7 +235,7 @@ def test_bad_settings_are_refused(rng: np.random.Generator, given: dict, words: 
     [
         (lambda n: (n[0], n[1][:, :3]), "of equal shape"),
         (lambda n: (n[0][:, ::-1], n[1]), "itself first in each row"),
-        (lambda n: (n[0][:7], n[1][:7]), "indices of|must have 30 rows"),
+        (lambda n: (n[0][:7], n[1][:7]), "indices in 0..6|must have 30 rows"),
     ],
 )
 def test_bad_neighbours_are_refused(rng: np.random.Generator, change, words: str) -> None:
