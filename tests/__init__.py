@@ -1,1 +1,1 @@
-"""The tests; a package, so that ``tests.oracles`` is importable from any of them."""
+"""Tests; a package, so that test files can import modules such as ``tests.projects.tiny_run``."""

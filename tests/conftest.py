@@ -1,4 +1,4 @@
-"""What every test shares: few threads, a seeded generator, and pictures drawn once."""
+"""Shared setup and fixtures: thread limits, a seeded generator, small datasets."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-# A job in the background is started with Ctrl-C ignored, and what it starts would be, too.
+# A shell starts background jobs with SIGINT ignored, and child processes inherit that. The tests of
+# interrupts need the default handler.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Before numpy, faiss and torch start their thread pools. Two processes of tests (make test) share
-# two cores.
+# Must be set before numpy, faiss and torch start their thread pools. ``make test`` runs two
+# processes, so each one gets a single thread.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(variable, str(THREADS))
@@ -26,7 +27,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(THREADS)
-# The same examples in every run, and no failure because a shared machine is slow today.
+# The same examples in every run; no deadline, because timings vary with machine load.
 settings.register_profile("unreid", deadline=None, derandomize=True)
 settings.load_profile("unreid")
 
@@ -48,7 +49,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a root with a small synthetic dataset in Market's layout; tests must not change it."""
+    """Return the root of a small synthetic dataset in Market-1501's layout. Tests must not modify it."""
     from unreid.data.synthetic import generate_dataset
 
     root = tmp_path_factory.mktemp("datasets")
@@ -58,7 +59,7 @@ def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Restore handlers and settings of fast-reid's logger, which a run inside a test changes."""
+    """Restore handlers and settings of fast-reid's logger, which a training run changes."""
     log = logging.getLogger("fastreid")
     handlers, propagate, level = list(log.handlers), log.propagate, log.level
     yield
@@ -72,7 +73,7 @@ def logging_as_before() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_datasets_from_outside() -> Iterator[None]:
-    """FASTREID_DATASETS is unset in every test, and what a test sets does not outlive it."""
+    """Unset FASTREID_DATASETS for each test, and restore it afterwards."""
     before = os.environ.pop("FASTREID_DATASETS", None)
     yield
     os.environ.pop("FASTREID_DATASETS", None)
@@ -82,7 +83,7 @@ def no_datasets_from_outside() -> Iterator[None]:
 
 @pytest.fixture
 def msmt17(tmp_path: Path) -> Path:
-    """MSMT17's layout with 6 training, 2 validation and 4 test images of three cameras."""
+    """Return the root of a dataset in MSMT17's layout, with 6 train, 2 val and 4 test images."""
     main = tmp_path / "MSMT17_V1"
     lists = {
         "train": [(0, 1), (0, 2), (1, 1), (1, 3), (2, 2), (2, 3)],

@@ -1,7 +1,7 @@
-"""Reads imports out of source text and says which of them break the architecture's rules.
+"""Parse the imports of a source file and list those that violate the architecture rules.
 
-A rule is held by ``violations(path, source)``: the path decides what the file may import, so that
-a rule can be shown to bite on a made-up file.
+``violations(path, source)`` applies the rules. The path decides which imports are allowed, so tests
+can check each rule on source text that is not a real file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CORE = ("graph", "clustering", "memory", "losses", "structures", "checks", "kernels")
 CORE_LIBRARIES = {"numpy", "scipy", "torch", "sklearn", "faiss"}
-#: GPL: only where a user has installed it, so never at the top of a file.
+#: GPL: an optional dependency, so it must not be imported at the top of a file.
 OPTIONAL = {"infomap"}
-#: What a .pyx may cimport beside numpy.
+#: Modules that a .pyx file may cimport.
 CYTHON = {"cython", "libc", "libcpp", "cpython", "openmp", "posix", "numpy"}
 NAMED_VERSION = re.compile(r"fast-?reid *[=<>]=? *\d")
-#: Ours, but nobody's to import.
+#: Packages of this repository that no library code may import.
 APART = {"tests", "benchmarks", "tools", "projects"}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name, dotted in full, and whether it is imported with the file itself."""
+    """One imported name in full, and whether it is imported when the file itself is."""
 
     name: str
     line: int
@@ -40,19 +40,19 @@ class Import:
 
 
 def sources(*folders: str) -> list[Path]:
-    """Every Python file of these folders, relative to the repository."""
+    """Return all Python files in these folders, relative to the repository."""
     found = [p for folder in folders for p in (ROOT / folder).rglob("*.py")]
     return sorted(p.relative_to(ROOT) for p in found)
 
 
 def project_packages() -> dict[str, str]:
-    """Package -> project folder: ``calr`` -> ``CALR``."""
+    """Return package name -> project folder, for example ``calr`` -> ``CALR``."""
     inits = (ROOT / "projects").glob("*/*/__init__.py")
     return {p.parent.name: p.parent.parent.name for p in inits}
 
 
 def _typing_only(node: ast.AST) -> bool:
-    """``if TYPE_CHECKING:`` never runs."""
+    """Return whether the node is ``if TYPE_CHECKING:``, whose body never runs."""
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
@@ -64,10 +64,10 @@ def _walk(node: ast.AST, at_top: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def imports(path: str, source: str) -> list[Import]:
-    """All imports, by statement or by ``import_module("name")``, relative ones made absolute."""
+    """Return the imports by statement or ``import_module("name")``; relative names are resolved."""
     package = Path(path).parent.parts
     if package[:1] == ("projects",):
-        package = package[2:]  # a project's own folder is on the path
+        package = package[2:]  # the project folder itself is on sys.path
     found = []
     for node, at_top in _walk(ast.parse(source), True):
         names: list[str] = []
@@ -91,7 +91,7 @@ def _is_core(parts: tuple[str, ...]) -> bool:
 
 
 def zone(path: str) -> str:
-    """``core``, ``shell``, ``project`` or ``tools``."""
+    """Return the part of the repository: ``core``, ``shell``, ``project`` or ``tools``."""
     parts = Path(path).with_suffix("").parts
     if parts[0] == "unreid":
         return "core" if _is_core(parts) else "shell"
@@ -99,7 +99,7 @@ def zone(path: str) -> str:
 
 
 def _refusal(found: Import, path: str, packages: dict[str, str]) -> str | None:
-    """Why this file may not import this, or None."""
+    """Return why the file must not have this import, or None."""
     where, library = zone(path), found.package
     if library in APART:
         return f"nothing imports {library}"
@@ -119,14 +119,14 @@ def _refusal(found: Import, path: str, packages: dict[str, str]) -> str | None:
 
 
 def violations(path: str, source: str, packages: dict[str, str] | None = None) -> list[str]:
-    """``path:line: why`` for every import of this file that the architecture forbids."""
+    """Return ``path:line: reason`` for every import of the file that the architecture forbids."""
     packages = project_packages() if packages is None else packages
     refused = [(i, _refusal(i, path, packages)) for i in imports(path, source)]
     return [f"{path}:{i.line}: {why}" for i, why in refused if why]
 
 
 def kernel_violations(path: str, source: str) -> list[str]:
-    """Return the same for a .pyx, whose imports and cimports are at the start of a line."""
+    """Return the same for a .pyx file; imports and cimports are found by a regular expression."""
     pattern = re.compile(r"^\s*(?:from|import|cimport)\s+([A-Za-z_]\w*)", re.MULTILINE)
     allowed = CYTHON | CORE_LIBRARIES | set(sys.stdlib_module_names)
     found = [name for name in pattern.findall(source) if name not in allowed]
@@ -134,9 +134,9 @@ def kernel_violations(path: str, source: str) -> list[str]:
 
 
 def age_violations(path: str, source: str) -> list[str]:
-    """Where a file other than ``unreid/compat.py`` deals with fastreid's age.
+    """Return the lines outside ``unreid/compat.py`` that depend on the version of fastreid.
 
-    That is: touching ``sys.modules``, asking for fastreid's version, or naming one.
+    These lines use ``sys.modules``, ask for the version of fastreid, or contain a version number.
     """
     if path == "unreid/compat.py":
         return []

@@ -1,4 +1,4 @@
-"""Every command in the README and docs runs or is checked, and what pages quote is there."""
+"""Commands in the README and docs run or are checked, and quoted messages exist in the code."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ PAGES = [
 ]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 
-#: Blocks of these languages hold no command.
+#: Languages of code blocks without commands.
 LANGUAGES = {"sh", "text", "python", "py", "yaml", "bibtex", ""}
 _BLOCK = re.compile(r"^```(\w*)(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
-#: A command in a block that is indented instead of fenced.
+#: A command in an indented code block without fences.
 _INDENTED = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 _COMMAND = re.compile(r"^\s*(?:\$ |(?:[A-Z_]+=\S+ )*(?:unreid|python|pip|make|export|cd|git)\s)")
 
@@ -44,7 +44,7 @@ class Block(NamedTuple):
 
 
 class Command(NamedTuple):
-    """One command line: its page, what it sets before, and its words."""
+    """One command line: its page, the variables it sets, and its arguments."""
 
     page: Path
     variables: dict[str, str]
@@ -60,7 +60,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(page: Path) -> Iterator[Command]:
-    """Return the commands of a page in order, those of code blocks first."""
+    """Return the commands of a page in order, those in code blocks first."""
     rest = _BLOCK.sub("", page.read_text())
     texts = [b.text for b in blocks(page) if b.language == "sh"]
     texts += [text for text in _INDENTED.findall(rest) if _COMMAND.match(text)]
@@ -123,7 +123,7 @@ def check_export(words: list[str]) -> None:
 
 
 def check_config(file: str, opts: list[str]) -> None:
-    """Check that a config loads with all given settings; start weights may be missing here."""
+    """Check that a config loads with all given settings; files of weights may be missing here."""
     from unreid.config import load_config
     from unreid.projects import resolve_config
 
@@ -137,7 +137,7 @@ def check_tool(name: str, words: list[str]) -> None:
     parse: Callable[..., Any] = getattr(tool, "parse", None) or tool.build_parser().parse_args
     args = parse(words)
     if name == "sweep" and args.configs:
-        # Start weights may not be on this machine, others stand for them; nor may folds.
+        # Weights and fold datasets may be missing on this machine: use a small file, and no folds.
         if "--fold-roots" in words:
             place = words.index("--fold-roots")
             words = words[:place] + words[place + 2 :]
@@ -174,14 +174,14 @@ def check_benchmark(name: str, words: list[str]) -> None:
         if word.startswith("--"):
             assert f'add_argument("{word}"' in sources, word
         elif not word.isdigit() and not word.endswith(".npz"):
-            # Some names are made of a stem and a size.
+            # Some names are built from a stem and a size.
             assert re.search(rf'["\']{re.escape(word)}["\']', sources) or any(
                 f'"{word[:n]}' in sources for n in range(len(word) - 1, 5, -1)
             ), word
 
 
 def check(command: Command) -> None:
-    """Refuse a command that could not work; one of an unknown kind, too."""
+    """Check that a command could run; fail for commands of an unknown kind."""
     match command.words:
         case ["make", *words]:
             check_make(words)
@@ -212,7 +212,7 @@ def check(command: Command) -> None:
 
 
 def runs_on_the_shop(command: Command) -> bool:
-    """Whether a command is about the tutorial's pictures; then it is run."""
+    """Return whether a command uses the tutorial's image folder; these commands are run."""
     return any("shop" in word for word in command.words)
 
 
@@ -223,7 +223,7 @@ def test_command__could_be_run(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_a_clone(tmp_path, monkeypatch)
-    if "MutualGroups" in command.line:  # the page itself says how to write it
+    if "MutualGroups" in command.line:  # the page shows how to write this module
         assert command.words[3] in four_files()
         return
     try:
@@ -262,14 +262,14 @@ def test_check__refuses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def in_a_clone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in ``folder`` as in a checkout, without writing into this one."""
+    """Change into ``folder`` with links to the checkout, so that tests do not write into the latter."""
     for name in ("tools", "projects", "requirements.txt"):
         (folder / name).symlink_to(ROOT / name)
     monkeypatch.chdir(folder)
 
 
 def small(name: str, words: list[str]) -> list[str]:
-    """Return the words of a command, followed by settings that make it small."""
+    """Return the arguments of a command with settings appended that reduce its size."""
     if name in ("make_demo_data", "synthesize"):
         return [*words, "--identities", "8", "6", "--cameras", "3", "--images-per-identity", "9"]
     if name in ("train_net", "train"):
@@ -280,7 +280,7 @@ def small(name: str, words: list[str]) -> list[str]:
 
 
 def pattern_of(line: str) -> str:
-    """Return the pattern of a transcript line: a number matches any, ``...`` matches anything."""
+    """Return a regular expression for a transcript line; numbers and ``...`` are wildcards."""
     parts = re.split(r"(\.\.\.|-?\d[\d.,]*(?:e-?\d+)?|\s+)", line.strip())
     return "".join(
         ".*"
@@ -295,7 +295,7 @@ def pattern_of(line: str) -> str:
 
 
 def missing_lines(transcript: str, output: str) -> list[str]:
-    """Lines of a transcript that the output has not; those of ``...`` alone stand for any."""
+    """Return the transcript lines that the output lacks; lines of ``...`` are skipped."""
     real = [line.strip() for line in output.splitlines()]
     return [
         line
@@ -311,7 +311,7 @@ def test_transcript__is_compared_line_by_line() -> None:
 
 
 def transcripts() -> list[str]:
-    """Return the output that the tutorial shows below each block of commands."""
+    """Return the output that the tutorial shows after each block of commands."""
     found: list[str] = []
     for block in blocks(TUTORIAL):
         if block.language == "sh":
@@ -324,7 +324,7 @@ def transcripts() -> list[str]:
 def test_tutorial_and_own_data__run_as_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All commands on the shop's pictures, the tutorial's first; only the sizes are others."""
+    """Run all commands on the tutorial's images, those of the tutorial first, at reduced sizes."""
     in_a_clone(tmp_path, monkeypatch)
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -355,11 +355,11 @@ def test_tutorial__shows_the_output_of_what_it_runs() -> None:
     assert sum(bool(t.strip()) for t in transcripts()) >= 5
 
 
-# --- the method of four files ---
+# --- the example method in four files ---
 
 
 def four_files() -> dict[str, str]:
-    """Path -> text of the files that the page on adding a method shows."""
+    """Return path -> content of the files shown on the page about adding a method."""
     page = blocks(ROOT / "docs" / "add_a_method.md")
     titles = [re.search(r'title="(projects/[^"]+)"', block.title) for block in page]
     return {title[1]: block.text for block, title in zip(page, titles) if title}
@@ -385,7 +385,7 @@ def test_add_a_method__the_four_files_of_the_page_train(
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of a page's headings, as the site and GitHub make them."""
+    """Return the anchors of a page's headings, as the site and GitHub generate them."""
     headings = re.findall(r"^#+ (.+)$", _BLOCK.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings}
 
@@ -415,11 +415,11 @@ def test_command_line__has_every_command_and_an_example_of_it() -> None:
     assert {c.words[1] for c in commands(page) if c.words[0] == "unreid"} == set(COMMANDS)
 
 
-# --- what pages quote ---
+# --- messages that pages quote ---
 
 
 def literals() -> list[str]:
-    """Every text in the code; what an f-string fills in is a NUL."""
+    """Return every string literal in the code; the fields of f-strings are NUL characters."""
     import fastreid.engine.train_loop as theirs
 
     found = []
@@ -436,7 +436,7 @@ def literals() -> list[str]:
 
 
 def quoted_messages(page: Path) -> list[str]:
-    """Inline code of four words or more that is neither a setting nor a command."""
+    """Return inline code of four words or more that is neither a setting nor a command."""
     text = _BLOCK.sub("", page.read_text())
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", text)]
     return [
@@ -448,7 +448,7 @@ def quoted_messages(page: Path) -> list[str]:
 
 
 def says(literal: str, message: str) -> bool:
-    """Whether a text of the code can be this message, or holds it with gaps."""
+    """Return whether a string literal of the code can produce or contain this message."""
     gaps = ".*".join(re.escape(part) for part in message.split("..."))
     if re.search(gaps, literal, re.DOTALL):
         return True

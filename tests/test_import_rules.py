@@ -1,4 +1,4 @@
-"""Who may import whom (docs/architecture.md), read from the source, and shown to bite."""
+"""The sources satisfy the import rules of docs/architecture.md, and each rule finds a violation."""
 
 from __future__ import annotations
 

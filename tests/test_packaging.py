@@ -1,4 +1,4 @@
-"""What is installed is what is imported, and what is tracked says nothing of one machine."""
+"""Packaging: requirements match imports, and tracked files contain no machine-specific paths."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.import_rules import ROOT, imports, project_packages, sources
 
 if sys.version_info >= (3, 11):
     import tomllib
-else:  # pytest needs it there
+else:  # pytest requires tomli before Python 3.11
     import tomli as tomllib
 
-#: Where the module's name is not the package's.
+#: Distributions whose name differs from that of the module.
 DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "faiss": "faiss-cpu"}
-#: Comes by a line of its own, without its dependencies.
+#: Installed by a separate command without its dependencies.
 APART = "fastreid"
 
 
@@ -43,7 +43,7 @@ def pyproject() -> dict:
 
 
 def tracked() -> list[Path]:
-    """Return the tracked text files; without git, those of the folder."""
+    """Return the tracked text files; skip without a git checkout."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         pytest.skip("not a git checkout")
@@ -51,7 +51,7 @@ def tracked() -> list[Path]:
 
 
 def undeclared(path: str, source: str, known: set[str], extras: set[str]) -> list[str]:
-    """Return imports without a requirement; extras may only be imported inside a function."""
+    """Return imports without a requirement; extras may be imported inside functions only."""
     missing = []
     ours = {"unreid", APART, *project_packages()} | set(sys.stdlib_module_names)
     for found in imports(path, source):
@@ -108,7 +108,7 @@ def test_makefile__installs_fastreid_without_its_dependencies_and_tests_as_the_r
     assert "$(PY) -m pytest" in recipe
     if not shutil.which("make"):
         pytest.skip("no make")
-    # Run by make test itself, it must not take over that one's flags and arguments.
+    # ``make test`` may run this test: the inner make must not inherit its flags and arguments.
     outside = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
     planned = subprocess.run(
         ["make", "-n", "test", "VENV=absent", "ARGS="],
@@ -148,7 +148,7 @@ def test_licence__is_apache_2() -> None:
     assert "license: Apache-2.0" in (ROOT / "CITATION.cff").read_text()
 
 
-#: A home, a scratch folder of one machine, or where packages are fetched from.
+#: Home folders, local paths, and addresses of package indexes.
 MACHINE = re.compile(
     r"/(?:work|tmp|root|mnt|scratch|home/\w+|Users/\w+)/\w|--(?:extra-)?index-url|find-links"
     r"|https?://(?!pypi\.org\b)[\w.-]*(?:pypi|simple/)|(?:INDEX|PROXY)_URL"
@@ -183,7 +183,7 @@ def test_planted_machine_path__is_found(line: str, bad: bool) -> None:
 
 @pytest.fixture
 def tiny_checkout(tmp_path: Path) -> Path:
-    """setup.py beside one small kernel."""
+    """Return a folder with setup.py and one small kernel."""
     kernels = tmp_path / "unreid" / "kernels"
     kernels.mkdir(parents=True)
     (kernels / "tiny.pyx").write_text("def twice(double x):\n    return 2 * x\n")
@@ -234,7 +234,7 @@ def test_setup__without_a_compiler_goes_on_and_says_so(tiny_checkout: Path) -> N
 
 
 def copy_source(folder: Path) -> Path:
-    """Copy the files that a wheel is built from, with one small kernel under another name."""
+    """Copy the files from which a wheel is built, and one small kernel under another name."""
     for name in ("setup.py", "pyproject.toml", "requirements.txt", "LICENSE", "README.md"):
         shutil.copy(ROOT / name, folder)
     no = shutil.ignore_patterns("*.pyx", "*.so", "*.c", "__pycache__", "avx*")
@@ -245,7 +245,7 @@ def copy_source(folder: Path) -> Path:
 
 
 def pip_install(source: Path, target: Path) -> None:
-    """Install a folder without network, environment or dependencies."""
+    """Install a folder without network access, build isolation or dependencies."""
     words = [
         "install",
         "--quiet",
@@ -292,7 +292,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outside(site: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python outside the checkout on what was installed."""
+    """Run Python on the installed packages, outside the checkout."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("UNREID_", "PYTHON"))}
     return subprocess.run(
         [sys.executable, *words],

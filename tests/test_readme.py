@@ -1,4 +1,4 @@
-"""What the READMEs name exists, and their Python runs."""
+"""READMEs: paths and keys named in them exist, and their Python examples run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_readme__commands_name_files_that_exist(readme: Path) -> None:
     named = set(re.findall(r"\b(?:tools|benchmarks)/\w+\.py|projects/[\w/]+\.yml", text))
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
-    # Beside its own project, or in a text on all of them in any.
+    # Settings of a project may be named in its own README, or in a text about all projects.
     own = readme.parent if readme.parent.parent.name == "projects" else ROOT / "projects" / "*"
     for name in re.findall(r"`((?:small|predecessors|ablations)/\w+\.yml)`", text):
         assert list(ROOT.glob(str(own.relative_to(ROOT) / "configs" / name))), name

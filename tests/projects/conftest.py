@@ -1,4 +1,4 @@
-"""fast-reid can be imported once unreid is."""
+"""Import unreid first, which makes fast-reid importable."""
 
 from __future__ import annotations
 

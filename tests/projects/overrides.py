@@ -1,4 +1,4 @@
-"""What makes any config of any project small enough for a test: one list for all, one for each."""
+"""Settings that make every config small enough for a test: one table for all, one per project."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: A tiny network from scratch, 64x32 pixels, 2 epochs x 2 iterations of 8 = 4 x 2, on a CPU.
+#: A tiny randomly initialised network, 64x32 pixels, 2 epochs x 2 iterations of 8 = 4 x 2, CPU.
 TINY = {
     "MODEL.DEVICE": "cpu",
     "MODEL.BACKBONE.NAME": "build_mobilenetv2_backbone",
@@ -30,7 +30,7 @@ TINY = {
     "UNSUP.REPORT": "False",
 }
 
-#: What a network that knows nothing needs to see two clusters or more.
+#: Settings for at least two clusters from the features of a randomly initialised network.
 OF_PROJECT: dict[str, dict[str, str]] = {
     "CALR": {
         "CALR.INTRA.EPOCHS": "1",
@@ -38,7 +38,7 @@ OF_PROJECT: dict[str, dict[str, str]] = {
         "CALR.INTRA.IMS_PER_BATCH": "4",
         "CALR.INTRA.NUM_INSTANCE": "2",
         "CALR.INTRA.WITH_IBN": "False",  # MobileNetV2 has no IBN layers
-        "UNSUP.KNN.K": "2",  # nearest neighbours alone never hang together as one
+        "UNSUP.KNN.K": "2",  # the nearest neighbours alone never form a single component
         "UNSUP.CLUSTER.MIN_SIZE": "2",
     },
     "PseudoPair": {
@@ -47,19 +47,19 @@ OF_PROJECT: dict[str, dict[str, str]] = {
         "PSEUDOPAIR.SURROGATE.NEGATIVES": "32",
         "PSEUDOPAIR.PAIR.NEGATIVES": "32",
         "PSEUDOPAIR.INTER.WIDTH": "16",
-        # The features of a network from scratch are all similar, even after four steps.
+        # Features of a randomly initialised network are all similar, even after four steps.
         "PSEUDOPAIR.SEPARATION.MAX_SIMILARITY": "1.0",
     },
 }
 
 
-#: What makes every parameter take part in the first step of training.
+#: Settings for which every parameter has a gradient in the first step of training.
 FOR_ONE_STEP: dict[str, dict[str, object]] = {
-    # Stage 1 is the same trainer on another model; the adversary waits for no epoch here.
+    # Stage 1 uses the same trainer with another model. The adversary starts in epoch 0.
     "CALR": {"CALR__REFINE__ENABLED": False, "CALR__ADVERSARY__START_EPOCH": 0},
-    # Pairs from the first step on.
+    # Pairs are used from the first step.
     "PseudoPair": {"PSEUDOPAIR__SURROGATE__EPOCHS": 0},
-    # An empty table repels nothing: the first step of BUC's line has no gradient.
+    # The loss of an empty table has no gradient, so BUC's loss starts from centroids.
     "SphereCluster": {
         "SPHERECLUSTER__REPELLED__START": "centroids",
         "MODEL__HEADS__NECK_FEAT": "after",
@@ -68,7 +68,7 @@ FOR_ONE_STEP: dict[str, dict[str, object]] = {
 
 
 def config_files() -> list[Path]:
-    """Every yml of every project, relative to the checkout; a ``Base*`` is no config."""
+    """Return every config of every project relative to the checkout, except ``Base*`` files."""
     found = (ROOT / "projects").glob("*/configs/**/*.yml")
     return sorted(p.relative_to(ROOT) for p in found if not p.name.startswith("Base"))
 
@@ -79,14 +79,14 @@ def project_of(config: Path) -> str:
 
 
 def is_adaptation(config: Path) -> bool:
-    """Whether a config starts from source-trained weights (``small/uda_<row>.yml``)."""
+    """Return whether a config starts from source-trained weights (``small/uda_<row>.yml``)."""
     return config.name.startswith("uda_")
 
 
 def tiny_options(config: Path, output: Path | str, **settings: object) -> list[str]:
     """Return ``KEY VALUE`` pairs; keywords (``SOLVER__MAX_EPOCH=3``) override the tables above.
 
-    A ``uda_`` config keeps its backbone, which is small: its network is all that it adds.
+    A ``uda_`` config keeps its backbone, because the backbone is its only change and is small.
     """
     pairs = {**TINY, **OF_PROJECT.get(project_of(config), {}), "OUTPUT_DIR": str(output)}
     if is_adaptation(config):

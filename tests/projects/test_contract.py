@@ -1,4 +1,4 @@
-"""Every project x every config, unasked: loads, labels, trains, is stopped, resumes alike."""
+"""Every config of every project loads, labels, trains, and resumes bit-identically after a stop."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_configs__write_into_folders_of_their_own() -> None:
     assert len(set(given)) == len(given)
 
 
-#: The rows that claims are made of, cold (``small/<row>.yml``) and warm (``small/uda_<row>.yml``).
+#: Configs compared in the documentation, each as ``small/<row>.yml`` and ``small/uda_<row>.yml``.
 ROWS = {
     "CALR": ("baseline", "baseline_plus", "calr", "plus"),
     "SphereCluster": ("hct", "dbc", "buc", "spherecluster", "plus"),
@@ -89,7 +89,7 @@ def test_uda_row__is_its_cold_row_from_another_start_network(project: str, name:
         "MODEL.BACKBONE.DEPTH": "x0_25",
         "MODEL.BACKBONE.FEAT_DIM": 128,
         "MODEL.HEADS.POOL_LAYER": "GlobalAvgPool",
-        # ImageNet's, in units of 0..255.
+        # Mean and std of ImageNet, for pixels in 0..255.
         "MODEL.PIXEL_MEAN": pytest.approx([255 * 0.485, 255 * 0.456, 255 * 0.406]),
         "MODEL.PIXEL_STD": pytest.approx([255 * 0.229, 255 * 0.224, 255 * 0.225]),
     }
@@ -132,7 +132,7 @@ def test_own_recipes__use_the_tensor_backend_and_reproductions_that_of_fastreid(
 
 @every_config
 def test_config__loads_as_shipped(config: Path) -> None:
-    # Weights are the user's to give: where a config wants a file of them, it is left out here.
+    # The user supplies the weights: load the config without its file of weights.
     cfg, project = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
     assert project.name == project_of(config) == cfg.PROJECT
     assert cfg.UNSUP.LABELER in LABELER_REGISTRY
@@ -154,7 +154,7 @@ def test_config__labels_trains_and_resumes_to_the_same_labels_and_weights(
         assert set(np.unique(labels)) - {-1} == set(range(labels.max() + 1))
         assert labels.max() >= 1
 
-    # The last of the last epoch's two iterations: one epoch is in a checkpoint, one is lost.
+    # Stop at the last iteration: the first epoch is in a checkpoint, the second one is lost.
     total = results_steps(config, synthetic_root, stopped)
     with pytest.raises(Interrupted), interrupted_at_step(total):
         train_tiny(config, synthetic_root, stopped)
@@ -166,7 +166,7 @@ def test_config__labels_trains_and_resumes_to_the_same_labels_and_weights(
 
 
 def results_steps(config: Path, root: Path, output: Path) -> int:
-    """Return the iterations of the whole run, earlier stages included."""
+    """Return the number of iterations of the whole run, including earlier stages."""
     cfg, _ = load_tiny(config, output)
     main = cfg.SOLVER.MAX_EPOCH * cfg.UNSUP.ITERS_PER_EPOCH
     if project_of(config) == "CALR" and cfg.CALR.REFINE.ENABLED:
@@ -175,7 +175,7 @@ def results_steps(config: Path, root: Path, output: Path) -> int:
 
 
 def small_but_own(config: Path) -> dict[str, Any]:
-    """Return settings that shrink a config's network but keep its family, norms and pooling."""
+    """Return settings that shrink a config's network but keep its family, norm layers and pooling."""
     cfg, _ = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
     if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone":
         return {}
@@ -186,15 +186,15 @@ def small_but_own(config: Path) -> dict[str, Any]:
     }
 
 
-#: A ``uda_`` row is its cold row on OSNet, whose gates have two hidden units behind a ReLU at this
-#: width: from a random start one may be dead, whatever trains it.
+#: Without ``uda_`` configs: at this width a gate of their OSNet has two hidden units before a ReLU.
+#: After random initialisation both may be inactive, and then some parameters have no gradient.
 @pytest.mark.parametrize(
     "config", [c for c in CONFIGS if not is_adaptation(c)], ids=lambda p: "/".join(p.parts[1:])
 )
 def test_one_step__moves_every_trainable_parameter(
     config: Path, synthetic_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fast-reid's own optimiser moves none on torch >= 2, and says nothing."""
+    """With torch >= 2, fast-reid's own optimiser changes no parameter and raises no error."""
     seen: list[UnsupervisedTrainer] = []
     monkeypatch.setattr(UnsupervisedTrainer, "train", lambda self: seen.append(self))
     settings = {k.replace(".", "__"): v for k, v in small_but_own(config).items()}
@@ -207,7 +207,7 @@ def test_one_step__moves_every_trainable_parameter(
         trainer.before_epoch()
         model = unwrap(trainer.model)
         if getattr(model, "cluster_weights", None) is not None:
-            # A batch of clusters that one camera sees costs nothing, and would move nothing.
+            # If each cluster of a batch has one camera, the loss and its gradients are zero.
             model.cluster_weights = torch.ones_like(model.cluster_weights)
         before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         trainer._trainer.iter = 0
@@ -223,7 +223,7 @@ def test_one_step__moves_every_trainable_parameter(
 
 
 def test_flat_buffer_of_fastreid__is_what_the_test_above_catches() -> None:
-    """The stock optimiser on torch >= 2 leaves every parameter where it was."""
+    """With torch >= 2 the optimiser of fast-reid leaves every parameter unchanged."""
     cfg, _ = load_tiny(CONFIGS[0])
     model = torch.nn.Linear(3, 1)
     start = model.weight.detach().clone()

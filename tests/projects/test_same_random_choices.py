@@ -1,6 +1,6 @@
-"""Two configs of one seed that differ in losses alone see the same batches, to the bit.
+"""Two configs with the same seed that differ only in losses have bit-identical batches.
 
-Otherwise a difference between two rows may be a difference in the random choices.
+Otherwise a difference between two configs may be due to different random numbers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Batch]:
-    """Images and indices of every training batch."""
+    """Record the images and indices of every training batch."""
     found: list[Batch] = []
     following = SwappableLoader.__next__
 
@@ -68,7 +68,7 @@ def test_configs_of_one_seed_that_differ_in_losses__get_the_same_batches_and_aug
     tmp_path: Path,
     seen: list[Batch],
 ) -> None:
-    """In the first epoch: labels of later ones follow from weights, which losses change."""
+    """Compare the first epoch only: later labels depend on the weights, and so on the losses."""
     of_both = []
     for number, settings in enumerate((one, other)):
         train_tiny(config, synthetic_root, tmp_path / str(number), INPUT__BACKEND="tensor",
@@ -86,7 +86,7 @@ def images(synthetic_root: Path, monkeypatch: pytest.MonkeyPatch) -> UnlabelledI
 
 
 def batches_of(images: UnlabelledImages, *, seed: int, disturbed: bool, **settings: Any) -> Any:
-    """Three batches; ``disturbed``: after random numbers were taken from every generator."""
+    """Return three batches; ``disturbed`` draws from every random number generator first."""
     cfg, _ = load_tiny(BASELINE, "out", **AUGMENTED, **settings)
     torch.manual_seed(0)
     random.seed(0)
@@ -113,7 +113,7 @@ def test_augmentation__follows_from_the_seed_alone_for_any_number_of_workers(
 
 
 def test_pil_backend__is_what_the_tests_above_catch(images: UnlabelledImages) -> None:
-    """Without workers, fast-reid's transforms start from the global generators."""
+    """Without workers, fast-reid's transforms use the global generators."""
     one, other = (
         batches_of(
             images, seed=5, disturbed=disturbed, INPUT__BACKEND="pil", DATALOADER__NUM_WORKERS=0

@@ -1,4 +1,4 @@
-"""Runs a config small, in this process, and reads back what it left."""
+"""Train a config at a small size in this process, and read its output files."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Interrupted(Exception):
 
 
 def load_tiny(config: Path, output: Path | str = "unused", **settings: object) -> Any:
-    """(cfg, project) of a config made small."""
+    """Return (cfg, project) of a config at a small size."""
     return load_config(str(ROOT / config), tiny_options(config, output, **settings))
 
 
 def train_tiny(
     config: Path, root: Path, output: Path, *, resume: bool = False, **settings: object
 ) -> dict[str, Any]:
-    """Train a config made small on the data set under ``root``; its results."""
+    """Train a config at a small size on the dataset under ``root``; return its results."""
     os.environ["FASTREID_DATASETS"] = str(root)
     output.mkdir(parents=True, exist_ok=True)
     cfg, project = load_tiny(config, output, **settings)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a second one only waits for a network of this size
+    torch.set_num_threads(1)  # with a network of this size, a second thread only adds waiting time
     try:
         return run.train(cfg, project, resume=resume)
     finally:
@@ -47,7 +47,7 @@ def train_tiny(
 
 @contextlib.contextmanager
 def interrupted_at_step(number: int) -> Iterator[None]:
-    """Raise :class:`Interrupted` in the ``number``-th iteration (from 1) inside the context."""
+    """Raise :class:`Interrupted` inside the context at iteration ``number`` (from 1)."""
     step, calls = UnsupervisedStep.run_step, 0
 
     def run_step(self: UnsupervisedStep) -> None:
@@ -62,7 +62,7 @@ def interrupted_at_step(number: int) -> Iterator[None]:
 
 
 def label_files(output: Path) -> dict[str, dict[str, np.ndarray]]:
-    """Every label file under a run's folder, by its path in it, with its arrays."""
+    """Return relative path -> arrays of every label file in a run's folder."""
     found = {}
     for path in sorted(output.rglob("*.npz")):
         with np.load(path, allow_pickle=False) as file:
@@ -71,7 +71,7 @@ def label_files(output: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def assert_same_labels(one: Path, other: Path) -> None:
-    """Both runs left the same label files, with the same contents to the bit."""
+    """Assert that both runs have the same label files with bit-identical contents."""
     first, second = label_files(one), label_files(other)
     assert first and first.keys() == second.keys()
     for name in first:
@@ -86,7 +86,7 @@ def final_checkpoint(output: Path) -> dict[str, Any]:
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
-    """Both runs ended with the same model (memory included) and optimiser state, to the bit."""
+    """Assert bit-identical final models (memories included) and optimiser states of both runs."""
     for part in ("model", "optimizer"):
         first, second = (_leaves(final_checkpoint(o)[part]) for o in (one, other))
         assert first.keys() == second.keys()

@@ -1,4 +1,4 @@
-"""Makes the package ``calr`` importable, as tools/train_net.py does."""
+"""Make the package ``calr`` importable, as tools/train_net.py does."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from calr.adversary import CameraAdversary, dann_factor, reversal_factor, reverse_gradient
 
-CAMERAS = 6  # of Market-1501
+CAMERAS = 6  # number of identities in Market-1501
 
 
 @pytest.mark.parametrize("factor", [1.0, 0.25, 0.0])
@@ -36,7 +36,7 @@ def test_dann_factor__is_the_formula_and_grows_from_0_towards_1() -> None:
 
 
 def test_discriminator__learns_cameras_while_features_unlearn_them() -> None:
-    """The two gradients of one loss point opposite ways: down for one, up for the other."""
+    """The same loss is reduced by the discriminator's gradient and increased by the features'."""
     torch.manual_seed(0)
     adversary = CameraAdversary(num_features=6, num_cameras=3, hidden=8).eval()
     features = torch.randn(12, 6, requires_grad=True)
@@ -54,7 +54,7 @@ def test_discriminator__learns_cameras_while_features_unlearn_them() -> None:
 
 @pytest.mark.parametrize("twice", [False, True])
 def test_discriminator__takes_the_softmax_once_or_twice(twice: bool) -> None:
-    """Certain and right, one softmax costs nothing, two cost log(1 + (M-1)/e)."""
+    """A confident, correct prediction has loss 0 with one softmax, log(1 + (M-1)/e) with two."""
     adversary = CameraAdversary(num_features=3, num_cameras=3, hidden=4, softmax_twice=twice).eval()
     last = adversary.discriminator[-1]
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_discriminator__takes_the_softmax_once_or_twice(twice: bool) -> None:
 
 
 def slow_camera_loss(logits: list[list[float]], camids: list[int], twice: bool) -> float:
-    """Return the mean of -log p_c, where p is the softmax of the logits or of their softmax."""
+    """Return the mean of -log p_c, p the softmax of the logits or, if ``twice``, of their softmax."""
     total = 0.0
     for row, camera in zip(logits, camids):
         for _ in range(twice):
@@ -84,7 +84,7 @@ def fresh_batch(twice: bool, width: int, seed: int) -> tuple[CameraAdversary, An
 
 def gradient_at_features(twice: bool, width: int, seed: int, factor: float = 1.0) -> torch.Tensor:
     adversary, features, camids = fresh_batch(twice, width, seed)
-    torch.manual_seed(seed)  # the same dropout for both settings
+    torch.manual_seed(seed)  # the same dropout mask for both settings
     adversary(features, camids, factor).backward()
     return features.grad
 
@@ -94,7 +94,7 @@ def gradient_at_features(twice: bool, width: int, seed: int, factor: float = 1.0
 def test_softmax_twice__gradient_at_the_features_is_that_of_the_slow_loss(
     twice: bool, factor: float
 ) -> None:
-    """Central differences of the loops above; reversed, times the factor."""
+    """Compare with central differences of the slow loss, reversed and multiplied by the factor."""
     gradient = gradient_at_features(twice, 8, 3, factor)
     adversary, features, camids = fresh_batch(twice, 8, 3)
 
@@ -112,7 +112,7 @@ def test_softmax_twice__gradient_at_the_features_is_that_of_the_slow_loss(
 
 
 def test_softmax_twice__weakens_the_gradient_of_a_fresh_discriminator_about_sixfold() -> None:
-    """Six cameras, as initialised: 5.2 to 6.7 times over 30 seeds, 5.9 on average."""
+    """With six cameras at initialisation, the ratio is 5.2 to 6.7 over 30 seeds, 5.9 on average."""
     ratios = []
     for seed in range(8):
         once, twice = (gradient_at_features(twice, 1280, seed).norm() for twice in (False, True))

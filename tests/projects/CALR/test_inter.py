@@ -1,4 +1,4 @@
-"""The labeler of stage 2: every clusterer, refinement as a switch, and its description."""
+"""The labeler of stage 2: every clusterer, optional refinement, and the description in the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unreid.graph.knn import knn
 from unreid.structures import FeatureBank
 
 PEOPLE, CAMERAS, SHOTS = 5, 3, 4
-#: 60 images: the clusterers that are given a number find five.
+#: For 60 images, the clusterers with a fixed number of clusters find five.
 NUMBER = {"UNSUP__CLUSTER__AGGLOMERATIVE__NUM_CLUSTERS": PEOPLE}
 
 
@@ -27,7 +27,7 @@ def config(**settings: object) -> Any:
 
 
 def crowd(spread: float = 0.08) -> tuple[FeatureBank, np.ndarray, np.ndarray]:
-    """Tight people under three cameras, with the person and a local label of each image."""
+    """Return compact clusters of people in three cameras, the people, and local labels."""
     rng = np.random.default_rng(1)
     person, camera, _ = (a.ravel() for a in np.indices((PEOPLE, CAMERAS, SHOTS)))
     features = np.eye(16)[person] + spread * rng.normal(size=(len(person), 16))
@@ -61,7 +61,7 @@ def test_merging__keeps_to_a_given_number_of_clusters() -> None:
 def test_labels__are_the_refinement_of_what_they_were_before_it() -> None:
     bank, _, _ = crowd()
     rng = np.random.default_rng(0)
-    wrong = bank.camids * 10 + rng.integers(0, 2, len(bank))  # cuts people in two
+    wrong = bank.camids * 10 + rng.integers(0, 2, len(bank))  # splits people into two clusters
     cfg = config()
     pseudo = CALRLabeler(cfg, wrong)(bank, 0)
     before = pseudo.intermediate["before_refinement"]

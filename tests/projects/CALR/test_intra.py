@@ -1,4 +1,4 @@
-"""Stage 1: K_c, the best silhouette, the file of local labels and who may read it."""
+"""Stage 1: number of local clusters, silhouette selection, and the file of local labels."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def bank(num: int = 24, seed: int = 0, groups: int = 4, spread: float = 0.3) -> 
 @pytest.mark.parametrize(
     ("num_images", "wanted", "per_cluster", "expected"),
     [
-        (3000, 600, 5, 600),  # as given
-        (900, 600, 5, 300),  # never more than a third of the images
-        (100, 0, 5, 20),  # N_c // 5 where nothing is given
+        (3000, 600, 5, 600),  # the requested number
+        (900, 600, 5, 300),  # at most a third of the images
+        (100, 0, 5, 20),  # N_c // 5 if no number is given
         (100, 0, 2, 33),
-        (4, 600, 5, 2),  # never fewer than two
+        (4, 600, 5, 2),  # at least two
         (5, 0, 5, 2),
     ],
 )

@@ -1,7 +1,7 @@
-"""kill -9 in stage 1, in stage 2's label step and in an iteration: --resume ends alike, to the bit.
+"""A run killed in stage 1, in stage 2's label step or in an iteration resumes bit-identically.
 
-The product has no hook for this: a script that the test writes replaces one method by one that
-kills its own process at the n-th call, then runs tools/train_net.py.
+The library has no hook for this. The test writes a script that replaces one method, so that the
+process kills itself with SIGKILL at the n-th call, and then runs tools/train_net.py.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ sys.argv = [{str(ROOT / "tools" / "train_net.py")!r}, *sys.argv[3:]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
-#: Stage 1 has 3 cameras x 2 epochs x 2 iterations here, stage 2 has 2 x 2.
+#: In this test stage 1 has 3 cameras x 2 epochs x 2 iterations, and stage 2 has 2 x 2.
 EPOCHS = {"CALR__INTRA__EPOCHS": 2, "CALR__INTRA__ITERS_PER_EPOCH": 2, "UNSUP__EVAL_BEFORE": True}
 
 
@@ -57,7 +57,7 @@ def command(output: Path, *flags: str) -> list[str]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    # One thread as in tiny_run: the order of a sum is part of "to the bit".
+    # One thread as in tiny_run: bit-identical results need a fixed order of summation.
     one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     return {**os.environ, "FASTREID_DATASETS": str(root), **one}
 
@@ -82,7 +82,7 @@ def uninterrupted(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 PLACES = {
-    # The first iteration of the second camera: nothing of it is on disk, the first is done.
+    # The first iteration of the second camera: only the first camera's results are on disk.
     "stage 1, before the second camera's first checkpoint": ("step", 5),
     "stage 2, the label step of the second epoch": ("labels", 8),
     "stage 2, an iteration of the second epoch": ("step", 16),
@@ -109,7 +109,7 @@ def test_sigkill__then_resume__equals_an_uninterrupted_run(
     assert in_stage_2 == place.startswith("stage 2")
     if what == "labels":
         run_tool(synthetic_root, output, "--resume")
-    else:  # the same without the seconds that another Python takes to start
+    else:  # in this process, which saves the start of another Python
         train_tiny(MARKET, synthetic_root, output, resume=True, **EPOCHS)
     assert_same_labels(uninterrupted, output)
     assert_same_weights(uninterrupted, output)

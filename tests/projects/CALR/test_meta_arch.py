@@ -1,4 +1,4 @@
-"""CALR's network: when it aligns and weighs, and what its losses are."""
+"""CALR's network: when alignment and entropy weights are active, and the values of its losses."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_batch_of_single_camera_clusters__costs_zero_and_can_be_stepped() -> Non
 
 
 def test_gradient__of_the_alignment_is_reversed_for_features_only() -> None:
-    """The backbone's gradient of loss_camera changes sign with the factor; the head's does not."""
+    """The factor changes the sign of the backbone's gradient of loss_camera, not of the head's."""
     grads = []
     for factor in (1.0, 0.0):
         model = network(CALR__ADVERSARY__FACTOR=factor).train()

@@ -1,4 +1,4 @@
-"""Camera-aware proxies: the losses against a loop written from the formula, and their edges."""
+"""Camera-aware proxies: losses against a loop written from the formula, and edge cases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def slow_losses(
     tau: float,
     num_negatives: int,
 ) -> tuple[float, float]:
-    """Both losses of CAP, image by image and proxy by proxy, in double."""
+    """Return both losses of CAP in double, by a loop over images and proxies."""
     groups = sorted({(int(y), int(c)) for y, c in zip(labels, camids) if y >= 0})
     means = []
     for y, c in groups:
@@ -79,7 +79,7 @@ def test_inter_loss__pulls_towards_the_same_cluster_in_other_cameras_alone() -> 
     proxies(query, torch.tensor([0]))[1].backward()
     assert query.grad is not None
     gradient = query.grad[0]
-    # Image 0 is of cluster 0 and camera 0: its positive is axis 1, its negatives are axes 2, 3.
+    # Image 0 has cluster 0 and camera 0: its positive is axis 1, its negatives are axes 2 and 3.
     assert gradient[1] < 0 and gradient[2] > 0 and gradient[3] > 0
     assert gradient[0] == 0
 

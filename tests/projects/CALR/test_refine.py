@@ -1,4 +1,4 @@
-"""Refinement against a slow loop written from the method's own steps 2 to 4."""
+"""Refinement against a slow loop written from steps 2 to 4 of the method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from calr.refine import node_scores, pivots, refine, removal_share
 
 
 def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.ndarray:
-    """S_i = sum over kNN j with cos >= least of 1 / (d_ij + dbar), dbar the mean of all."""
+    """Return S_i = sum of 1 / (d_ij + dbar) over neighbours j with cos >= least; dbar is the mean d."""
     distances = [
         1.0 - float(cosines[i, n])
         for i in range(len(indices))
@@ -33,7 +33,7 @@ def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.nd
 
 @pytest.mark.parametrize("k", [2, 6])
 def test_node_scores__the_released_mean_counts_self_distances(k: int) -> None:
-    """Scores with and without: dbar of the release is (k - 1) / k of ours; no self in the sum."""
+    """The release's dbar is (k - 1) / k of ours, since it counts d_ii = 0. S_i excludes j = i in both."""
     rng = np.random.default_rng(k)
     indices = np.stack(
         [[i, *rng.permutation(np.delete(np.arange(12), i))[: k - 1]] for i in range(12)]
@@ -58,7 +58,7 @@ def slow_refine(
     per_camera: bool,
     share: float,
 ) -> np.ndarray:
-    """Every x in G(p) of p's camera that is not in L(p) becomes -1."""
+    """Set the label of every x in G(p) of p's camera that is not in L(p) to -1."""
     mean = sum(scores.tolist()) / len(scores)
     removals = []
     for cluster in sorted(set(labels.tolist()) - {-1}):
@@ -84,7 +84,7 @@ def slow_refine(
 
 @st.composite
 def situations(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Labels with noise, local labels that are unique over cameras, cameras, scores with ties."""
+    """Return labels with noise, local labels unique over cameras, cameras, and scores with ties."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     num = draw(st.integers(1, 40))
     labels = rng.integers(-1, draw(st.integers(1, 6)), num)

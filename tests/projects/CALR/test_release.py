@@ -1,4 +1,4 @@
-"""``market_release.yml`` and its switches: what the released program has, key by key."""
+"""``market_release.yml`` and its options: settings of the released program, key by key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entropy weights of clusters against a loop."""
+"""Entropy weights of clusters against a slow loop."""
 
 from __future__ import annotations
 

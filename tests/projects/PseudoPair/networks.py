@@ -1,4 +1,4 @@
-"""A tiny PseudoPair, its labels and its batches, for the tests beside this file."""
+"""A tiny PseudoPair network, its labels and batches, for the tests in this folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def network(config: Path = MARKET, **settings: object) -> Any:
 
 
 def bank(model: Any, num: int = 8, seed: int = 0) -> FeatureBank:
-    """Random features of the width that the model gives."""
+    """Return random features with the dimension of the model's output."""
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(num, model.memory.num_groups * model.memory.num_features))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
@@ -33,12 +33,12 @@ def bank(model: Any, num: int = 8, seed: int = 0) -> FeatureBank:
 
 
 def labels(pairs: PseudoPairs | None = PAIRS, num: int = 8) -> PseudoLabels:
-    """Two clusters, and the pairs."""
+    """Return labels of two clusters, and the pairs."""
     return PseudoLabels(np.arange(num) % 2, pairs=pairs)
 
 
 def batch(indices: list[int], seed: int = 0) -> dict[str, Any]:
-    """Return random pixels of these images."""
+    """Return a batch of random pixels for these image indices."""
     draw = torch.Generator().manual_seed(seed)
     images = 255 * torch.rand(len(indices), 3, 64, 32, generator=draw)
     return {

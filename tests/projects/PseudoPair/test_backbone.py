@@ -1,4 +1,4 @@
-"""MobileNet's last stride, which fast-reid does not read."""
+"""The last stride of MobileNet, which fast-reid does not read from the config."""
 
 from __future__ import annotations
 

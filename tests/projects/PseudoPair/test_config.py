@@ -1,4 +1,4 @@
-"""The keys of PseudoPair: ranges, and terms that need one another."""
+"""Config keys of PseudoPair: ranges, and loss terms that require each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of heads and alignments: what stands at which pixel."""
+"""Images of attention heads and alignments: the value of each pixel."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_attention_sheet__has_a_row_per_image_and_a_column_per_head(
 
 
 def slow_landings(attention: np.ndarray, offsets: np.ndarray, expected: bool) -> np.ndarray:
-    """Position by position and tap by tap."""
+    """Return where each position lands, by loops over positions and attention weights."""
     _, height, width = offsets.shape
     found = np.zeros((height, width, 2))
     for p in range(height * width):
@@ -93,7 +93,7 @@ def test_alignment_picture__draws_an_arrow_from_i_to_j() -> None:
     assert found.shape == (128, 64 + 32 + 64, 3)
     drawn = (found[:, :64].max(axis=2) > 60, found[:, 96:].max(axis=2) > 60)
     assert drawn[0][112, 16] and drawn[1][32, 64 // 2 - 1]
-    # Nothing starts anywhere else: the upper half of i stays black.
+    # No arrow starts elsewhere: the upper half of i stays black.
     assert not drawn[0][:64].any()
 
 

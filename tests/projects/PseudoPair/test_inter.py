@@ -1,4 +1,4 @@
-"""The aligned comparison of two images: the deformable part, the attention, the loss."""
+"""The aligned comparison of two images: deformable convolution, attention, loss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_deformable_convolution__of_a_shift_by_a_cell_is_the_shifted_map() -> No
     maps = torch.randn(1, 2, 4, 5)
     weight = torch.eye(2)[:, :, None, None]
     offsets = torch.zeros(1, 2, 4, 5)
-    offsets[:, 1] = 1.0  # (y, x): one cell to the right
+    offsets[:, 1] = 1.0  # (y, x): an offset of one cell to the right
     found = deform_conv2d(maps, offsets, weight)
     torch.testing.assert_close(found[..., :-1], maps[..., 1:])
 
@@ -39,7 +39,7 @@ def test_deformable_convolution__of_a_shift_by_a_cell_is_the_shifted_map() -> No
 def test_deformable_convolution__gradients_reach_offsets_and_weights() -> None:
     draw = torch.Generator().manual_seed(0)
     maps = torch.randn(1, 2, 3, 3, generator=draw, dtype=torch.float64, requires_grad=True)
-    # Away from whole cells, where bilinear sampling has no derivative.
+    # Non-integer offsets: bilinear sampling has no derivative at integer ones.
     offsets = 0.3 + 0.2 * torch.rand(1, 18, 3, 3, generator=draw, dtype=torch.float64)
     offsets.requires_grad_()
     weight = torch.randn(2, 2, 3, 3, generator=draw, dtype=torch.float64, requires_grad=True)
@@ -88,7 +88,7 @@ def test_similarity__is_the_loop_over_places() -> None:
 
 
 def test_similarity__an_idle_place_does_not_outvote_an_active_one() -> None:
-    """One image with noise of its own where nothing is: the mean over places falls, s does not."""
+    """Noise at low-norm positions reduces the mean cosine over positions, not the similarity."""
     part = module(width=12).eval()
     left = torch.randn(1, 12, 4, 2)
     right = left.clone()
@@ -108,7 +108,7 @@ def test_similarity__of_an_image_with_itself_beats_another_from_the_start() -> N
 
 
 def test_alignment__finds_what_moved_down_a_row() -> None:
-    """Places of i attend to the same thing in j, where j is i one row lower."""
+    """Positions of i attend to the same content in j, where j is i shifted down by one row."""
     part = module(width=12).eval()
     left = 4 * torch.randn(1, 12, 4, 2)
     right = left.roll(1, 2)

@@ -1,4 +1,4 @@
-"""Attention heads: what they weigh, and that they are made to differ."""
+"""Attention heads: their channel weights, and the loss that makes heads differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label step: neighbours -> beta -> mutual pairs -> communities."""
+"""The label step: neighbours, threshold beta, mutual pairs, communities."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def labeler(**settings: object) -> PseudoPairLabeler:
 
 
 def people(num: int, each: int, spread: float, cameras: int = 3) -> FeatureBank:
-    """``each`` images of ``num`` people around as many directions."""
+    """Return ``each`` images of ``num`` people, around one random direction per person."""
     rng = np.random.default_rng(0)
     centres = np.repeat(rng.normal(size=(num, 24)), each, axis=0)
     features = centres + spread * rng.normal(size=centres.shape)
@@ -28,7 +28,7 @@ def people(num: int, each: int, spread: float, cameras: int = 3) -> FeatureBank:
 
 
 def slow_pairs(bank: FeatureBank, k: int, expected: float) -> set[tuple[int, int]]:
-    """Dense, from the definition: mutual top k, and above the percentile."""
+    """Return the mutual top-k pairs above the percentile, from the dense matrix."""
     s = np.clip(bank.features.astype(np.float64) @ bank.features.T, 0, 1)
     num = len(bank)
     upper = np.sort(s[np.triu_indices(num, 1)])[::-1]
@@ -104,7 +104,7 @@ def test_labeler__repeats_itself_and_leaves_the_bank_as_it_was() -> None:
 
 
 def gap(cameras: int = 2) -> FeatureBank:
-    """Six people; a camera adds a direction of its own, so cross-camera pairs are less alike."""
+    """Return features of six people; a per-camera offset makes cross-camera pairs less similar."""
     rng = np.random.default_rng(0)
     person = np.repeat(rng.normal(size=(6, 24)), 8, axis=0)
     camids = np.tile(np.repeat(np.arange(cameras), 8 // cameras), 6)

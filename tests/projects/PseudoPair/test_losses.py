@@ -1,4 +1,4 @@
-"""InfoNCE with several positives, and the pair losses made of it, against slow loops."""
+"""InfoNCE with several positives, and the pair losses based on it, against slow loops."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unreid.structures import PseudoPairs
 
 
 def slow_nce(positives: list[float], weights: list[float], negatives: list[float]) -> float | None:
-    """One anchor: -(1 / sum w) sum_p w_p log(e^p / (e^p + sum_j e^j)); None without positives."""
+    """Return -(1 / sum w) sum_p w_p log(e^p / (e^p + sum_j e^j)); None without positives."""
     total = sum(weights)
     if total == 0:
         return None

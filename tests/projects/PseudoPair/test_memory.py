@@ -1,4 +1,4 @@
-"""The rows of all images: how they are filled, drawn, moved and loaded."""
+"""The memory with one row per image: initialisation, sampling, updates and loading."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_correction__makes_the_sum_over_negatives_right_on_average() -> None:
         scale = sample.correction(negatives, 1).exp()[0, 0]
         sums.append(float((values[sample.indices] * negatives[0]).sum() * scale))
     exact = float(values.sum() - values[anchor])
-    # Four standard errors of the mean of 4000 estimates.
+    # The tolerance is four standard errors of the mean of 4000 estimates.
     error = torch.tensor(sums).std() / 4000**0.5
     assert abs(sum(sums) / len(sums) - exact) < 4 * error
 

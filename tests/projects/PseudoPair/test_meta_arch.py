@@ -1,4 +1,4 @@
-"""The network: which terms are on when, what it gives, what it remembers."""
+"""The network: which loss terms are active when, its outputs, and its memories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Re-ranking of the first K by aligned maps: what moves, what stays, what is said."""
+"""Re-ranking of the top K by aligned feature maps: ranks that change or stay, and log messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ QUERY, GALLERY, PEOPLE = 12, 70, 6
 
 
 class FakeModel(nn.Module):
-    """The map of an image is its pixels; a pair is as similar as the means of two maps."""
+    """Model whose feature map is the image; the pair similarity is the cosine of two maps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class FakeModel(nn.Module):
 
 
 def batches(size: int = 20) -> list[tuple[dict[str, Any], Tensor]]:
-    """Features that know little, images that know the person, in batches."""
+    """Return batches whose features identify the person weakly, and whose images do so strongly."""
     rng = np.random.default_rng(3)
     num = QUERY + GALLERY
     pids, camids = rng.integers(0, PEOPLE, num), rng.integers(0, 3, num)
@@ -79,13 +79,13 @@ def pair_evaluator(top_k: int = 20, weight: float = 0.5, **settings: object) -> 
 
 
 class Loader(list[dict[str, Any]]):
-    """What fast-reid asks of a loader: batches, and how many images they hold."""
+    """Minimal loader for fast-reid: batches, and a dataset with the number of images."""
 
     dataset = range(QUERY + GALLERY)
 
 
 class OneSidedModel(FakeModel):
-    """Maps in which the left half of an image counts for less, so that mirroring matters."""
+    """Model whose maps weight the left half of an image less, so that a flip changes them."""
 
     def pair_maps(self, images: Tensor) -> Tensor:
         return images * torch.linspace(0.1, 1.0, images.shape[3]) / 16

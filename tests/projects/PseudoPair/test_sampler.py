@@ -1,4 +1,4 @@
-"""Batches of an image and its partner."""
+"""Batches with an image and its partner."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_partner__is_drawn_in_proportion_to_its_confidence() -> None:
     made = sampler(paired([(0, 1), (0, 2), (0, 3)], [0.6, 0.3, 0.1]), 4, num_batches=3000)
     partners = [p for batch in made for i, p in zip(batch[::2], batch[1::2]) if i == 0]
     shares = np.bincount(partners, minlength=4) / len(partners)
-    # 3,000 draws: three standard deviations of a share are below .027.
+    # 3,000 samples: three standard deviations of a proportion are below .027.
     np.testing.assert_allclose(shares, [0, 0.6, 0.3, 0.1], atol=0.03)
 
 

@@ -1,4 +1,4 @@
-"""Guided similarity separation: the loss, its gradient, its threshold, and the guard."""
+"""Guided similarity separation: loss, gradient, threshold, and the check for collapsed features."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_separation_loss__is_the_loop_over_ordered_pairs() -> None:
 def test_separation_gradient__is_minus_alpha_times_s_minus_beta(s: float) -> None:
     alpha, beta = 2.0, 0.4
     similarity = torch.tensor(s, dtype=torch.float64, requires_grad=True)
-    # Two rows whose product is s: the only pair there is.
+    # Two rows with inner product s are the only pair.
     one = torch.tensor([1.0, 0.0], dtype=torch.float64)
     other = torch.stack([similarity, (1 - similarity.detach() ** 2).sqrt()])
     separation_loss(torch.stack([one, other]), beta, alpha).backward()

@@ -1,4 +1,4 @@
-"""Pictures of a trained model, from the command line and by hand."""
+"""Images of a trained model's pairs, from the command line and by function calls."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_chosen_pairs__are_of_two_cameras_while_there_are_enough_and_no_image_tw
     confidence = np.array([0.9, 0.8, 0.2, 0.7, 0.1], dtype=np.float32)
     camids = np.array([0, 1, 0, 1, 0, 0, 0, 1])
     pairs = PseudoPairs(indices, confidence)
-    # (0, 2) and (4, 5) are of one camera; (0, 1), (2, 3), (6, 7) are not.
+    # (0, 2) and (4, 5) are pairs within a camera; (0, 1), (2, 3), (6, 7) are cross-camera pairs.
     assert select_pairs(pairs, camids, 3).tolist() == [[0, 1], [2, 3], [6, 7]]
     assert select_pairs(pairs, camids, 2).tolist() == [[0, 1], [6, 7]]
     assert select_pairs(pairs, camids, 9).tolist() == [[0, 1], [2, 3], [6, 7], [4, 5]]
 
 
 def test_heats__of_a_head_that_keeps_everything_are_zero_in_sum() -> None:
-    """|g_k|^2 is 1 whatever the map is, so no place adds to it."""
+    """|g_k|^2 is 1 for every feature map, so no position contributes."""
     model = tiny_model()
     assert model.intra is not None
     images = torch.rand(3, 3, 64, 32) * 255
@@ -74,7 +74,7 @@ def test_heats__are_the_derivative_of_what_a_head_keeps() -> None:
         _, weights = model.intra.describe(maps, model.heads(maps), pool)
 
         def kept(share: float) -> torch.Tensor:
-            """Of the map with one place weaker or stronger."""
+            """Return |g_k|^2 of the map after scaling one position by 1 + ``share``."""
             changed = maps.clone()
             changed[:, :, 1, 0] *= 1 + share
             described, _ = model.intra.describe(changed, model.heads(changed), pool)

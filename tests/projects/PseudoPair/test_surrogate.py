@@ -1,4 +1,4 @@
-"""Patch surrogate classes: the patches, the loss against its formula, the memory."""
+"""Patch surrogate classes: patches, the loss against its formula, and the memory."""
 
 from __future__ import annotations
 

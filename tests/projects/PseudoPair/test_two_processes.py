@@ -1,4 +1,4 @@
-"""Two processes hold the memories of one."""
+"""The memories of two processes equal those of one process with all images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_surrogate_rows__of_two_processes_that_saw_half_each_are_those_of_one(
 
 
 def moved(indices: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    """Return the rows after one step."""
+    """Return the memory rows after one update with a batch."""
     memory = RowMemory(2, 3, momentum=0.2, saved=False)
     draw = torch.Generator().manual_seed(1)
     memory.reset(torch.randn(2, 6, 3, generator=draw))

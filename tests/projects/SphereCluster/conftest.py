@@ -1,4 +1,4 @@
-"""Makes the package ``spherecluster`` importable, as tools/train_net.py does."""
+"""Make the package ``spherecluster`` importable, as tools/train_net.py does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configs, banks, batches and networks that the tests of SphereCluster share."""
+"""Configs, feature banks, batches and networks for the tests of SphereCluster."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MARKET = CONFIGS / "market.yml"
 BUC = CONFIGS / "predecessors" / "buc.yml"
 
 
-#: Where no config is named: SphereCluster's merging, with the triplet loss on all clusters.
+#: Settings when no config file is given: SphereCluster's merging, triplet loss on all clusters.
 PLAIN = {"SPHERECLUSTER__SOFTMAX__ENABLED": False, "SPHERECLUSTER__MIN_CLUSTER_SIZE": 1}
 
 
 def config(path: Path | None = None, **settings: object) -> Any:
-    """Return a tiny config; ``PASSES=3`` stands for ``SPHERECLUSTER.PASSES 3``."""
+    """Return a tiny config; the keyword ``PASSES=3`` sets ``SPHERECLUSTER.PASSES`` to 3."""
     known = {k if "__" in k else f"SPHERECLUSTER__{k}": v for k, v in settings.items()}
     if path is None:
         path, known = MARKET, {**PLAIN, **known}
@@ -31,7 +31,7 @@ def config(path: Path | None = None, **settings: object) -> Any:
 
 
 def people(num_people: int, each: int, *, spread: float = 0.3, seed: int = 0) -> np.ndarray:
-    """(num_people * each, 16) unit rows in file order: each person's images one after another."""
+    """Return (num_people * each, 16) unit rows, sorted by person."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(num_people, 16))
     rows = np.repeat(centres, each, axis=0) + spread * rng.normal(size=(num_people * each, 16))
@@ -39,12 +39,12 @@ def people(num_people: int, each: int, *, spread: float = 0.3, seed: int = 0) ->
 
 
 def unit(rows: np.ndarray) -> np.ndarray:
-    """Rows brought to length one, float32."""
+    """Return the rows divided by their norms, float32."""
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def bank(features: np.ndarray) -> FeatureBank:
-    """Of one camera."""
+    """Return a feature bank with one camera."""
     return FeatureBank(features, np.zeros(len(features), np.int64))
 
 
@@ -56,7 +56,7 @@ def network(path: Path | None = None, *, images: int = 8, **settings: object) ->
 
 
 def batch(targets: list[int], seed: int = 0) -> dict[str, Any]:
-    """Noise pictures with these labels."""
+    """Return a batch of random images with these labels."""
     generator = torch.Generator().manual_seed(seed)
     count = len(targets)
     return {

@@ -1,4 +1,4 @@
-"""What the config refuses, by key."""
+"""Errors for invalid configs, key by key."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_small_recipes__cost_the_same_training() -> None:
     costs: dict[bool, set[tuple[object, ...]]] = {True: set(), False: set()}
     for path in sorted((CONFIGS / "small").glob("[a-z]*.yml")):
         cfg, _ = load_config(str(path), ["MODEL.BACKBONE.PRETRAIN", "False"])
-        warm = path.name.startswith("uda_")  # from source-trained weights of another network
+        warm = path.name.startswith("uda_")  # starts from source-trained weights of another network
         costs[warm].add(
             (
                 cfg.SOLVER.MAX_EPOCH,

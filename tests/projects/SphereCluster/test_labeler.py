@@ -1,4 +1,4 @@
-"""The labeler against merging written slowly, both schedules, and its ends: few, equal, noise."""
+"""The labeler against slow merging, both schedules, and edge cases: few or equal images, noise."""
 
 from __future__ import annotations
 

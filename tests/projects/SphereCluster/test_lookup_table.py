@@ -1,4 +1,4 @@
-"""BUC's table against its formula, and the bug of its first release."""
+"""BUC's lookup table against its formula, and the bug of an earlier release."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def table(num_clusters: int) -> LookupTable:
 
 
 def test_table__is_zero_after_each_merge() -> None:
-    """The first release kept rows of earlier clusters: rows follow files, files follow ids."""
+    """An early version kept rows of earlier clusters, which are in file order and so reveal ids."""
     filled = table(8)
     filled.update(unit(8), torch.arange(8))
     assert filled.centroids.abs().sum() > 0
@@ -37,7 +37,7 @@ def test_table__has_nothing_to_train() -> None:
 def test_update__is_the_normalised_mean_of_row_and_feature() -> None:
     made, features = table(4), unit(3)
     made.update(features, torch.tensor([2, 0, 2]))
-    first = features[0]  # an empty row becomes the feature
+    first = features[0]  # a zero row is replaced by the feature
     second = torch.nn.functional.normalize((first + features[2]) / 2, dim=0)
     torch.testing.assert_close(made.centroids[2], second)
     torch.testing.assert_close(made.centroids[0], features[1])

@@ -1,4 +1,4 @@
-"""The network: which losses there are, what new labels change, and that files have no order."""
+"""The network: which losses it has, what new labels change, and independence of file order."""
 
 from __future__ import annotations
 
@@ -120,9 +120,9 @@ def test_memory_loss__is_infonce_against_the_centroids_and_moves_them_after_the_
 
 
 def test_file_order__changes_no_loss() -> None:
-    """The same images, labels numbered by another file order: the same losses and table."""
+    """The same images with labels numbered by another file order have the same losses and table."""
     found = []
-    order = np.array([2, 0, 1])  # cluster c of the sorted files is order[c] of the shuffled ones
+    order = np.array([2, 0, 1])  # Cluster c of the sorted files is order[c] of the shuffled ones.
     for names in (np.arange(3), order):
         model = network(BUC, DROPOUT=0.0).train()
         labels = np.where(LABELS >= 0, names[LABELS], -1)
@@ -169,7 +169,7 @@ def test_shipped_configs__have_the_losses_of_their_papers() -> None:
 
 
 def test_people__are_pulled_together_by_each_loss() -> None:
-    """A linear map trained by any of the losses makes people's features more compact."""
+    """Training a linear map with any of the losses makes each person's features more compact."""
     from unreid.clustering.silhouette import sphere_silhouette
     from unreid.losses import sphere_softmax
 

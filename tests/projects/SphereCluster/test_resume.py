@@ -1,4 +1,4 @@
-"""A run that is stopped inside a round goes on with the round's table, prefix and partition."""
+"""A run stopped inside a round resumes with the table, prefix and partition of that round."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.projects.tiny_run import (
 PLUS = CONFIGS / "market_plus.yml"
 ROUNDS = {"SOLVER__MAX_EPOCH": 4, "SPHERECLUSTER__FIRST_EPOCHS": 2, "SPHERECLUSTER__EPOCHS": 2}
 MANY = {**ROUNDS, "SPHERECLUSTER__MERGE_RATE": 0.2}
-#: Two iterations an epoch: inside round 0, at the start of round 1, inside round 1.
+#: Two iterations per epoch: inside round 0, at the start of round 1, inside round 1.
 STEPS = [4, 5, 8]
 
 
@@ -67,7 +67,7 @@ def test_choice__is_reported_beside_the_last_round(synthetic_root: Path, tmp_pat
 def test_moments_of_the_classes__are_of_this_round_alone(
     synthetic_root: Path, tmp_path: Path
 ) -> None:
-    """Adam counts its steps: 3 rounds of 2 steps for the network, the last 2 for the classes."""
+    """Step counters of Adam: 3 rounds of 2 steps for the network, 2 for the last class weights."""
     train_tiny(PLUS, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3)
     checkpoint = final_checkpoint(tmp_path)
     classes = checkpoint["model"]["heads.classes.weight"].shape

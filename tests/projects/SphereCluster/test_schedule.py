@@ -1,4 +1,4 @@
-"""Rounds and merges: counted by hand, and against BUC's and HCT's own numbers."""
+"""Rounds and merges against values computed by hand, and against those of BUC and HCT."""
 
 from __future__ import annotations
 

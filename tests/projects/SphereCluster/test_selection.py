@@ -1,4 +1,4 @@
-"""Which round is best: silhouette and stability say what they should on made-up clusters."""
+"""Selection of the best round: silhouette and stability on constructed clusters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head: on the sphere or not, and the prefix of class directions that is in use."""
+"""The head: with and without normalisation, and the prefix of class directions in use."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_sphere__on_gives_unit_rows_and_off_keeps_lengths(mode: bool) -> None:
 
 
 def test_sphere__drops_brightness() -> None:
-    """Without a neck a brighter picture is a longer vector, and the same direction."""
+    """Without a neck a brighter image has a longer feature vector with the same direction."""
     plain = head(MODEL__HEADS__WITH_BNNECK=False).eval()
     torch.testing.assert_close(plain(maps()), plain(3.0 * maps()))
 
