@@ -49,7 +49,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def synthetic_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the root of a small synthetic dataset in Market-1501's layout. Tests must not modify it."""
+    """Return the root of a small dataset in Market-1501's layout; tests must not modify it."""
     from unreid.data.synthetic import generate_dataset
 
     root = tmp_path_factory.mktemp("datasets")

@@ -262,7 +262,7 @@ def test_check__refuses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def in_a_clone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Change into ``folder`` with links to the checkout, so that tests do not write into the latter."""
+    """Change into ``folder`` with links to the checkout, so that outputs stay out of it."""
     for name in ("tools", "projects", "requirements.txt"):
         (folder / name).symlink_to(ROOT / name)
     monkeypatch.chdir(folder)

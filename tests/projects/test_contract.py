@@ -175,7 +175,7 @@ def results_steps(config: Path, root: Path, output: Path) -> int:
 
 
 def small_but_own(config: Path) -> dict[str, Any]:
-    """Return settings that shrink a config's network but keep its family, norm layers and pooling."""
+    """Return settings that shrink a config's network but keep its family, norms and pooling."""
     cfg, _ = load_config(str(ROOT / config), ["MODEL.BACKBONE.PRETRAIN", "False"])
     if cfg.MODEL.BACKBONE.NAME != "build_resnet_backbone":
         return {}

@@ -65,7 +65,7 @@ def test_discriminator__takes_the_softmax_once_or_twice(twice: bool) -> None:
 
 
 def slow_camera_loss(logits: list[list[float]], camids: list[int], twice: bool) -> float:
-    """Return the mean of -log p_c, p the softmax of the logits or, if ``twice``, of their softmax."""
+    """Return the mean of -log p_c; p is the softmax of the logits, taken once or twice."""
     total = 0.0
     for row, camera in zip(logits, camids):
         for _ in range(twice):

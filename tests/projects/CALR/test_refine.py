@@ -13,7 +13,7 @@ from calr.refine import node_scores, pivots, refine, removal_share
 
 
 def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.ndarray:
-    """Return S_i = sum of 1 / (d_ij + dbar) over neighbours j with cos >= least; dbar is the mean d."""
+    """Return S_i, the sum of 1 / (d_ij + dbar) over j with cos >= least; dbar is the mean d."""
     distances = [
         1.0 - float(cosines[i, n])
         for i in range(len(indices))
@@ -33,7 +33,7 @@ def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.nd
 
 @pytest.mark.parametrize("k", [2, 6])
 def test_node_scores__the_released_mean_counts_self_distances(k: int) -> None:
-    """The release's dbar is (k - 1) / k of ours, since it counts d_ii = 0. S_i excludes j = i in both."""
+    """dbar of the release is (k - 1) / k of ours: it counts d_ii = 0. S_i excludes j = i."""
     rng = np.random.default_rng(k)
     indices = np.stack(
         [[i, *rng.permutation(np.delete(np.arange(12), i))[: k - 1]] for i in range(12)]

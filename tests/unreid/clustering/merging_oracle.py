@@ -1,4 +1,4 @@
-"""Bottom-up merging written slowly from the formulas, over lists of members."""
+"""Slow bottom-up merging written from the formulas, over lists of members."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def distance(
     else:
         m, n = p.mean(axis=0), q.mean(axis=0)
         lengths = np.linalg.norm(m), np.linalg.norm(n)
-        # 2 - 2 cos as a difference of unit vectors, so that equal points are at 0 exactly.
+        # Compute 2 - 2 cos from the difference, so that the distance of equal points is exactly 0.
         base = float(((m / lengths[0] - n / lengths[1]) ** 2).sum()) if min(lengths) else 2.0
     extra = {
         "none": lambda: 0.0,
@@ -46,7 +46,7 @@ def distance(
 
 
 def groups_of(labels: np.ndarray) -> dict[int, list[int]]:
-    """Return the members of each cluster; its id is its rank by first appearance."""
+    """Return the members of each cluster; ids are in order of first appearance."""
     groups: dict[int, list[int]] = {}
     for i, label in enumerate(labels):
         if label >= 0:
@@ -119,7 +119,7 @@ def skip_pass_labels(
 
 
 def from_groups(groups: dict[int, list[int]], count: int) -> np.ndarray:
-    """Return the labels by first appearance, -1 for those in no group."""
+    """Return labels in order of first appearance, and -1 for images in no group."""
     labels = np.full(count, -1, np.int64)
     for new, members in enumerate(sorted(groups.values(), key=min)):
         labels[members] = new

@@ -1,4 +1,4 @@
-"""Bottom-up merging equals one-at-a-time merging, and a pass the sorted list of all pairs."""
+"""Bottom-up merging against slow merging of one pair at a time, and of sorted pairs in a pass."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REDUCIBLE = [r for r in RULES if Rule(*r, 0.1).reducible]
 
 
 def drawn(num: int, channels: int, seed: int, copies: bool = False) -> np.ndarray:
-    """Return unit rows; with ``copies`` the second half repeats the first."""
+    """Return random unit rows; with ``copies`` the second half repeats the first."""
     x = np.random.default_rng(seed).normal(size=(num, channels)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     if copies:
@@ -36,13 +36,13 @@ def drawn(num: int, channels: int, seed: int, copies: bool = False) -> np.ndarra
 
 
 def starts(num: int, seed: int) -> np.ndarray:
-    """Return the labels with noise and clusters of several images."""
+    """Return start labels with noise and with clusters of several images."""
     return np.random.default_rng(seed).integers(-1, max(1, 2 * num // 3), num)
 
 
 @pytest.fixture(params=["compiled", "small lists and blocks", "plain"])
 def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Return every way the same tree is built."""
+    """Select one implementation of the merge tree; all must give the same tree."""
     if request.param == "plain":
         monkeypatch.setenv("UNREID_PURE_PYTHON", "1")
     elif kernel("merging") is None:
@@ -108,7 +108,7 @@ def test_pass_rule_skip__is_the_sorted_list_without_absorbed_clusters(
 
 
 def test_pass_rule_skip__takes_no_pair_of_an_absorbed_cluster() -> None:
-    """On a circle: 0 absorbs 1, so 1 - 2 at 1.1 degrees is skipped and 3 - 4 at 1.5 is next."""
+    """Points on a circle: 0 absorbs 1, so 1 - 2 at 1.1 degrees is skipped; 3 - 4 at 1.5 is next."""
     angles = np.deg2rad([0.0, 1.0, 2.1, 20.0, 21.5])
     x = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     rule: dict[str, Any] = {"update": "pass", "regularizer": "none", "num_merges": 2}
@@ -142,7 +142,7 @@ def test_rounds__equal_one_at_a_time(
     full = Rule(*rule, weight)
     slow = greedy_merges(Clusters.of(x, None), full, num - 1, x, np.arange(num))
     if rule[1] == "sse_union" and weight:
-        return  # has no rounds: it takes the slow route itself
+        return  # not computed in rounds: uses the slow implementation itself
     fast = exact_rounds.merges_in_rounds(Clusters.of(x, None), full, num - 1)
     np.testing.assert_array_equal(fast[0], slow[0])
     np.testing.assert_allclose(fast[1], slow[1], atol=1e-12)
@@ -190,8 +190,8 @@ def test_reducible__no_union_is_nearer_than_its_parts(link: str, regularizer: st
 
 
 def test_ward_with_sse__is_not_reducible() -> None:
-    # A and B on opposite sides of a loose C, kept from it by C's penalty: then their union
-    # lies on C's centre.
+    # A and B lie on opposite sides of C. C has a large dispersion, so the penalty prevents an earlier
+    # merge with C. The centre of A u B is that of C.
     x = np.array([[1.0, 0], [-1, 0], [0, 1.5], [0, -1.5], [0, 1.5], [0, -1.5]])
     a, b, c = [0], [1], [2, 3, 4, 5]
     d = {
@@ -211,7 +211,7 @@ def test_tree__equals_scipys(link: str) -> None:
     metric = "euclidean" if link == "ward" else "sqeuclidean"
     wanted = linkage(x.astype(float), name, metric=metric)
     np.testing.assert_array_equal(merges, wanted[:, :2])
-    # scipy's ward height is the square root of twice the increase of SSE.
+    # The height of scipy's ward is the square root of twice the increase of SSE.
     scaled = wanted[:, 2] ** 2 / 2 if link == "ward" else wanted[:, 2]
     np.testing.assert_allclose(heights, scaled, rtol=1e-6)
     cut = fcluster(wanted, 10, "maxclust")
@@ -258,13 +258,13 @@ def test_identical_images__merge_by_id(link: str, regularizer: str, update: str)
     x = np.tile(drawn(1, 6, 0), (12, 1))
     found = bottom_up(x, num_merges=5, linkage=link, regularizer=regularizer, update=update)
     wanted = [0] * 6 + [1, 2, 3, 4, 5, 6]
-    if update == "pass":  # id 0 absorbs the others, whatever the rule
+    if update == "pass":  # id 0 absorbs the others for every pass rule
         skipped = bottom_up(
             x, num_merges=5, linkage=link, regularizer=regularizer, update=update, pass_rule="skip"
         )
         np.testing.assert_array_equal(skipped, wanted)
     if regularizer == "size" and update == "exact":
-        wanted = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6]  # the smallest two each time
+        wanted = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6]  # always the two smallest clusters
     np.testing.assert_array_equal(found, wanted)
 
 

@@ -1,4 +1,4 @@
-"""Claims of the label-free cut of a merge tree."""
+"""The cut of a merge tree by silhouette, without labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _blobs(rng: np.random.Generator, num_clusters: int, size: int, noise: float)
 
 def test_cut__finds_the_number_of_well_separated_clusters(rng: np.random.Generator) -> None:
     features = _blobs(rng, 20, 10, 0.15)
-    # Levels between 5 and 66 clusters, 20 among them.
+    # Levels from 5 to 66 clusters, including 20.
     labels, score = cut_by_silhouette(features, merge_tree(features)[0], levels=62)
     assert labels.max() + 1 == 20
     assert score > 0.8

@@ -16,7 +16,7 @@ from unreid.kernels import dbscan_reference
 
 
 def sparsified(distance: np.ndarray) -> sparse.csr_array:
-    """Return only the entries below 1, zeros kept."""
+    """Return only the entries below 1 as a sparse matrix, with explicit zeros."""
     kept = distance < 1
     return sparse.csr_array((distance[kept], np.nonzero(kept)), shape=distance.shape)
 
@@ -98,7 +98,7 @@ def test_all_noise_one_cluster_and_identical_images() -> None:
 
 
 def test_a_border_image_joins_the_lower_of_two_clusters() -> None:
-    # 4 is within reach of both groups' cores and no core itself.
+    # Image 4 is within eps of core samples of both groups, but is not a core sample.
     distance = np.ones((9, 9))
     distance[:4, :4] = distance[5:, 5:] = 0.1
     distance[4, [3, 5]] = distance[[3, 5], 4] = 0.1
@@ -111,7 +111,7 @@ def test_a_border_image_joins_the_lower_of_two_clusters() -> None:
 def test_permuting_images_permutes_the_core_partition(rng: np.random.Generator) -> None:
     distance = jaccard_distance(oracle.unit(rng, 200, 16), 12, 4)
     order = rng.permutation(200)
-    labels = dbscan(distance, 0.5, 1)  # with one sample every image is a core
+    labels = dbscan(distance, 0.5, 1)  # with min_samples=1 every image is a core sample
     moved = dbscan(distance[order][:, order], 0.5, 1)
     assert ((labels[order][:, None] == labels[order]) == (moved[:, None] == moved)).all()
 

@@ -1,4 +1,4 @@
-"""The optional package under the same contract, and the error of those who do not have it."""
+"""The optional infomap package: the clusterers' contract, and the error if it is missing."""
 
 from __future__ import annotations
 

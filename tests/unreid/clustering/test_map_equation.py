@@ -1,4 +1,4 @@
-"""The map equation: the codelength of the formula, and partitions as short as the package's."""
+"""The map equation: codelength against the formula, and partitions against the infomap package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unreid.kernels import kernel
 
 
 def drawn(num: int, k: int, seed: int, spread: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Return kNN graph, self included, of unit rows around a few centres."""
+    """Return the kNN graph (self included) of unit rows around a few centres."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(max(1, num // 8), 6))
     x = centres[rng.integers(0, len(centres), num)] + spread * rng.normal(size=(num, 6))
@@ -49,7 +49,7 @@ def slow_codelength(
     visits = flow.sum(axis=0)
 
     def entropy(rates: list[float]) -> float:
-        """Return the bits of a code book, times how often it is used."""
+        """Return the entropy of a code book times its rate of use, in bits."""
         used = sum(rates)
         return -sum(r * np.log2(r / used) for r in rates if r > 0)
 
@@ -253,7 +253,7 @@ def test_real_features__no_longer_than_the_packages_partition(
 
 
 def test_smallest_gain__separates_modules_of_a_hundred_millionth_of_the_flow() -> None:
-    """Two triangles beside four cliques of weight 1: each move among them gains about 1e-8 bits."""
+    """Two triangles beside four cliques of weight 1: a move within them gains about 1e-8 bits."""
     indices = np.full((22, 4), -1, np.int64)
     similarities = np.zeros((22, 4), np.float32)
     groups = [(4 * c, 4, 1.0) for c in range(4)] + [(16, 3, 1e-8), (19, 3, 1e-8)]

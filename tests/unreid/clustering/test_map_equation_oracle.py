@@ -18,12 +18,12 @@ from tests.unreid.clustering.test_map_equation import drawn, partitions
 from unreid.clustering import compact, map_equation
 from unreid.clustering.map_equation import codelength
 
-#: The module; the package has the function under the same name.
+#: The module itself: the package exports a function of the same name.
 map_equation_module = importlib.import_module("unreid.clustering.map_equation")
 
 Graph = tuple[np.ndarray, np.ndarray]
 
-#: Friendships of the karate club [2], members from 1.
+#: Edges of the karate club graph [2], with nodes numbered from 1.
 KARATE = {
     1: [2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 18, 20, 22, 32], 2: [3, 4, 8, 14, 18, 20, 22, 31],
     3: [4, 8, 9, 10, 14, 28, 29, 33], 4: [8, 13, 14], 5: [7, 11], 6: [7, 11, 17], 7: [17],
@@ -53,7 +53,7 @@ def undirected(edges: list[tuple[int, int]], count: int) -> Graph:
 
 
 def cliques(number: int, size: int, ring: bool) -> Graph:
-    """Return cliques, each joined to the next by one edge."""
+    """Return cliques with one edge between each and the next."""
     edges = []
     for c in range(number):
         first = c * size
@@ -84,13 +84,13 @@ def slow_flow(graph: Graph) -> np.ndarray:
 
 
 def entropy(rates: list[float]) -> float:
-    """Return the bits of a code book times how often it is used."""
+    """Return the entropy of a code book times its rate of use, in bits."""
     used = sum(rates)
     return -sum(rate * np.log2(rate / used) for rate in rates if rate > 0)
 
 
 def slow_length(flow: np.ndarray, labels: np.ndarray) -> float:
-    """Return the codelength [0, eq. 1] of one partition, module by module."""
+    """Return the codelength [0, eq. 1] of one partition by a loop over modules."""
     enter, total = [], 0.0
     for module in range(labels.max() + 1):
         inside = labels == module
@@ -138,12 +138,12 @@ def test_oracle__karate_club_has_its_known_modules() -> None:
     np.testing.assert_array_equal(best, compact(modules))
 
 
-#: The sum of the shortest codelengths that six seeds reached on the graphs of the next test.
+#: Sum over the next test's graphs of the shortest codelength that six seeds found.
 SHORTEST = 71.216584
 
 
 def lengths(graphs: list[Graph], seeds: int) -> np.ndarray:
-    """Return the codelengths (graphs, seeds) of the modules found."""
+    """Return the codelengths, shape (graphs, seeds), of the partitions found."""
     return np.array([
         [codelength(*graph, map_equation(*graph, min_similarity=0.3, seed=seed), min_similarity=0.3)
          for seed in range(seeds)] for graph in graphs
@@ -151,7 +151,7 @@ def lengths(graphs: list[Graph], seeds: int) -> np.ndarray:
 
 
 def test_oracle__three_seeds_stay_within_a_thousandth_of_the_shortest() -> None:
-    """They stay .062 % above it; without fine tuning .155 %, without coarse tuning .124 %."""
+    """The excess is .062 %; without fine tuning .155 %, without coarse tuning .124 %."""
     sizes = ((60, 5, 0.5), (120, 5, 0.6), (250, 6, 0.7))
     graphs = [drawn(num, k, seed, spread) for num, k, spread in sizes for seed in range(6)]
     assert SHORTEST * (1 - 1e-9) <= lengths(graphs, 3).mean(axis=1).sum() <= 1.001 * SHORTEST
@@ -169,10 +169,10 @@ def test_oracle__three_seeds_stay_within_a_thousandth_of_the_shortest() -> None:
 def test_oracle__every_component_of_the_search_is_needed(
     component: str, without: object, least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Compare with the search without it: a component that is missing already makes no difference.
+    """Disable one component of the search: the codelength must increase for every seed.
 
-    Measured over six graphs of 800 nodes, seed by seed: modules are longer by .28 to .35 % without
-    fine tuning, .18 to .24 % without coarse tuning, .08 to .10 % with a single round.
+    Measured on six graphs of 800 nodes, as ranges over seeds: codelengths increase by .28 to .35 %
+    without fine tuning, .18 to .24 % without coarse tuning, .08 to .10 % with a single round.
     """
     graphs = [drawn(800, 6, seed, 0.7) for seed in range(6)]
     whole = lengths(graphs, 3)

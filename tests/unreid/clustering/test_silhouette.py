@@ -1,4 +1,4 @@
-"""Silhouettes against scikit-learn and a loop."""
+"""Silhouettes against scikit-learn and a slow loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""INPUT.BACKEND tensor: each step equals fast-reid's; all together have its mean and spread."""
+"""INPUT.BACKEND tensor: each transform equals fast-reid's; all together have equal mean and std."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def config(*on: str, **settings: object) -> Any:
 
 
 def applied(cfg: Any, pixels: np.ndarray, num: int = 1, seed: int = 0) -> np.ndarray:
-    """Return (num, H, W, 3): the transforms of a batch of ``num`` copies of one image."""
+    """Return (num, H, W, 3): the transforms applied to a batch of ``num`` copies of one image."""
     batch = TrainTransform(cfg)([pixels] * num, np.random.default_rng(seed))
     assert batch.dtype == torch.uint8 and batch.shape == (num, 3, *SIZE)
     assert batch.is_contiguous(memory_format=torch.channels_last)
@@ -100,7 +100,7 @@ def test_erasing__fills_one_box_with_the_value(pixels: np.ndarray) -> None:
 
 
 def test_auto_augment__is_a_policy_of_fast_reid(pixels: np.ndarray) -> None:
-    """Every image is an output of fast-reid's AutoAugment; the global generator is restored."""
+    """Every output is one of fast-reid's AutoAugment; the global generator is restored."""
     state = random.getstate()
     found = applied(config("AUTOAUG"), pixels, 12)
     assert random.getstate() == state
@@ -132,7 +132,7 @@ def test_all_steps__have_the_mean_and_spread_of_fast_reid(pixels: np.ndarray) ->
     wanted = torch.stack([theirs(Image.fromarray(pixels)) for _ in range(num)])
     found = torch.from_numpy(applied(cfg, pixels, num)).permute(0, 3, 1, 2).float()
     spread = wanted.std(dim=0)
-    # 6,144 pixel means are compared: the limits are those of chance, and of Pillow's truncation.
+    # Limits for 6,144 pixel means: sampling error, and truncation of values in Pillow.
     error = (found.mean(dim=0) - wanted.mean(dim=0)) / (spread * (2 / num) ** 0.5)
     assert float(error.abs().max()) < 5.5 and float(error.pow(2).mean()) < 1.5
     assert abs(float(found.std(dim=0).mean() / spread.mean()) - 1) < 0.05

@@ -48,7 +48,7 @@ def sampled() -> AugmentParameters:
 
 def same_distribution(ours: np.ndarray, theirs: np.ndarray) -> bool:
     """Return whether a Kolmogorov-Smirnov test finds no difference."""
-    return ks_2samp(ours, theirs).pvalue > 0.001  # about thirty tests in this file
+    return ks_2samp(ours, theirs).pvalue > 0.001  # low: the file has about 30 tests
 
 
 def test_erasing__has_the_boxes_of_torchvision(sampled: AugmentParameters) -> None:
@@ -93,7 +93,7 @@ def test_affine__has_the_angles_and_scales_of_torchvision(sampled: AugmentParame
     a, b, _, d, e, _ = sampled.affine.T
     assert same_distribution(np.rad2deg(np.arctan2(-d, e)), np.array([t[0] for t in theirs]))
     assert same_distribution(1 / np.hypot(d, e), np.array([t[2] for t in theirs]))
-    # The shear of an affine map is the angle between its axes.
+    # The shear of an affine transform is the angle between its axes.
     shear = np.rad2deg(np.arctan2(a * d + b * e, a * e - b * d))
     assert same_distribution(shear, np.array([t[3][0] for t in theirs]))
 

@@ -1,4 +1,4 @@
-"""The image cache: equal pixels, its size, and training from it."""
+"""The image cache: equal pixels, its size limit, and training from cached images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from unreid.data.worker import seed_worker
 
 @pytest.fixture
 def images(synthetic_root: Path, tmp_path: Path) -> UnlabelledImages:
-    """Return the training images of a copy of the dataset, which a test may delete."""
+    """Return the training images of a copy of the dataset, which a test may modify."""
     shutil.copytree(synthetic_root, tmp_path / "own")
     os.environ["FASTREID_DATASETS"] = str(tmp_path / "own")
     return load_training_images(["Market1501"])[0]
@@ -54,7 +54,7 @@ def test_cache__has_the_pixels_of_every_image_and_says_its_size(
 def test_cache_too_small_for_all_images__keeps_the_first_and_logs_their_number(
     images: UnlabelledImages, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MEBIBYTE", 2**12)  # a MiB for images of a test
+    monkeypatch.setattr(module, "MEBIBYTE", 2**12)  # a smaller unit for small test images
     size = np.asarray(load_image(images.paths[0])).nbytes
     budget = 10 * size // 2**12 + 1
     cache = DecodedImages.from_files(images.paths, budget)
@@ -102,8 +102,8 @@ def test_training__reads_no_file_again_and_gets_the_same_batches(
     for size in (0, 8):
         cfg = config(UNSUP__CACHE_IMAGES=size, **settings)
         loader = build_train_loader(cfg, images, np.zeros(72, np.int64), order, seed=1)
-        seed_worker(0, 0)  # fast-reid's transforms sample from the generators of the process
-        first = next(batch_iterator := iter(loader))  # the cache is filled by now, if it is on
+        seed_worker(0, 0)  # fast-reid's transforms use the global generators
+        first = next(batch_iterator := iter(loader))  # an enabled cache is full now
         if size:
             shutil.rmtree(os.environ["FASTREID_DATASETS"])
         batches.append([first, *batch_iterator])

@@ -22,7 +22,7 @@ PATTERN = r"c(?P<camera>\d+)_p(?P<id>\d+)"
 
 
 def fill(root: Path, *names: str) -> Path:
-    """Make empty files of these names; listing does not open files."""
+    """Create empty files with these names; listing does not open files."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()

@@ -18,7 +18,7 @@ TRACKED = PATTERN + r" Gang (?P<tracklet>t\d+)"
 
 @pytest.fixture(scope="module")
 def folder(synthetic_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the synthetic training images to names that no dataset uses."""
+    """Copy the synthetic training images to names in no dataset's format."""
     root = tmp_path_factory.mktemp("eigene Bilder ä")
     source = synthetic_root / "Market-1501-v15.09.15/bounding_box_train"
     for number, path in enumerate(sorted(source.glob("*.jpg"))):

@@ -110,7 +110,7 @@ def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImag
     for epoch in range(3):
         list(build_extraction_loader(cfg, images))
         loader.swap(train_loader(cfg, images, [[epoch, epoch + 1]] * 6))
-        for _ in range(6 if epoch else 2):  # the first epoch is not read to the end
+        for _ in range(6 if epoch else 2):  # the first epoch is not read to its end
             assert next(loader)["indices"].tolist() == [epoch, epoch + 1]
         seen.append({process.pid for process in set(multiprocessing.active_children()) - before})
     assert len(seen[0]) == 2 and seen[0] == seen[1] == seen[2]

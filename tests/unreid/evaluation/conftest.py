@@ -1,4 +1,4 @@
-"""fast-reid's own evaluation files, one at a time, without importing the package."""
+"""Load fast-reid's evaluation files one at a time, without importing the package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def load_fastreid() -> Callable[[str], ModuleType]:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that its Cython part is missing is no matter here
+            warnings.simplefilter("ignore")  # it warns that its Cython extension is missing
             spec.loader.exec_module(module)
         return module
 

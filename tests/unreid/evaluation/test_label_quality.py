@@ -93,8 +93,8 @@ def test_perfect_labels__score_one_for_any_numbering() -> None:
 
 
 def test_small_case__equals_the_manual_result() -> None:
-    # Cluster 0: persons 1 1 2; cluster 1: person 2; noise: person 1. Pairs: 3 labelled, 1 of
-    # them right; person 1 has 3 pairs, person 2 one.
+    # Cluster 0: persons 1, 1, 2; cluster 1: person 2; noise: person 1. Of 3 pairs in clusters, 1 is
+    # correct. Person 1 has 3 pairs, person 2 has one.
     labels, pids = np.array([0, 0, 0, 1, -1]), np.array([1, 1, 2, 2, 1])
     quality = label_quality(labels, pids, np.array([0, 1, 1, 2, 5]))
     assert (quality.precision, quality.recall) == (1 / 3, 1 / 4)
@@ -222,7 +222,7 @@ def test_pair_scores__equal_the_loop_over_pairs(
 
 
 def test_pair_scores__equal_the_manual_result() -> None:
-    # Of person 1's three pairs two are found, one of them of two cameras; (0, 3) is wrong.
+    # Two of person 1's three pairs are found, one of them across cameras; (0, 3) is wrong.
     found = pair_quality(
         np.array([[0, 1], [1, 2], [0, 3]]), np.array([1, 1, 1, 2]), np.array([0, 0, 1, 1])
     )

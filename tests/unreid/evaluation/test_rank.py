@@ -68,7 +68,7 @@ def test_equals_sorting_with_and_without_ties(
 
 
 def test_a_worked_example() -> None:
-    # Kept in order: wrong, right, wrong, right; the nearest of all is left out (same camera).
+    # Ranked after removal of the same-camera match at 0.1: wrong, right, wrong, right.
     distmat = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
     pids, cameras = np.array([7, 8, 7, 9, 7]), np.array([0, 0, 1, 1, 2])
     cmc, precision, penalty = evaluate_rank(distmat, [7], pids, [0], cameras, max_rank=4)
@@ -174,7 +174,7 @@ def test_cuhk03__equals_the_expected_curve_over_all_samples() -> None:
         )[0]
         for s in range(300)
     ]
-    # Only (.2, .5) puts the match first.
+    # Only the sample (.2, .5) ranks the match first.
     assert np.mean(draws, axis=0) == pytest.approx([0.25, 1.0], abs=0.04)
 
 

@@ -1,4 +1,4 @@
-"""The evaluator compared with that of fast-reid (its Python version)."""
+"""The evaluator against fast-reid's own (its Python version)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUERY, GALLERY, PEOPLE, CAMERAS = 24, 160, 8, 4
 
 
 class Stock(ReidEvaluator):
-    """fast-reid's evaluator without the compiler, which would write into site-packages."""
+    """fast-reid's evaluator without compilation, which would write into site-packages."""
 
     def _compile_dependencies(self) -> None:
         pass
@@ -31,7 +31,7 @@ class Stock(ReidEvaluator):
 
 @pytest.fixture
 def jaccard_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Run fast-reid's re-ranking distance on the CPU; fast-reid hard-codes a GPU."""
+    """Run fast-reid's re-ranking distance on the CPU; fast-reid requires a GPU for it."""
     real = compute_dist.compute_jaccard_distance
 
     @functools.wraps(real)
@@ -43,7 +43,7 @@ def jaccard_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def predictions(scale: bool = True) -> list[dict[str, torch.Tensor]]:
-    """Return clustered features of people and cameras; rows are not unit rows if ``scale``."""
+    """Return clustered features of people and cameras; with ``scale``, rows are not unit rows."""
     rng = np.random.default_rng(5)
     num = QUERY + GALLERY
     pids, camids = rng.integers(0, PEOPLE, num), rng.integers(0, CAMERAS, num)
@@ -109,7 +109,7 @@ def test_reranked_scores__equal_those_of_fastreid(
 def test_reranked_scores__equal_those_of_fastreid_on_features_that_are_no_unit_rows(
     metric: str, flip: bool, jaccard_on_a_cpu: None
 ) -> None:
-    """Rows of any norm, and means of two unit rows as with ``TEST.FLIP``."""
+    """Features with rows of any norm, and means of two unit rows as with ``TEST.FLIP``."""
     torch.manual_seed(0)
     given = predictions()
     if flip:

@@ -1,4 +1,4 @@
-"""Slow, dense definitions written from the formulas, and random inputs for the graph's tests."""
+"""Slow, dense definitions written from the formulas, and random inputs for tests of the graph."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def unit(rng: np.random.Generator, num: int, channels: int, copies: int = 0) -> np.ndarray:
-    """Return random unit rows around a few centres; the last ``copies`` are duplicates."""
+    """Return random unit rows around a few centres; the last ``copies`` rows are duplicates."""
     centres = rng.standard_normal((max(1, num // 6), channels))
     rows = centres[rng.integers(0, len(centres), num)] + 0.7 * rng.standard_normal((num, channels))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -17,10 +17,10 @@ def unit(rng: np.random.Generator, num: int, channels: int, copies: int = 0) -> 
 
 
 def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sort every row of the double product: self, then similarity, then index."""
+    """Return each row's k neighbours in double precision, sorted: self, similarity, index."""
     wide = features.astype(np.float64)
     product = (wide @ wide.T).astype(np.float32)
-    # The product of a matrix need not treat equal rows alike to the bit; a row at a time does.
+    # A matrix product may round equal rows differently, so compute the dot products one at a time.
     for i in range(len(wide)):
         product[i] = [float(np.dot(wide[i], other)) for other in wide]
     indices = []
@@ -32,10 +32,11 @@ def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def jaccard(features: np.ndarray, rank: np.ndarray, k1: int, k2: int) -> np.ndarray:
-    """Return the dense Jaccard distance of SpCL, in double, set by set.
+    """Return the dense Jaccard distance of SpCL in double, by loops over sets.
 
-    k1 neighbours including self; the half sets have round(k1 / 2) + 1 of them; a half set joins
-    when more than two thirds of it are in; weights softmax(-(2 - 2 cos)); mean over k2.
+    There are k1 neighbours including self, and round(k1 / 2) + 1 of them in a half set. A reciprocal
+    half set is added if more than two thirds of it are in the k-reciprocal set. Weights are
+    softmax(-(2 - 2 cos)), averaged over k2 neighbours.
     """
     num, wide = len(features), features.astype(np.float64)
     first = [[int(j) for j in rank[i, :k1]] for i in range(num)]

@@ -1,4 +1,4 @@
-"""Camera centring against a loop."""
+"""Camera centring against a slow loop."""
 
 from __future__ import annotations
 

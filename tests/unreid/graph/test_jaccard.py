@@ -1,4 +1,4 @@
-"""The sparse Jaccard distance equals the dense definition; kernels equal their references."""
+"""The sparse Jaccard distance against the dense definition; kernels against their references."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_equals_the_dense_definition(num: int, k1: int, k2: int, copies: int, se
 
 
 def check_form(distance: sparse.csr_array) -> None:
-    """float32, sorted, symmetric to the bit, an explicit zero diagonal, nothing at 1."""
+    """Assert float32, sorted indices, exact symmetry, explicit zero diagonal, no entry at 1."""
     assert isinstance(distance, sparse.csr_array) and distance.dtype == np.float32
     full = dense(distance)
     assert (full == full.T).all()

@@ -1,4 +1,4 @@
-"""Exact neighbours: order, ties, self, any block size, thread, format and kind of array."""
+"""Exact neighbours: order, ties, self; for any block size, number of threads, and array type."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_equals_sorting_every_row(num: int, channels: int, k: int, copies: int, 
     wanted, values = oracle.neighbours(features, k)
     assert indices.dtype == np.int32 and similarities.dtype == np.float32
     np.testing.assert_allclose(similarities, values, atol=2e-7)
-    # One unit in the last place may order two near-equal ones otherwise: then they are as good.
+    # Rounding may swap two neighbours with nearly equal similarity; either order is correct.
     wide = features.astype(np.float64)
     swapped = indices != wanted
     apart = np.einsum("nkd,nd->nk", wide[indices] - wide[wanted], wide)
@@ -129,7 +129,7 @@ def test_a_quantized_value_beyond_its_bound_is_found_out(
     monkeypatch.setattr(triangle, "quantize", lying)
     found = knn(features, 8)
     wrong = found[0] != wanted[0]
-    # Every row whose list held a false value is searched anew.
+    # Each row with a wrong value in its list is searched again.
     assert not wrong[::3].any()
 
 
@@ -274,7 +274,7 @@ def test_plain_search__holds_a_bounded_product_and_finds_the_same(
         return result
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", noted)
-    # The package has a function of this module's name.
+    # The module itself: the package exports a function of the same name.
     module = importlib.import_module("unreid.graph.knn")
     monkeypatch.setattr(module, "MAX_ENTRIES", (3000, 3000))
     found = search(features, rows, 5, 1024)

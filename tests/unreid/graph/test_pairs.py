@@ -1,4 +1,4 @@
-"""Mutual pairs above a threshold, and the threshold of an expected number, by slow loops."""
+"""Mutual pairs above a threshold, and the threshold of an expected number, against slow loops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from unreid.graph.pairs import expected_threshold, mutual_pairs
 def slow_pairs(
     features: np.ndarray, k: int, beta: float, cross: float, camids: np.ndarray
 ) -> dict[tuple[int, int], float]:
-    """Return pair -> confidence, from the dense matrix and two sorted lists per pair."""
+    """Return pair -> confidence from the dense matrix and sorted neighbour lists."""
     indices, _ = oracle.neighbours(features, k + 1)
     nearest = [set(row[1:].tolist()) for row in indices]
     product = np.clip(features.astype(np.float64) @ features.T.astype(np.float64), 0, 1)
@@ -29,7 +29,7 @@ def slow_pairs(
 
 
 def dense_quantile(features: np.ndarray, expected: float, chosen: np.ndarray) -> float:
-    """Return the value that leaves round(expected N / 2) of the chosen pairs above it, by numpy."""
+    """Return the value that round(expected N / 2) of the chosen pairs exceed, by np.quantile."""
     product = features.astype(np.float64) @ features.T.astype(np.float64)
     upper = np.triu(np.ones_like(product, dtype=bool), 1) & chosen
     values = np.clip(product[upper], 0, 1)
@@ -155,7 +155,7 @@ def test_identical_images__have_threshold_one_and_no_pair(
 def test_identical_images__below_one_pair_by_their_order() -> None:
     neighbours = knn(np.tile(np.float32([0.6, 0.8]), (6, 1)), 3)
     indices, confidence = mutual_pairs(neighbours, 2, 0.25)
-    # 0 lists 1, 2; 1 lists 0, 2; all others list 0, 1.
+    # The neighbours of 0 are 1, 2; those of 1 are 0, 2; those of all others are 0, 1.
     assert indices.tolist() == [[0, 1], [0, 2], [1, 2]]
     np.testing.assert_allclose(confidence, 0.75, atol=1e-6)
 

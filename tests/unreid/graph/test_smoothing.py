@@ -1,4 +1,4 @@
-"""Smoothing over mutual neighbours against a loop."""
+"""Smoothing over mutual neighbours against a slow loop."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_given_neighbours__give_the_same(rng: np.random.Generator) -> None:
 
 
 def test_one_sided_neighbour__draws_nothing() -> None:
-    # The third is nearest to nobody: the first two have each other.
+    # The first two are nearest neighbours of each other, so the third has no mutual neighbour.
     angles = np.array([0.0, 0.1, 0.5])
     features = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     found = smooth_mutual(features, 1)

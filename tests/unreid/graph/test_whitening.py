@@ -1,4 +1,4 @@
-"""Camera whitening against a loop, and what it does to each camera's spread."""
+"""Camera whitening against a slow loop, and the covariance of each camera after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def unit(rng: np.random.Generator, num: int, width: int = 5) -> np.ndarray:
 def slowly(
     features: np.ndarray, camids: np.ndarray, power: float, shrinkage: float, floor: float
 ) -> list[np.ndarray]:
-    """Return the docstring's formulas, one image at a time; the power by the eigenvectors' sum."""
+    """Return the formulas' result, image by image; the power is a sum over eigenvectors."""
     means = camera_means(features, camids, int(camids.max()) + 1)
     apart = [features[i].astype(np.float64) - means[camids[i]] for i in range(len(features))]
     width = features.shape[1]
@@ -63,7 +63,7 @@ def test_power_zero__is_centring(rng: np.random.Generator) -> None:
 
 def test_full_power__leaves_every_camera_the_same_spread(rng: np.random.Generator) -> None:
     features, camids = unit(rng, 4000, 6), rng.integers(0, 2, 4000)
-    features[camids == 1, 0] *= 4  # the second camera varies along its first channel
+    features[camids == 1, 0] *= 4  # more variance in camera 1
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     means, matrices = camera_transforms(
         features, camids, 2, power=0.5, shrinkage=0, floor=1e-6, mean_shrinkage=0

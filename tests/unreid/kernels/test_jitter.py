@@ -1,4 +1,4 @@
-"""Colours of a batch: the kernel against its reference, the formulas, and Pillow."""
+"""Colour jitter of a batch: the kernel against its reference, the formulas and Pillow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_kernel__equals_its_reference_up_to_the_last_rounding(
         pytest.skip("no compiled kernel")
     rng = np.random.default_rng(seed)
     colours = rng.integers(0, 256, (images, pixels, 3), dtype=np.uint8)
-    colours[: images // 2, :, 1] = colours[: images // 2, :, 0]  # ties of two channels
+    colours[: images // 2, :, 1] = colours[: images // 2, :, 0]  # pixels with two equal channels
     orders = np.array([rng.permutation(4) for _ in range(images)], np.int64).reshape(-1, 4)
     orders[rng.random(orders.shape) < 0.2] = -1
     factors = np.column_stack([rng.uniform(0, 2.5, (images, 3)), rng.uniform(-0.5, 0.5, images)])
@@ -92,13 +92,13 @@ def test_no_step_and_no_change__give_the_same_bytes(route, rng: np.random.Genera
 
 @pytest.mark.parametrize("route", ROUTES)
 def test_order__of_the_steps_is_kept(route) -> None:
-    """Contrast takes the mean of the image as it is by then."""
+    """Contrast uses the mean of the image after the preceding steps."""
     colours = np.array([[[200, 200, 200], [100, 100, 100]]], dtype=np.uint8)
     factors = np.array([[0.5, 0.0, 1.0, 0.0]], dtype=np.float32)
     first = route.color_jitter(colours, np.array([[0, 1, -1, -1]]), factors)
     last = route.color_jitter(colours, np.array([[1, 0, -1, -1]]), factors)
     assert (first == 75).all() and (last == 75).all()
-    factors[0, :2] = 2.0, 0.0  # 200 is cut off at 255 before the mean is taken, or not
+    factors[0, :2] = 2.0, 0.0  # clips 200 to 255 before the mean only if brightness is first
     first = route.color_jitter(colours, np.array([[0, 1, -1, -1]]), factors)
     last = route.color_jitter(colours, np.array([[1, 0, -1, -1]]), factors)
     assert (first == 228).all() and (last == 255).all()

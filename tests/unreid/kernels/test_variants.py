@@ -1,4 +1,4 @@
-"""Every variant of a kernel gives the result of the others, and the right one is loaded."""
+"""All variants of a kernel give the same result, and the right variant is loaded."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unreid.kernels import _load as load
 
 
 def variant(name: str, which: str) -> Any:
-    """Return a variant of a kernel; skips where the processor or the compiler lacks it."""
+    """Return a variant of a kernel; skip if the processor or the compiler does not support it."""
     if which not in supported_variants():
         pytest.skip(f"this processor has no {which}")
     module = load(which, name)
@@ -27,7 +27,7 @@ def variant(name: str, which: str) -> Any:
 
 
 def blobs(num: int = 240, channels: int = 67) -> np.ndarray:
-    """Return the unit rows around thirty centres, with exact duplicates."""
+    """Return unit rows around thirty centres, with exact duplicates."""
     rng = np.random.default_rng(3)
     rows = rng.normal(size=(30, channels))[rng.integers(0, 30, num)]
     rows += 0.5 * rng.normal(size=rows.shape)
@@ -81,7 +81,7 @@ def test_variant__gives_the_bits_of_the_baseline(
 
 @pytest.mark.parametrize("which", VARIANTS)
 def test_jitter__is_within_one_grey_level_in_every_variant(which: str) -> None:
-    """The variants with FMA round a product and a sum once, the others twice."""
+    """Variants with FMA round a product and a sum once, the others twice."""
     rng = np.random.default_rng(7)
     colours = rng.integers(0, 256, (6, 500, 3), dtype=np.uint8)
     orders = np.array([rng.permutation(4) for _ in range(6)])

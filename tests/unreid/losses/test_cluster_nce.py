@@ -1,4 +1,4 @@
-"""The loss against its formula, sample by sample."""
+"""The cluster InfoNCE loss against its formula, sample by sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unreid.losses import cluster_nce
 
 
 def slow(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor | None) -> float:
-    """Return sum w_y l / sum w_y with l = -log(exp(z_y) / sum_k exp(z_k)), in double, by hand."""
+    """Return sum w_y l / sum w_y with l = -log(exp(z_y) / sum_k exp(z_k)) in double."""
     above = below = 0.0
     for row, y in zip(logits.double().tolist(), targets.tolist()):
         largest = max(row)

@@ -86,7 +86,7 @@ def test_identical_images__cost_the_margin_and_have_finite_gradients() -> None:
 
 def test_anchor_without_a_positive__takes_no_part_but_is_a_negative() -> None:
     features = torch.tensor([[0.0], [1.0], [1.5]])
-    # Anchors 0 and 1: positives at 1, negatives at 1.5 and 0.5. The lone 2 is no anchor.
+    # Anchors 0 and 1: positives at 1, negatives at 1.5 and 0.5. Anchor 2 has no positive.
     loss = hard_triplet(features, torch.tensor([0, 0, 1]), 0.5)
     assert loss.item() == pytest.approx((0.0 + 1.0) / 2)
 

@@ -13,7 +13,7 @@ from unreid.losses import sphere_softmax
 
 
 def slow(features: torch.Tensor, weights: torch.Tensor, targets: list[int], scale: float) -> float:
-    """Return the mean of -log softmax of s v . w / ||w||, in double, by hand."""
+    """Return the mean of -log softmax of s v . w / ||w|| in double."""
     total = 0.0
     directions = [[x / math.hypot(*w) for x in w] for w in weights.double().tolist()]
     for v, y in zip(features.double().tolist(), targets):

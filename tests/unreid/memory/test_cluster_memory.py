@@ -1,4 +1,4 @@
-"""The memory against a loop over samples, and what it promises around a training step."""
+"""The cluster memory against a loop over samples, and its behaviour in a training step."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def slow_plain(
 def slow_hard(
     centroids: torch.Tensor, features: torch.Tensor, targets: torch.Tensor, momentum: float
 ) -> torch.Tensor:
-    """Return the same, once per cluster, with its sample least similar to the old phi_y."""
+    """Return the update with one sample per cluster, the one least similar to the old phi_y."""
     phi = centroids.clone()
     for y in sorted(set(targets.tolist())):
         own = [q for q, t in zip(features, targets.tolist()) if t == y]
@@ -281,7 +281,7 @@ def test_update__on_two_ranks_equals_one_process_with_the_joined_batch(
 ) -> None:
     generator = torch.Generator().manual_seed(9)
     memory = filled(update=rule)
-    # The ranks share clusters 1 and 4, and their batches differ in length.
+    # Both ranks have samples of clusters 1 and 4, and their batches differ in length.
     batches = [
         (unit(generator, 3, 8), torch.tensor([1, 4, 1])),
         (unit(generator, 5, 8), torch.tensor([4, 0, 1, 4, 1])),

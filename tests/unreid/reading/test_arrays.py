@@ -1,4 +1,4 @@
-"""Arrays and labels from an untrusted file."""
+"""Arrays and labels from untrusted files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(folder: Path, **changed: Any) -> Path:
 
 
 def packed_zeros(path: Path, count: int) -> Path:
-    """Return ``count`` int64 zeros as numpy would pack them, written a part at a time."""
+    """Return ``count`` int64 zeros in numpy's compressed format, written in parts."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<i8", "fortran_order": False, "shape": (count,)}

@@ -1,4 +1,4 @@
-"""Lines of ``epochs.jsonl`` read back: the values of the writer, and damage by the line."""
+"""Reading ``epochs.jsonl``: the written values, and errors that name a damaged line."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_torn_last_line__is_skipped_without_a_remark(tmp_path: Path) -> None:
         path.write_text(whole[:cut])
         found, remarks = read_epochs(path)
         assert remarks == []
-        # A line that lacks only its line break is complete.
+        # A complete line without its final line break is valid.
         assert len(found) == sum(cut >= end - 1 for end in (whole.index("\n") + 1, len(whole)))
 
 

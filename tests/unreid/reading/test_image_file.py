@@ -1,4 +1,4 @@
-"""Images that anyone may have made."""
+"""Images from untrusted files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unreid.reading.image_file import MAX_PIXELS, check_size, open_image, read_r
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a PNG header without the pixel data that it declares."""
+    """Return a PNG header without the pixel data that the header declares."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (

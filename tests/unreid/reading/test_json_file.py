@@ -1,4 +1,4 @@
-"""JSON from an untrusted file."""
+"""JSON from untrusted files."""
 
 from __future__ import annotations
 

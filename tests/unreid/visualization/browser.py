@@ -1,7 +1,7 @@
-"""Opens a page in a headless Chromium and says what a person with that screen would meet.
+"""Open a page in a headless Chromium and return its state: sizes, errors, requests, screenshot.
 
-Speaks the DevTools protocol over two pipes (messages end in a zero byte), so nothing beside the
-browser is needed, and no port is opened.
+The DevTools protocol runs over two pipes with messages that end in a zero byte. It needs no package
+besides the browser, and opens no port.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class _Pipe:
                 return answer["result"]
 
     def wait_for(self, method: str, seconds: float = 120) -> None:
-        """Wait for an event of that name."""
+        """Wait for an event with this name."""
         end = time.monotonic() + seconds
         while not any(event["method"] == method for event in self.events):
             self._next(end - time.monotonic())
@@ -110,7 +110,7 @@ class _Pipe:
 @contextmanager
 def _browser(program: str, profile: Path) -> Iterator[_Pipe]:
     ends = [*os.pipe(), *os.pipe()]
-    # From 10 on, so that neither lies where the browser looks for them: at 3 and 4.
+    # Duplicate to 10 or above: the browser expects its own ends of the pipes at 3 and 4.
     theirs_in, ours_out, ours_in, theirs_out = (fcntl.fcntl(e, fcntl.F_DUPFD, 10) for e in ends)
     for end in ends:
         os.close(end)
@@ -121,7 +121,7 @@ def _browser(program: str, profile: Path) -> Iterator[_Pipe]:
 
     process = subprocess.Popen(
         [program, *_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"],
-        close_fds=False,  # all others of Python's are closed by exec, but 3 and 4 must stay
+        close_fds=False,  # exec closes Python's other files; 3 and 4 must stay open
         preexec_fn=hand_over,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -139,7 +139,7 @@ def _browser(program: str, profile: Path) -> Iterator[_Pipe]:
 
 @dataclass(frozen=True)
 class Tab:
-    """Open page of a browser."""
+    """An open page of a browser."""
 
     pipe: _Pipe
     session: str

@@ -1,4 +1,4 @@
-"""Fixtures: a tiny trained run, its report, and run folders with given content."""
+"""Fixtures: a tiny trained run, its report, and run folders with given contents."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def page(trained: Path, synthetic_root: Path) -> Path:
 
 @pytest.fixture
 def copy(trained: Path, tmp_path: Path) -> Path:
-    """Return a copy of :func:`trained` that a test may change."""
+    """Return a copy of :func:`trained` that a test may modify."""
     return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 

@@ -1,4 +1,4 @@
-"""Parser of a report page: addresses, scripts, charts with their data and tables."""
+"""Parser of a report page: addresses, scripts, and charts with their data and tables."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-#: Elements that have no end tag.
+#: Elements without an end tag.
 _VOID = {"meta", "link", "img", "br", "hr", "input"}
 
 
 @dataclass
 class ReadChart:
-    """Chart of a page: data of the script, and its table."""
+    """A chart of a page: the data of its script, and its table."""
 
     title: str = ""
     spec: dict[str, Any] = field(default_factory=dict)
@@ -23,7 +23,7 @@ class ReadChart:
 
     @property
     def lines(self) -> dict[str, list[tuple[float, float]]]:
-        """Name -> points of a line chart."""
+        """Return name -> points of a line chart."""
         return {
             line["name"]: [tuple(p) for p in line["points"]] for line in self.spec.get("lines", [])
         }
@@ -38,13 +38,13 @@ class Reading(HTMLParser):
     """Parsed content of a page.
 
     Attributes:
-        addresses: Of every attribute that a browser would fetch.
-        charts: By title.
-        scripts: Content of the script elements.
+        addresses: Values of every attribute that a browser would fetch.
+        charts: Charts by title.
+        scripts: Contents of the script elements.
         policy: The content security policy.
-        text: All visible words.
+        text: All visible text.
         tags: Names of all elements.
-        unclosed: Elements that were opened and never closed.
+        unclosed: Elements without their end tag.
     """
 
     def __init__(self, page: Path) -> None:

@@ -98,7 +98,7 @@ def test_members__are_of_the_cluster_without_repetition(people: list[int], num: 
     shown = select_members(members, np.zeros(len(pids), np.int64), pids, num)
     assert len(shown) == min(num, len(people)) == len(set(shown.tolist()))
     assert set(shown.tolist()) <= set(members.tolist())
-    # The most frequent person comes first: it has letter A and a green frame.
+    # The most frequent person is listed first, with letter A and a green frame.
     counts = [people.count(p) for p in people]
     assert people.count(int(pids[shown[0]])) == max(counts)
     assert len(set(pids[shown].tolist())) == min(num, len(set(people)))

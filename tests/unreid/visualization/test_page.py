@@ -58,7 +58,7 @@ def assert_self_contained(page: Reading) -> None:
     assert page.policy.endswith(f"script-src 'sha256-{digest}'")
     for name in VENDORED:
         assert (VENDOR / name).read_text() in script
-    # Neither styles nor images refer to an address.
+    # Styles and images do not refer to external addresses.
     assert "url(" not in page.source and "@import" not in page.source
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page.source)
     assert "default-src 'none'" in page.source
@@ -137,10 +137,10 @@ def test_every_curve__has_the_runs_numbers(page: Path, trained: Path) -> None:
 
 
 class PooledColours(nn.Module):
-    """Deterministic features: average colours of 4 x 2 regions, without the mean of pixel values.
+    """Deterministic features: mean colours of 4 x 2 regions, minus the mean of all pixel values.
 
-    The features of the tiny trained network differ by 1e-7 only, so that rounding decides their
-    ranking. These differ by far more than rounding.
+    The features of the tiny trained network differ by 1e-7 only, so their ranking depends on
+    rounding. These features differ by much more.
     """
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -158,7 +158,7 @@ def test_whole_test_set__has_the_scores_of_the_trainers_evaluation(
     found = retrieval.retrieve(cfg, model, Limits())
     scores = UnsupervisedTrainer.test(cfg, model)
     assert found.complete
-    # Neither all right nor all wrong: another order of the gallery changes the scores.
+    # The scores are far from 0 and 100 %, so another order of the gallery changes them.
     assert 5 < scores["mAP"] < 95
     assert 100 * found.average_precisions.mean() == pytest.approx(scores["mAP"], abs=1e-4)
     for place in (1, 5, 10):
@@ -434,6 +434,6 @@ def test_train_with_val__is_in_the_number_of_training_images_of_the_page(
     assert not remarks and images is not None and cfg is not None
     assert len(images) == cfg.UNSUP.NUM_IMAGES == number
     text = Reading(write_report(folder, images=images, pids=pids)).text
-    # A list that differs from the run's would be reported on the page.
+    # The page would report a list that differs from the run's.
     assert "the training set differs from that of the run" not in text
     assert re.search(rf"Training images\W+{number}\b", text)
