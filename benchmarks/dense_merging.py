@@ -1,4 +1,4 @@
-"""One BUC merge pass by its published formula: all pairs are stored and sorted.
+"""One merge pass of BUC by its published formula, with all pairs stored and sorted.
 
 [0] Lin et al.: A bottom-up clustering approach to unsupervised person re-identification (BUC),
     2019, https://doi.org/10.1609/aaai.v33i01.33018738
@@ -14,7 +14,7 @@ import numpy as np
 def merge_pass(
     features: np.ndarray, labels: np.ndarray, num_merges: int, weight: float
 ) -> np.ndarray:
-    """Unite the clusters of the nearest pairs, minimum distance plus ``weight`` times sizes.
+    """Merge the nearest pairs by minimum distance plus ``weight`` times the sum of both sizes.
 
     Args:
         features: (N, D) float32 unit rows.
@@ -27,7 +27,7 @@ def merge_pass(
     """
     distance = 2 - 2 * (features @ features.T)
     sizes = np.bincount(labels)
-    if len(sizes) < len(labels):  # the smallest distance over each pair's members
+    if len(sizes) < len(labels):  # the minimum distance over each pair's members
         order = np.argsort(labels, kind="stable")
         starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         distance = np.minimum.reduceat(distance[order], starts, axis=0)

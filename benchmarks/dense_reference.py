@@ -1,7 +1,7 @@
 """Dense routines written from the published formulas, for comparison.
 
-They represent the N x N routine used by about twenty repositories. The code is our own; where a
-formula leaves a choice, the faster one is used.
+About twenty public repositories contain this N x N routine. The code here is our own. Where a
+formula leaves a choice, the faster option is used.
 
 [0] Zhong et al., Re-ranking person re-identification with k-reciprocal encoding, CVPR 2017,
     arXiv:1701.08398.

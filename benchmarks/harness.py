@@ -1,16 +1,15 @@
-"""Measurement of one function in a new process: seconds, and peak memory above its input.
+"""Measure one function in a new process: seconds, and peak memory above that of its input.
 
-The contract between this file and the modules of rows (``rows_graph``, ``rows_clustering``):
-a row module exports ``ROWS: list[Row]``. Of each row and contender, ``repeats`` processes are
-started, one after the other; each
+A module of rows (``rows_graph``, ``rows_clustering``) exports ``ROWS: list[Row]``. For each row
+and contender, ``repeats`` processes run one after the other. Each process
 
-1. imports the row module and calls ``row.setup(quick)``: makes or loads the input, imports what
-   the contenders need, and may warm up on a tiny input (thread pools, lazy imports);
-2. reads the resident memory, resets its high-water mark, and times ``contender(inputs)``;
-3. calls ``row.digest(inputs, result)``, outside the timing: a small picklable object that
-   ``row.agree`` compares between contenders and whose text ``row.remark`` makes for the table.
+1. imports the row module and calls ``row.setup(quick)``, which creates or loads the input,
+   imports packages, and may warm up on a tiny input (thread pools, lazy imports);
+2. reads the resident memory, resets its peak value, and times ``contender(inputs)``;
+3. calls ``row.digest(inputs, result)`` outside the timing. The result is a small picklable
+   object. ``row.agree`` compares it between contenders; ``row.remark`` describes it in the table.
 
-The medians go into the table. A contender called ``ours`` is compared with ``row.targets``.
+The table contains medians. The contender ``ours`` is compared with ``row.targets``.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ class Target:
     """Target of "ours"; every given field must be reached.
 
     Attributes:
-        words: as the table says it.
-        peer: the contender that ``faster`` and ``smaller`` refer to.
-        faster: the peer's seconds divided by ours must reach this.
-        smaller: the peer's peak memory divided by ours must reach this.
-        seconds, mebibytes: absolute limits of ours.
+        words: The target as text for the table.
+        peer: The contender that ``faster`` and ``smaller`` refer to.
+        faster: Minimum of the peer's seconds divided by ours.
+        smaller: Minimum of the peer's peak memory divided by ours.
+        seconds, mebibytes: Absolute limits of ours.
     """
 
     words: str
@@ -58,7 +57,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Floor:
-    """Lower bound of arithmetic and memory traffic of an exact algorithm."""
+    """Lower bound on the arithmetic and memory traffic of an exact algorithm."""
 
     flop: float = 0.0
     bytes: float = 0.0
@@ -72,22 +71,22 @@ def nothing(*_: Any) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: an input, its contenders, and the targets of ours.
+    """One row of the table: an input, its contenders, and the targets of ours.
 
     Attributes:
-        name: unique; what ``--only`` takes.
-        title: the step, as the table says it.
-        size: the input in words; ``quick_size`` likewise for ``--quick`` (None: left out there).
+        name: Unique name, as given to ``--only``.
+        title: The step as text for the table.
+        size: The input as text; ``quick_size`` is that of ``--quick`` (None: not run there).
         setup: ``setup(quick) -> inputs``, not timed.
-        contenders: name -> ``run(inputs) -> result``, timed. ``ours`` is ours.
-        targets: what ours must reach (checked on the full size only).
+        contenders: name -> ``run(inputs) -> result``, timed. ``ours`` is this library.
+        targets: Targets of ours, checked on the full size only.
         floor: ``floor(quick) -> Floor``.
         digest: ``digest(inputs, result)`` -> small picklable object.
-        agree: ``agree(ours, peer) -> str``: how the two digests agree, for the table.
-        remark: ``remark(digest) -> str``: a fact about ours (recall, ARI), for the table.
-        repeats: processes per contender.
-        skip: names of contenders to leave out at full size because they cannot run (memory).
-        unavailable: why the row cannot run here (a package or data is missing), or None.
+        agree: ``agree(ours, peer) -> str``: difference of two digests, as text for the table.
+        remark: ``remark(digest) -> str``: a property of ours (recall, ARI), as text for the table.
+        repeats: Number of processes per contender.
+        skip: Contenders that cannot run at full size because of memory.
+        unavailable: Returns why the row cannot run here (missing package or data), or None.
     """
 
     name: str
@@ -144,7 +143,7 @@ def _status(key: str) -> int:
 
 
 def _reset_peak() -> bool:
-    """Reset the peak resident memory; return whether the system supports it."""
+    """Reset the peak resident memory; return whether the system supports this."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return True
@@ -153,7 +152,7 @@ def _reset_peak() -> bool:
 
 
 def _peak_above(before: int, was_reset: bool) -> float:
-    """Return peak resident bytes above ``before``; ru_maxrss without a resettable peak."""
+    """Return the peak of resident bytes above ``before``; without a reset, use ru_maxrss."""
     peak = _status("VmHWM")
     if not was_reset or peak < 0:
         import resource
@@ -189,7 +188,7 @@ def _child(module: str, row_name: str, contender: str, quick: bool, out: str) ->
 def measure(
     module: str, row: Row, contender: str, *, quick: bool, threads: int, repeats: int
 ) -> Measured:
-    """Run one contender of one row in ``repeats`` fresh processes."""
+    """Run one contender of one row in ``repeats`` new processes."""
     measured = Measured()
     environment = dict(os.environ, **{name: str(threads) for name in THREAD_VARIABLES})
     environment["PYTHONPATH"] = os.pathsep.join(

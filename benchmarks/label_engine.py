@@ -2,9 +2,9 @@
 
 python benchmarks/label_engine.py [--quick] [--only NAME ...] [--repeats N] [--threads N] [--list]
 
-Each number is the median of fresh processes (see ``harness.py``). The floor is the time of the
-arithmetic and traffic that no exact method goes below, at the float32 product and copy rates
-measured on this machine; cheaper formats can go below it.
+Each number is the median over new processes (see ``harness.py``). The floor is the minimum time of
+an exact method: its arithmetic and memory traffic, at the float32 product and copy rates measured
+on this machine. Number formats with fewer bits can be faster than the floor.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ COLUMNS = (
 
 
 def rows() -> list[tuple[str, Row]]:
-    """Return every row with the module it comes from."""
+    """Return every row with the name of its module."""
     found = [m for m in MODULES if importlib.util.find_spec(m)]
     return [(m, row) for m in found for row in importlib.import_module(m).ROWS]
 
 
 def met(target: Target, ours: Measured, peer: Measured | None) -> bool:
-    """Return whether ours reaches every given number of the target."""
+    """Return whether ours reaches every value that the target has."""
     checks = [
         target.seconds is None or ours.time <= target.seconds,
         target.mebibytes is None or ours.peak <= target.mebibytes,
@@ -101,7 +101,7 @@ def run(module: str, row: Row, given: argparse.Namespace) -> dict[str, Measured]
 
 
 def parse() -> argparse.Namespace:
-    """Return the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--quick", action="store_true", help="small inputs, one run each")
     parser.add_argument("--only", nargs="+", default=None, metavar="NAME", help="these rows")
@@ -112,7 +112,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Print the table, a row as soon as it is measured."""
+    """Print the table, each row as soon as it is measured."""
     given = parse()
     every = rows()
     names = [row.name for _, row in every]

@@ -3,9 +3,9 @@
 python benchmarks/label_selection.py FEATURES.npz [FEATURES.npz ...]
 
 Each file holds ``features`` (N, D), ``pids`` and ``camids`` (N,). The candidates are those of
-``unreid label --method auto``, on the features as extracted and with camera-mean subtraction. Ids
-only score. Prints a markdown table: ARI of the best candidate, of the default, and of the candidate
-that each score selects.
+``unreid label --method auto``, on the features as extracted and with camera-mean subtraction. The
+ids are used for ARI only. Prints a markdown table: ARI of the best candidate, of the default, and
+of the candidate that each score selects.
 
 Notation: N images, D channels, T trials.
 """
@@ -27,9 +27,9 @@ from unreid.graph.centering import center_cameras
 from unreid.labels.auto import Trial, try_settings
 from unreid.labels.neighbours import Neighbours, Search
 
-#: Neighbours of the graph whose modularity is measured.
+#: Number of neighbours in the graph for modularity.
 NEIGHBOURS = 10
-#: Of camera-mean subtraction, the default of UNSUP.CENTER_SHRINKAGE.
+#: Shrinkage of camera-mean subtraction, the default of UNSUP.CENTER_SHRINKAGE.
 SHRINKAGE = 16.0
 
 
@@ -69,7 +69,7 @@ SCORES: dict[str, Callable[[Neighbours, list[Trial]], list[float]]] = {
 
 
 def row(path: str, *, center: bool) -> tuple[str, list[float]]:
-    """Return the title of a row, and ARI of best, default and each score's selection."""
+    """Return a row title, the ARI of best and default, and that of each score's selection."""
     with np.load(path) as file:
         features = file["features"].astype(np.float32)
         pids, camids = file["pids"].astype(np.int64), file["camids"].astype(np.int64)
@@ -88,7 +88,7 @@ def row(path: str, *, center: bool) -> tuple[str, list[float]]:
 
 
 def main() -> None:
-    """Print one row per file and feature kind, then the mean and worst loss to the best."""
+    """Print a row per file and feature kind, then mean and largest loss against the best."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("features", nargs="+", metavar="FEATURES.npz")
     args = parser.parse_args()

@@ -1,13 +1,13 @@
-"""Images per second and core: decoding and transforms, ours, torchvision's and fast-reid's.
+"""Images per second and core of decoding and transforms: ours, torchvision's and fast-reid's.
 
     python benchmarks/loading.py [--quick] [--images FOLDER]
 
-One process, one thread, no worker. Time is processor seconds, which do not depend on machine load.
-Batches have 64 images, as in training.
-fast-reid's row is its data set, transforms and collator; its loader around them needs CUDA.
+Runs in one process with one thread and no worker. Processor seconds are measured, because they do
+not depend on machine load. A batch has 64 images, as in training. The row of fast-reid uses its
+dataset, transforms and collate function; its data loader requires CUDA.
 
 Settings: size and transforms of PseudoPair's configs (flip, padding, colour jitter with hue,
-affine, erasing), at 128 x 64 and 256 x 128; and of the extraction: size alone.
+affine, erasing), at 128 x 64 and 256 x 128; and those of extraction, which only resizes.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def batches_of(num: int) -> list[list[int]]:
 
 
 def rate(make: Callable[[], Iterable[Any]], repeats: int) -> float:
-    """Return images per processor second, the best of some passes after a warm-up batch."""
+    """Return images per processor second: the best of several passes after a warm-up batch."""
     best = 0.0
     for _ in range(repeats):
         passed = iter(make())
@@ -105,13 +105,13 @@ def ours(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]
 
 
 def per_image(one: Callable[[str], torch.Tensor], paths: list[str]) -> Callable[[], Iterable[Any]]:
-    """Return an iterable of batches made image by image and stacked."""
+    """Return an iterable of batches that are processed image by image and stacked."""
     order = batches_of(len(paths))
     return lambda: (torch.stack([one(paths[i]) for i in batch]) for batch in order)
 
 
 def plain_v2(cfg: Any, train: bool) -> Callable[[str], torch.Tensor]:
-    """Return the same transforms by torchvision's v2 on uint8, decoded by torchvision."""
+    """Return the same transforms by torchvision's v2 on uint8 images decoded by torchvision."""
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
     from torchvision.transforms import InterpolationMode, v2
 
@@ -134,7 +134,7 @@ def plain_v2(cfg: Any, train: bool) -> Callable[[str], torch.Tensor]:
 
 
 def fast_reid(cfg: Any, paths: list[str], train: bool) -> Callable[[], Iterable[Any]]:
-    """Return an iterable of batches by fast-reid's dataset, transforms and collator."""
+    """Return an iterable of batches from fast-reid's dataset, transforms and collate function."""
     from fastreid.data.build import fast_batch_collator
     from fastreid.data.common import CommDataset
     from fastreid.data.transforms import build_transforms
@@ -235,7 +235,7 @@ def steps(paths: list[str]) -> None:
 
 
 def starting(paths: list[str]) -> None:
-    """Measure the cost of starting workers from a main process of 1.2 GB."""
+    """Measure the time to start workers from a main process of 1.2 GB."""
     from unreid.data.loader import build_train_loader, close_loaders
 
     ballast = torch.ones(3 * 10**8)

@@ -3,8 +3,9 @@
 python benchmarks/merging_quality.py [FEATURES.npz] [--only NAME ...] [--output FOLDER]
 
 FEATURES.npz holds ``features`` (N, D), ``pids`` and ``camids`` (N,); by default the shared
-Market-1501 features. Ids only score. Prints markdown tables; the presets' curve and every pass
-as CSV go to the output folder. Each tree takes seconds, ``forms`` a minute each.
+Market-1501 features. The ids are used for scores only. Prints markdown tables. The output folder
+gets a plot of the presets and a CSV with every pass. A tree takes seconds, and each part of
+``forms`` a minute.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SCORES = ["ARI", "P", "R", "F", "purity"]
 
 
 def read(path: str) -> Images:
-    """Return the file's content as unit rows and cameras from 0; exit with a message if invalid."""
+    """Read features as unit rows, and cameras numbered from 0; exit with a message if invalid."""
     if not Path(path).is_file():
         sys.exit(
             f"merging_quality.py: no file {path}; name an .npz with features (N, D), pids and"
@@ -71,7 +72,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def presets(images: Images, folder: Path) -> str:
-    """Return the table of every preset over its passes; write CSV and a plot."""
+    """Return the table of every preset over its passes; write a CSV file and a plot."""
     runs = [(preset, history(images, preset)) for preset in FAMILY]
     with open(folder / "presets.csv", "w", newline="") as file:
         writer = csv.writer(file)
@@ -104,7 +105,7 @@ def presets(images: Images, folder: Path) -> str:
 
 
 def best(steps: Sequence[Step]) -> tuple[int, float]:
-    """Return (clusters, ARI) of the pass with the best ARI."""
+    """Return (clusters, ARI) of the pass with the highest ARI."""
     step = max(steps, key=lambda s: s.quality.ari)
     return step.quality.num_clusters, step.quality.ari
 
@@ -117,7 +118,7 @@ def _at(steps: Sequence[Step], number: int) -> str:
 
 
 def draw(runs: Sequence[tuple[Preset, list[Step]]], folder: Path) -> str:
-    """Plot ARI and purity against the number of clusters; return its markdown."""
+    """Plot ARI and purity against the number of clusters; return the markdown of the plot."""
     try:
         import matplotlib
     except ImportError:
@@ -146,20 +147,20 @@ def draw(runs: Sequence[tuple[Preset, list[Step]]], folder: Path) -> str:
 
 
 def lambdas(images: Images, _: Path) -> str:
-    """Return tables over the weight of SSE."""
+    """Return tables over the weight lambda of SSE."""
     rows = [row for how in ("as extracted", "centred", "whitened") for row in
             lambda_rows(images, how)]  # fmt: skip
     return table(["features", "lambda", *AT_SIZES], rows)
 
 
 def updates(images: Images, _: Path) -> str:
-    """Return tables of ``exact`` and ``pass`` (mp .07)."""
+    """Return tables of UPDATE ``exact`` and ``pass`` (mp .07)."""
     rows = [row for how in ("as extracted", "centred") for row in update_rows(images, how)]
     return table(["features", "distance", "update", *AT_SIZES], rows)
 
 
 def forms(images: Images, _: Path) -> str:
-    """Return tables of the three forms of SSE, at two weights because the union is slow."""
+    """Return tables of the three forms of SSE; only two weights, because the union is slow."""
     rows = form_rows(images, "as extracted", (0.01, 0.03))
     return table(["features", "SSE", "lambda", *AT_SIZES], rows)
 
@@ -171,14 +172,14 @@ def forms_centred(images: Images, _: Path) -> str:
 
 
 def noise(images: Images, _: Path) -> str:
-    """Return the table of small clusters as noise."""
+    """Return the table with small clusters treated as noise."""
     rows = [row for how, weight in (("as extracted", 0.02), ("centred", 0.02), ("whitened", 0.01))
             for row in noise_rows(images, how, weight)]  # fmt: skip
     return table(["features", "K", "MIN_CLUSTER_SIZE", "clusters", "noise", *SCORES], rows)
 
 
 def sphere(images: Images, _: Path) -> str:
-    """Return the table of centred features with their lengths and as unit rows."""
+    """Return the table of centred features with and without normalisation to unit length."""
     note = (
         "Stored features are unit rows, so lengths as extracted cannot be compared here; raw"
         " means centred features that keep the length they have then."

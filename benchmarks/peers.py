@@ -1,4 +1,4 @@
-"""fast-reid's routines, loaded file by file without importing the package."""
+"""Load fast-reid's routines file by file, without importing the package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def installed() -> Path | None:
 
 
 def no_fastreid() -> str | None:
-    """Return why fast-reid's rows cannot run, or None."""
+    """Return why the rows of fast-reid cannot run, or None."""
     return None if installed() else "fastreid is not installed"
 
 
@@ -51,7 +51,7 @@ def rank_cython() -> ModuleType:
         BUILD.mkdir(parents=True, exist_ok=True)
         source = installed() / "evaluation" / "rank_cylib" / "rank_cy.pyx"  # type: ignore[operator]
         shutil.copy(source, BUILD)
-        # As fast-reid's own setup.py builds it: no flags.
+        # No compiler flags, as in fast-reid's own setup.py.
         (BUILD / "setup.py").write_text(
             "import numpy\nfrom Cython.Build import cythonize\nfrom setuptools import Extension,"
             " setup\nsetup(ext_modules=cythonize([Extension('rank_cy', ['rank_cy.pyx'],"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Accuracy and time of the demo's recipe in float32 and in every reduced precision.
+"""Accuracy and time of the demo's recipe in float32 and in each reduced precision.
 
 Example:
   python benchmarks/precision.py SOLVER.MAX_EPOCH 4
@@ -22,7 +22,7 @@ from unreid.cli import Parser  # noqa: E402
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "synthetic.yml"
 
-#: Settings of each mode.
+#: Config settings of each mode.
 MODES: dict[str, list[str]] = {
     "float32": [],
     "bfloat16": ["SOLVER.AMP.ENABLED", "True"],
@@ -46,7 +46,7 @@ def main() -> None:
     from unreid.engine import run
 
     with tempfile.TemporaryDirectory() as folder:
-        # tools/demo.py's images.
+        # images of tools/demo.py
         generate_dataset(
             f"{folder}/data", num_train_ids=110, num_test_ids=60, images_per_id=12, seed=0
         )

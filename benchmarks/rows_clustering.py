@@ -1,4 +1,4 @@
-"""Benchmark rows of merging, the map equation, and the label quality of each clusterer.
+"""Benchmark rows of merging, map equation, and label quality of each clusterer.
 
 Notation: N images, D channels, C clusters.
 """
@@ -13,9 +13,9 @@ from benchmarks import dense_merging
 from benchmarks.harness import Floor, Row, Target
 from benchmarks.inputs import clustered, no_real_features, real
 
-#: CALR's graph.
+#: Number of neighbours in CALR's graph, and the seed.
 NEIGHBOURS, SEED = 15, 0
-#: Clusters left by thirteen passes of 7 %, as HCT has it.
+#: Number of clusters left after HCT's thirteen passes of 7 %.
 LEFT = 1171
 BUC_WEIGHT, BUC_SHARE = 0.003, 0.05
 
@@ -78,7 +78,7 @@ def _pass_average(features: np.ndarray) -> np.ndarray:
 
 
 def _labels(features: np.ndarray, result: Any) -> Any:
-    """Return renumbered labels for comparison, or None for a search."""
+    """Return renumbered labels for comparison, or None for a community search."""
     from unreid.clustering import compact
 
     return None if isinstance(result, tuple) else compact(result)
@@ -113,7 +113,7 @@ def _graph(quick: bool) -> Any:
 
         infomap(*few, min_similarity=0.5, seed=SEED)
     except ImportError:
-        pass  # the contender will say so
+        pass  # the contender raises this error itself
     return indices, similarities
 
 

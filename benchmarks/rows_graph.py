@@ -14,7 +14,7 @@ from benchmarks.harness import Floor, Row, Target
 from benchmarks.inputs import clustered, no_real_features, real
 
 K1, K2 = 30, 6
-#: Rows of a large result that travel from one process to the other to be compared.
+#: Number of rows of a large result that are compared between processes.
 SAMPLED = 64
 
 
@@ -90,7 +90,7 @@ def _all_dense(features: np.ndarray) -> Any:
 
 
 def _sample(_: Any, distance: Any) -> Any:
-    """Return some rows, dense, and how many entries a row has below 1."""
+    """Return some rows as a dense array, and the mean number of entries below 1 per row."""
     rows = np.linspace(0, distance.shape[0] - 1, SAMPLED).astype(int)
     if isinstance(distance, np.ndarray):
         return distance[rows], (distance < 1.0).sum() / len(distance)
@@ -110,7 +110,7 @@ def _sample_remark(digest: Any) -> str:
 
 def _jaccard_floor(quick: bool) -> Floor:
     num, channels = _size(quick)
-    # About 24 members and 1,800 results a row: read the members, write a column and a value.
+    # About 24 members and 1,800 results per row: read the members, write a column and a value.
     return Floor(num * 24.0 * 2 * channels, num * (24.0 * 4 * channels + 1800 * 8.0), "gathers")
 
 
@@ -163,7 +163,7 @@ def _cluster_ivf(features: np.ndarray) -> Any:
 
 
 def _recall(features: np.ndarray, result: Any) -> Any:
-    """Return clusters, noise, and recall@30 of a thousand rows against the exact search."""
+    """Return the clusters, the noise, and recall@30 of 1,000 rows against exact search."""
     labels, indices = result
     rows = np.linspace(0, len(features) - 1, 1000).astype(int)
     exact = np.argpartition(-(features[rows] @ features.T), K1, axis=1)[:, :K1]

@@ -1,8 +1,9 @@
-"""Benchmark rows of pseudo pairs: pair mining, and a step of the surrogate loss.
+"""Benchmark rows of pseudo pairs: pair mining, and a training step of the surrogate loss.
 
-The mining stands beside the bare neighbours it starts from, the step beside one against all rows.
+Mining is compared with the kNN search that it starts from. The step with sampled memory rows is
+compared with one against all rows.
 
-Notation: N images, D channels, K neighbours, B batch, P patches, M columns drawn.
+Notation: N images, D channels, K neighbours, B batch, P patches, M sampled columns.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import numpy as np
 from benchmarks.harness import Floor, Row, Target
 from benchmarks.inputs import clustered, no_real_features, real
 
-#: Others per image above beta, nearest others that may be partners, neighbours searched.
+#: Expected positives per image above beta, neighbours for mutual pairs, neighbours searched.
 EXPECTED, TOP, K = 17.0, 8, 33
-#: The surrogate loss on a ResNet-50's maps: batch, channels, patches, rows drawn, steps timed.
+#: Surrogate loss on ResNet-50 feature maps: batch, channels, patches, sampled rows, timed steps.
 BATCH, CHANNELS, PATCHES, DRAWN, STEPS = 64, 2048, 6, 4096, 5
 
 
@@ -47,7 +48,7 @@ def _bare(features: np.ndarray) -> Any:
 
 
 def _found(features: np.ndarray, result: Any) -> Any:
-    if len(result) == 2:  # the bare neighbours
+    if len(result) == 2:  # the kNN search alone
         return None
     pairs, _, threshold = result
     return 2 * len(pairs) / len(features), threshold
@@ -110,7 +111,7 @@ def _quality_row(name: str, title: str, setup: Any) -> Row:
 
 
 def _surrogate(num: int, quick: bool) -> Any:
-    """Return modules of the surrogate loss with filled memories, a batch, and one step done."""
+    """Return the surrogate loss with filled memories, feature maps and indices, after one step."""
     import torch
 
     import unreid  # noqa: F401  (before fastreid)
@@ -130,7 +131,7 @@ def _surrogate(num: int, quick: bool) -> Any:
 
 
 def _steps(inputs: Any, num_negatives: int, steps: int = 0) -> Any:
-    """Run forward, backward and memory update for a few batches."""
+    """Run forward, backward and memory update for ``steps`` batches."""
     module, maps, batches = inputs
     module.num_negatives = num_negatives
     for indices in batches[: steps or STEPS]:

@@ -1,12 +1,12 @@
-"""How each part of a label refresh grows with the number of images: seconds and peak memory.
+"""Seconds and peak memory of each part of a label refresh, over the number of images.
 
 python benchmarks/scale.py [--sizes 10000 50000 200000] [--channels 128] [--parts NAME ...]
 
-Every size has a process of its own; the parts follow each other in it, each on what the one before
-has left, as in a run. The images are files of 16 x 8 pixels (names that share the bytes of a
-few hundred), so that listing, checking, loading and extraction do all that they do on large ones
-but for the pixels. Features are synthetic (``benchmarks/inputs.py``): the network is one that looks
-them up. Memory is the peak above what is resident when the part begins.
+Each size runs in its own process. In it the parts run one after the other, each on the results of
+the parts before, as in a training run. The images are files of 16 x 8 pixels, hard links to a few
+hundred different ones. Listing, checks, loading and extraction therefore do all their work except
+for large images. Features are synthetic (``benchmarks/inputs.py``), and the network looks them up
+by image index. Memory is the peak above the resident memory at the start of the part.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from benchmarks.harness import MEBIBYTE, _peak_above, _reset_peak, _status  # no
 from benchmarks.inputs import clustered  # noqa: E402
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "baseline.yml"
-#: Cameras of the synthetic folder, and different files behind its links.
+#: Number of cameras in the synthetic folder, and of different files that the links point to.
 CAMERAS, FILES = 12, 500
 BATCH, BATCHES, WORKERS = 256, 200, 2
-#: The tree is made of so many images at most: each of its rounds searches all by all.
+#: Largest number of images for the merge tree, whose rounds compare all pairs.
 LARGEST_TREE = 50_000
 
 
 def draw_folder(root: Path, num: int) -> None:
-    """``num`` images, ``cam_03/00012345.jpg``, as links to :data:`FILES` different ones."""
+    """Create ``num`` images, ``cam_03/00012345.jpg``, as links to :data:`FILES` different ones."""
     import numpy as np
     from PIL import Image
 
@@ -58,7 +58,7 @@ def draw_folder(root: Path, num: int) -> None:
 
 
 def settings(root: Path, output: Path) -> Any:
-    """Return a config with a network that is not used, small images and two workers."""
+    """Return a config with small images and two workers; its network is not used."""
     from unreid.config import load_config
 
     options = {
@@ -85,7 +85,7 @@ def settings(root: Path, output: Path) -> Any:
 
 
 class Parts:
-    """Steps of a label refresh; each keeps the input of the next one."""
+    """Parts of a label refresh; each stores the input of the next one."""
 
     def __init__(self, root: Path, output: Path, num: int, channels: int) -> None:
         self.cfg = settings(root, output)
@@ -93,13 +93,13 @@ class Parts:
         self.drawn, self.people = clustered(num, channels)
 
     def listing(self) -> None:
-        """Folders are walked, every file is opened and decoded, cameras are numbered."""
+        """Measure listing the folders, decoding every file, and numbering the cameras."""
         from unreid.data.unlabelled import load_training_images
 
         self.images, _ = load_training_images(("Folder",), cfg=self.cfg)
 
     def extraction(self) -> None:
-        """Images through the workers and a network that looks their features up."""
+        """Measure loading by workers, and a network that looks up features."""
         import torch
 
         from unreid.engine.extract import extract
@@ -113,7 +113,7 @@ class Parts:
         self.bank = extract(self.cfg, Lookup(), self.images)
 
     def knn(self) -> None:
-        """Exact: all by all."""
+        """Measure exact kNN search over all pairs."""
         from unreid.labels.neighbours import Search
 
         self.neighbours = Search()(self.bank.features).knn(30)
@@ -141,7 +141,7 @@ class Parts:
         )
 
     def tree(self) -> None:
-        """Exact bottom-up merging: a search of all by all in every round."""
+        """Measure exact bottom-up merging; every round searches all pairs."""
         from unreid.clustering.bottom_up import bottom_up
 
         if len(self.bank) <= LARGEST_TREE:
@@ -153,7 +153,7 @@ class Parts:
         LabelScorer(self.people, self.bank.camids)(self.labels)
 
     def publishing(self) -> None:
-        """Measure the checks of labels, the memory from centroids, and the label file."""
+        """Measure the checks of labels, the memory from centroids, and writing the label file."""
         import torch
 
         from unreid.clustering.partition import centroids
@@ -170,7 +170,7 @@ class Parts:
         self.hook = hook
 
     def sampler(self) -> None:
-        """All batches of an epoch."""
+        """Measure all batches of an epoch."""
         import numpy as np
 
         from unreid.registry import SAMPLER_REGISTRY
@@ -194,7 +194,7 @@ class Parts:
         self.workers = sum(_private_bytes(pid) for pid in _children()) / MEBIBYTE
 
     def checkpoint(self) -> None:
-        """Measure saving and loading a checkpoint, with labels and the name of the image list."""
+        """Measure saving and loading a checkpoint with labels and the hash of the image list."""
         import hashlib
 
         import torch
@@ -217,7 +217,7 @@ class Parts:
         assert len(read_labels(self.output / "labels" / "epoch_000.npz").paths) == len(self.images)
 
 
-#: name -> how it may grow, as words and as the factor by which N log N or N^2 grows.
+#: Part -> expected growth with the number of images, printed in the last column.
 PARTS: dict[str, str] = {
     "listing": "N log N",
     "extraction": "N log N",
@@ -247,7 +247,7 @@ def _private_bytes(pid: int) -> int:
 
 
 def _processor_seconds() -> float:
-    """Return processor seconds of this process and its workers."""
+    """Return the processor seconds of this process and its workers."""
     ticks = 0
     for pid in _children():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -256,7 +256,7 @@ def _processor_seconds() -> float:
 
 
 def measured(run: Callable[[], None]) -> dict[str, float]:
-    """Return seconds, processor seconds (those of workers too), and peak MiB."""
+    """Return seconds, processor seconds (including workers), and peak MiB."""
     gc.collect()
     was_reset = _reset_peak()
     before = max(0, _status("VmRSS"))
@@ -270,7 +270,7 @@ def measured(run: Callable[[], None]) -> dict[str, float]:
 
 
 def child(num: int, channels: int, only: list[str]) -> None:
-    """One size: a line of JSON for each part, as it is done."""
+    """Run one size; print a line of JSON after each part."""
     import torch
 
     torch.set_num_threads(1)
@@ -318,7 +318,7 @@ def growth(sizes: list[int], values: list[float]) -> str:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Run all sizes and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 50_000, 200_000])
     parser.add_argument("--channels", type=int, default=128)

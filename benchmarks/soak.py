@@ -3,11 +3,11 @@
 python benchmarks/soak.py [--refreshes 50] [--config-file YML] [KEY VALUE ...]
 
 Trains on the synthetic dataset of tools/make_demo_data.py with a small network and two workers,
-by the trainer of tools/train_net.py. Memory is the total of the processes of the run, with shared
-pages counted once, after garbage collection. Mapped files are left out: a library's pages
-count for less while other programs on the machine use it too. The table has every fifth refresh.
-The exit code is 1 when memory grows by 2 % or more after the fifth refresh, or a file, a process or
-a thread is left behind.
+by the trainer of tools/train_net.py. Memory is the total of the run's processes after garbage
+collection, with shared pages counted once. Memory-mapped files are excluded, because the share of a
+library's pages depends on other programs on the machine. The table shows every fifth refresh.
+The exit code is 1 if memory grows by 2 % or more after the fifth refresh, or if the number of open
+files, processes or threads grows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 import unreid  # noqa: F401, E402  (before fastreid: makes it importable)
 
 CONFIG = ROOT / "projects" / "CALR" / "configs" / "baseline.yml"
-#: Growth after the fifth refresh that counts as a leak.
+#: Relative growth after the fifth refresh that is reported as a leak.
 LIMIT = 0.02
 SETTINGS = {
     "MODEL.DEVICE": "cpu",
@@ -78,7 +78,7 @@ class State:
 
 
 def _taken(pid: str) -> int:
-    """Return proportional anonymous and shared memory of a process in bytes."""
+    """Return the proportional anonymous and shared memory of a process in bytes."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(
         int(line.split()[1]) * 1024
@@ -88,7 +88,7 @@ def _taken(pid: str) -> int:
 
 
 def soak(config: str, opts: list[str], refreshes: int) -> list[State]:
-    """Train so many epochs, with a label refresh in front of each; the state after each."""
+    """Train for ``refreshes`` epochs, each after a label refresh; return a state per epoch."""
     import torch
     from fastreid.engine.hooks import HookBase
 
@@ -120,7 +120,7 @@ def faults(states: list[State], since: int = 4) -> list[str]:
     """Return messages about growth after the refresh number ``since`` (from 0)."""
     first, rest = states[since], states[since + 1 :]
     found = []
-    # The mean of the last five: a page more or less at one moment is no leak.
+    # Use the mean of the last five, because single values vary by a few pages.
     tail = [s.memory for s in rest[-5:]]
     grown = sum(tail) / len(tail) / first.memory - 1
     if grown >= LIMIT:
@@ -133,7 +133,7 @@ def faults(states: list[State], since: int = 4) -> list[str]:
 
 
 def main() -> int:
-    """Return 0 without growth, else 1."""
+    """Print the table; return 1 if resources grow, else 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--refreshes", type=int, default=50)
     parser.add_argument("--config-file", default=str(CONFIG))

@@ -33,7 +33,7 @@ def slow_scores(indices: np.ndarray, cosines: np.ndarray, least: float) -> np.nd
 
 @pytest.mark.parametrize("k", [2, 6])
 def test_node_scores__the_released_mean_counts_self_distances(k: int) -> None:
-    """dbar of the release is (k - 1) / k of ours: it counts d_ii = 0. S_i excludes j = i."""
+    """The release includes d_ii = 0 in dbar: (k - 1) / k of ours. No score has a term j = i."""
     rng = np.random.default_rng(k)
     indices = np.stack(
         [[i, *rng.permutation(np.delete(np.arange(12), i))[: k - 1]] for i in range(12)]

@@ -190,8 +190,8 @@ def test_reducible__no_union_is_nearer_than_its_parts(link: str, regularizer: st
 
 
 def test_ward_with_sse__is_not_reducible() -> None:
-    # A and B lie on opposite sides of C. C has a large dispersion, so the penalty prevents an earlier
-    # merge with C. The centre of A u B is that of C.
+    # A and B lie on opposite sides of C. The penalty on the large dispersion of C prevents an
+    # earlier merge with C. The centre of A u B is that of C.
     x = np.array([[1.0, 0], [-1, 0], [0, 1.5], [0, -1.5], [0, 1.5], [0, -1.5]])
     a, b, c = [0], [1], [2, 3, 4, 5]
     d = {

@@ -34,9 +34,9 @@ def neighbours(features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 def jaccard(features: np.ndarray, rank: np.ndarray, k1: int, k2: int) -> np.ndarray:
     """Return the dense Jaccard distance of SpCL in double, by loops over sets.
 
-    There are k1 neighbours including self, and round(k1 / 2) + 1 of them in a half set. A reciprocal
-    half set is added if more than two thirds of it are in the k-reciprocal set. Weights are
-    softmax(-(2 - 2 cos)), averaged over k2 neighbours.
+    There are k1 neighbours including self, and round(k1 / 2) + 1 of them in a half set. A half set
+    is added if more than two thirds of its reciprocal members are in the k-reciprocal set. Weights
+    are softmax(-(2 - 2 cos)), averaged over k2 neighbours.
     """
     num, wide = len(features), features.astype(np.float64)
     first = [[int(j) for j in rank[i, :k1]] for i in range(num)]
