@@ -1,4 +1,4 @@
-"""``python -m unreid``: the command ``unreid``."""
+"""Run the command ``unreid`` as ``python -m unreid``."""
 
 from __future__ import annotations
 

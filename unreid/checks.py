@@ -1,4 +1,4 @@
-"""Validation of arguments with uniform error messages: expected value, found value.
+"""Validation of arguments, with error messages that name the expected and the found value.
 
 Notation: N images, D channels.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-#: Largest deviation of the length of a unit row from 1.
+#: Largest accepted deviation of the norm of a unit row from 1.
 UNIT_TOLERANCE = 1e-3
 
 
@@ -64,7 +64,7 @@ def check_number(
 
 
 def _is_finite(value: Real) -> bool:
-    """Return whether a value is finite as a float; large integers overflow."""
+    """Return whether a value is finite as a float; an integer that overflows is not."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -89,16 +89,16 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> Any:
 
 
 def check_features(name: str, features: Any, *, unit: bool = True) -> None:
-    """Raise an error unless ``features`` is a matrix of finite (unit) rows.
+    """Raise an error unless ``features`` is a matrix of finite rows, by default of norm 1.
 
     Args:
         name: Name of the argument in the error message.
         features: (N, D) floating array or torch tensor on any device, N >= 1, D >= 1.
-        unit: Whether every row must have length 1 (to ``UNIT_TOLERANCE``).
+        unit: Whether every row must have norm 1, up to ``UNIT_TOLERANCE``.
 
     Raises:
         TypeError: ``features`` has no shape, or is not floating point.
-        ValueError: Wrong number of axes, no row, NaN or infinity, or a row that is not unit.
+        ValueError: Wrong number of axes, no row, NaN or infinity, or a row whose norm is not 1.
     """
     shape = getattr(features, "shape", None)
     if shape is None:
@@ -127,14 +127,14 @@ def check_features(name: str, features: Any, *, unit: bool = True) -> None:
 
 
 def check_targets(name: str, targets: Any, num_clusters: int) -> None:
-    """Raise an error unless labels of a batch are integers in 0..num_clusters-1.
+    """Raise an error unless the labels of a batch are integers in 0..num_clusters-1.
 
-    Call this before indexing, because a wrong index on a GPU makes its context unusable.
+    Call this before indexing, because an index out of range makes a CUDA context unusable.
 
     Args:
         name: Name of the argument in the error message.
         targets: (B,) integer array or torch tensor on any device; B may be 0.
-        num_clusters: C, the labels in use.
+        num_clusters: C, the number of labels.
 
     Raises:
         TypeError: ``targets`` is not of an integer type.

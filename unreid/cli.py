@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO
 from unreid.checks import nearest
 from unreid.engine.interrupt import Terminated, exit_code, raise_on_signals, received_signal
 
-#: Errors of bad input, reported in one line; any other error shows its traceback.
+#: Errors caused by bad input. They are reported in one line; other errors show a traceback.
 EXPECTED = (KeyError, ValueError, OSError, ImportError, RuntimeError, FloatingPointError)
 
 
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         self._earlier_names: dict[str, str] = {}
 
     def add_earlier_name(self, earlier: str, option: str) -> None:
-        """Accept ``earlier`` for ``option``, with a warning; the help does not list it."""
+        """Accept the deprecated name ``earlier`` of ``option`` with a warning; hide it in help."""
         self._earlier_names[earlier] = option
 
     def _renamed(self, words: Sequence[str]) -> list[str]:
@@ -51,16 +51,16 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help=help)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse as argparse does; an unknown option ends with the nearest one that exists."""
+        """Parse as argparse does; the error for an unknown option suggests the nearest one."""
         args = self._renamed(sys.argv[1:] if args is None else args)
         options = [o for o in self._option_string_actions if o.startswith("--")]
-        # Before argparse, which would report missing options instead of the misspelt one.
+        # Checked first, because argparse would report missing options, not the misspelt one.
         for word in args:
             name = word.split("=")[0]
             if word.startswith("--") and word != "--" and name not in options:
                 self.error(f"unknown option {name}{nearest(name, options)}")
         found, unknown = self.parse_known_args(args, namespace)
-        # A VALUE may be -1; a KEY is no option.
+        # A VALUE may begin with "-", such as -1; a KEY may not.
         for word in [*unknown, *getattr(found, "opts", [])[::2]]:
             name = word.split("=")[0]
             if name in options:
@@ -97,8 +97,9 @@ def print_error(error: BaseException) -> None:
 def guarded(work: Callable[[], int | None]) -> int:
     """Run ``work`` and return the exit code.
 
-    The code is that of ``work`` or 0; 2 for bad input; 130 after Ctrl-C and 143 after SIGTERM,
-    which both let ``work`` save first.
+    Returns:
+        The result of ``work``, where None is 0; 2 for bad input; 130 after Ctrl-C; 143 after
+        SIGTERM. Both signals let ``work`` save its state before the process ends.
     """
     with raise_on_signals():
         try:
@@ -114,7 +115,7 @@ def guarded(work: Callable[[], int | None]) -> int:
 
 
 def print_interruption(error: KeyboardInterrupt) -> int:
-    """Print that a signal ended the run, with what was saved; return the exit code."""
+    """Print that a signal ended the run, and the error's message; return the exit code."""
     what = "terminated" if isinstance(error, Terminated) else "interrupted"
     sys.stderr.write(f"\n{what}: {error}\n" if error.args else f"\n{what}\n")
     return exit_code(error)
@@ -176,7 +177,7 @@ class Progress:
         self.end()
 
     def end(self) -> None:
-        """Clear the line."""
+        """Clear the progress line."""
         if self._terminal:
             self._stream.write("\r\033[K")
             self._stream.flush()

@@ -39,22 +39,22 @@ def apply() -> None:
         return
     _applied = True
     _warn_of_unknown_version()
-    # Last, so that it is used only if no other finder has the module.
+    # Appended last, so that it is used only if no other finder finds the module.
     sys.meta_path.append(_MissingFastreid())
-    # data/build.py: ``from torch._six import string_classes``, gone since torch 2.0.
+    # data/build.py: ``from torch._six import string_classes``, removed in torch 2.0.
     if "torch._six" not in sys.modules:
         six = types.ModuleType("torch._six")
         six.string_classes = (str, bytes)  # type: ignore[attr-defined]
         sys.modules["torch._six"] = six
-    # data/build.py, evaluation/testing.py: ``from collections import Mapping``, gone in 3.10.
+    # data/build.py, evaluation/testing.py: ``from collections import Mapping``, removed in 3.10.
     if not hasattr(collections, "Mapping"):
         collections.Mapping = collections.abc.Mapping  # type: ignore[attr-defined]
-    # The advice to compile its kernels does not apply, because unreid's kernels are used.
+    # fast-reid advises compiling its kernels, which unreid does not use.
     warnings.filterwarnings("ignore", message="Cython .*evaluation", category=UserWarning)
-    # Raised by data/transforms/functional.py in every worker of every loader.
+    # Issued by data/transforms/functional.py in every worker of every loader.
     warnings.filterwarnings("ignore", message="TypedStorage is deprecated", category=UserWarning)
-    # resnet.py and others import gdown to download ImageNet weights, without declaring it. Most
-    # of their addresses are plain URLs that torch.hub can download.
+    # resnet.py and other modules import gdown to download ImageNet weights, but fast-reid does not
+    # declare this dependency. Most of the addresses are plain URLs that torch.hub can download.
     if "gdown" not in sys.modules and importlib.util.find_spec("gdown") is None:
         gdown = types.ModuleType("gdown")
         # Without a spec, importlib.util.find_spec raises a ValueError.
@@ -64,10 +64,10 @@ def apply() -> None:
 
 
 class _MissingFastreid(importlib.abc.MetaPathFinder):
-    """Finder that makes ``import fastreid`` name the install command if it is not installed."""
+    """Finder whose error for a missing fastreid contains the install command."""
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
-        """Raise for ``fastreid``; return None for every other module.
+        """Raise an error for ``fastreid``; return None for every other module.
 
         Raises:
             ModuleNotFoundError: The package fastreid is not installed.
@@ -82,8 +82,8 @@ def rebind() -> None:
     """Replace names in fast-reid that cannot be set otherwise; idempotent, imports fastreid.
 
     ``INPUT.AFFINE`` passes ``resample`` and ``fillcolor``, which torchvision renamed to
-    ``interpolation`` and ``fill``: the module's name for torchvision.transforms becomes a proxy
-    that translates them.
+    ``interpolation`` and ``fill``. A proxy that translates them replaces the name under which
+    fast-reid's module imports ``torchvision.transforms``.
     """
     global _rebound
     if _rebound:
@@ -130,7 +130,7 @@ def _download(url: str, output: str, quiet: bool = True) -> str:
 
 
 def fastreid_version() -> str | None:
-    """Return the version of fast-reid by its metadata (``__version__`` is wrong), or None."""
+    """Return the version of fast-reid from its metadata (``__version__`` is wrong), or None."""
     try:
         return importlib.metadata.version("fastreid")
     except importlib.metadata.PackageNotFoundError:

@@ -1,7 +1,8 @@
-"""The shared configuration keys, how a config is read, and the checks before any work.
+"""Declare the configuration keys of all methods; read and validate a config.
 
-Order: fast-reid's defaults -> ``add_unreid_config`` -> the project's ``add_config`` -> yml ->
-command line -> ``check_unreid_config`` and the project's ``check_config`` -> freeze.
+A config is built in this order: fast-reid's defaults, ``add_unreid_config``, the project's
+``add_config``, the yml file, the command line, ``check_unreid_config``, the project's
+``check_config``, freeze.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fastreid.modeling.backbones import BACKBONE_REGISTRY
 from fastreid.modeling.heads import REID_HEADS_REGISTRY
 from fastreid.modeling.meta_arch.build import META_ARCH_REGISTRY
 
-# Imported for what they register.
+# Imported for their side effect: they register samplers and backbones.
 import unreid.data.samplers
 import unreid.labels.labeler
 import unreid.modeling.memory_reid
@@ -45,7 +46,7 @@ from unreid.weights.container import read_weights, unwrap
 
 logger = logging.getLogger("fastreid.unreid.config")
 
-#: Backbones of fast-reid that know no address to download weights from.
+#: Backbones of fast-reid without a download address of pretrained weights.
 _NO_DOWNLOAD = ("build_mobilenetv2_backbone", "build_repvgg_backbone", "build_vit_backbone")
 
 _WHOLE = re.compile(r"[+-]?\d+")
@@ -53,89 +54,92 @@ _WHOLE = re.compile(r"[+-]?\d+")
 
 def add_unreid_config(cfg: CfgNode) -> None:
     """Declare the keys that all methods share."""
-    # The project (method) whose keys and parts are used; read before all else.
+    # The project (method); it is read first, because it declares further keys.
     cfg.PROJECT = ""
 
     cfg.UNSUP = CfgNode()
-    # What assigns the labels: a name of LABELER_REGISTRY; ClusterLabeler clusters by UNSUP.CLUSTER.
+    # Labeler: a name in LABELER_REGISTRY; ClusterLabeler uses the clusterer of UNSUP.CLUSTER.
     cfg.UNSUP.LABELER = ""
-    # Iterations between two label refreshes: unsupervised papers' "iters".
+    # Iterations between two label steps; "iters" in many papers.
     cfg.UNSUP.ITERS_PER_EPOCH = 200
-    # Every random choice follows from it; the same seed gives the same run on a CPU.
+    # Seed of all random choices; on a CPU the same seed gives the same run.
     cfg.UNSUP.SEED = 0
     # Subtract each camera's mean feature before labelling (docs: camera centring).
     cfg.UNSUP.CENTER_CAMERAS = False
-    # Images whose weight equals one global mean when a camera's mean is estimated.
+    # Weight of the global mean, as a number of images, when a camera's mean is estimated.
     cfg.UNSUP.CENTER_SHRINKAGE = 16.0
-    # Per-camera whitening beyond the mean: the power, 0 (off) to 0.5 (full whitening).
+    # Exponent of per-camera whitening, from 0 (off) to 0.5 (full whitening).
     cfg.UNSUP.WHITEN_CAMERAS = 0.0
-    # Average each feature with its k mutual nearest neighbours before labelling; 0 does not.
+    # Average each feature with its k mutual nearest neighbours before labelling; 0: off.
     cfg.UNSUP.SMOOTH_NEIGHBOURS = 0
-    # Extract with the flipped image too, and average: twice the time, steadier labels.
+    # Average the features of each image and its horizontal flip; extraction takes twice the time.
     cfg.UNSUP.EXTRACT_FLIP = False
-    # An unreadable training image: "error" names it and stops, "skip" leaves it out.
+    # For an unreadable training image: "error" raises an error, "skip" leaves the image out.
     cfg.UNSUP.BAD_IMAGE = "error"
     # Train on the validation images of a data set as well (MSMT17: 32,621 instead of 30,248).
-    # Unlike DATASETS.COMBINEALL, which adds fast-reid's query and gallery images.
+    # DATASETS.COMBINEALL of fast-reid, in contrast, adds the query and gallery images.
     cfg.UNSUP.TRAIN_WITH_VAL = False
-    # MiB of memory for decoded training images, so that each is decoded once; 0 keeps none.
+    # Memory in MiB for decoded training images, so that each is decoded once; 0: no cache.
     cfg.UNSUP.CACHE_IMAGES = 0
-    # Score the pseudo labels against the ids when the set has them. Never trains on them.
+    # Log metrics of the pseudo labels against the ids, if there are any; no training on ids.
     cfg.UNSUP.LOG_LABEL_QUALITY = True
-    # Number of cameras of the training set; set when it is read, never by the user.
+    # Number of cameras of the training set; set by the program when the set is read.
     cfg.UNSUP.NUM_CAMERAS = 0
-    # Number of images of the training set; set when it is read, never by the user.
+    # Number of images of the training set; set by the program when the set is read.
     cfg.UNSUP.NUM_IMAGES = 0
     # Evaluate the start weights before training ("before" in results.json).
     cfg.UNSUP.EVAL_BEFORE = True
-    # Write report.html into OUTPUT_DIR at the end; a report that fails never fails a training.
+    # Write OUTPUT_DIR/report.html at the end; an error of the report does not fail the training.
     cfg.UNSUP.REPORT = True
     add_label_config(cfg)
     add_backbone_config(cfg)
-    # Cluster memory: tau, m, and "plain" (every sample) or "hard" (the least similar one).
+    # Cluster memory: temperature tau, momentum m, and the samples that update a centroid: "plain"
+    # (every sample of the cluster) or "hard" (the sample least similar to the centroid).
     cfg.UNSUP.MEMORY = CfgNode()
     cfg.UNSUP.MEMORY.TEMPERATURE = 0.05
     cfg.UNSUP.MEMORY.MOMENTUM = 0.1
     cfg.UNSUP.MEMORY.UPDATE = "plain"
     _add_folder_config(cfg)
 
-    # Decoding and transforms: "pil", fast-reid's transforms, or "tensor", the same INPUT keys on
-    # whole uint8 batches, several times as fast (differences: docs/measurements.md).
+    # Decoding and transforms: "pil" uses fast-reid's transforms; "tensor" applies the same INPUT
+    # keys to uint8 batches and is several times as fast (differences: docs/measurements.md).
     cfg.INPUT.BACKEND = "pil"
-    # Images per batch-norm group, on any number of devices; 0: the whole (per-device) batch.
+    # Images per batch-norm group, on any number of devices; 0: the whole batch of each device.
     cfg.MODEL.GHOST_BN = 0
-    # Keep channels together in memory (NHWC): the same numbers, faster on CPUs and tensor cores.
+    # Use the memory format channels_last (NHWC), which is faster on CPUs and tensor cores.
     cfg.MODEL.CHANNELS_LAST = True
-    # torch.compile of the backbone in training, and its backend.
+    # Apply torch.compile to the backbone in training, with this backend.
     cfg.MODEL.COMPILE = False
     cfg.MODEL.COMPILE_BACKEND = "inductor"
-    # SOLVER.AMP.ENABLED: mixed precision by "bfloat16", or "float16" with scaled losses.
+    # With SOLVER.AMP.ENABLED: dtype of mixed precision, "bfloat16", or "float16" with loss scaling.
     cfg.SOLVER.AMP.DTYPE = "bfloat16"
-    # Gradient accumulation: parts of SOLVER.IMS_PER_BATCH per optimiser step.
+    # Gradient accumulation: number of equal parts into which SOLVER.IMS_PER_BATCH is split.
     cfg.SOLVER.ACCUMULATE = 1
-    # Subtract each camera's mean gallery feature at test; uses the gallery's camera ids.
+    # Subtract each camera's mean gallery feature in evaluation; uses the gallery's camera ids.
     cfg.TEST.CENTER_CAMERAS = False
 
 
 def _add_folder_config(cfg: CfgNode) -> None:
-    """Declare the keys of own images: DATASETS.NAMES ("Folder",), DATASETS.TESTS the same or ()."""
+    """Declare the keys of own images, which the data set "Folder" in DATASETS.NAMES reads."""
     folder = cfg.UNSUP.FOLDER = CfgNode()
     # The folder of all images; identities are split into training and test.
     folder.ROOT = ""
-    # Separate folders instead, relative to ROOT; without ROOT each path stands alone.
+    # Separate folders instead; paths are relative to ROOT, if ROOT is given.
     folder.TRAIN = ""
     folder.QUERY = ""
     folder.GALLERY = ""
-    # Searched in the path relative to the root: "cam{camera}/*", or a regular expression with named
-    # groups camera, id, tracklet, or with one group, the camera.
+    # Pattern that is searched in the path relative to the root: "cam{camera}/*", or a regular
+    # expression with the named groups camera, id and tracklet, or with one group, the camera.
     folder.PATTERN = ""
-    # A second pattern, of the id alone; images that it does not match have no id.
+    # A second pattern, for the id only; images that it does not match have no id.
     folder.ID_PATTERN = ""
     # A CSV file with the columns path, camera, and optionally id, tracklet.
     folder.CSV = ""
-    # "regex", "subfolder", "csv" or "one" camera; "": by the pattern or CSV given, else one.
+    # Source of the camera: "regex", "subfolder", "csv", or "one" (a single camera). With "" the
+    # source is PATTERN or CSV if one is given, else "one".
     folder.CAMERA = ""
-    # CAMERA subfolder: what the sub-folders are, from the outermost ("id", "tracklet", "").
+    # For CAMERA "subfolder": meaning of each folder level from the outermost, "camera", "id",
+    # "tracklet" or "" (none).
     folder.LEVELS = ("camera",)
     # Share of test identities among those seen by at least two cameras, and the seed of the split.
     folder.TEST_SHARE = 0.3
@@ -143,7 +147,7 @@ def _add_folder_config(cfg: CfgNode) -> None:
 
 
 def flat_keys(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf of a config or nested dict."""
+    """Yield (dotted key, value) of every leaf of a config or nested dict."""
     for key, value in node.items():
         if isinstance(value, dict):
             yield from flat_keys(value, f"{prefix}{key}.")
@@ -157,7 +161,7 @@ def _check_keys(keys: Sequence[str], cfg: CfgNode, source: str) -> None:
         if key not in known:
             hint = nearest(key, known)
             if not hint:
-                # The right leaf under the wrong node is the commonest slip.
+                # The most frequent mistake is an existing leaf under a wrong node.
                 leaf = key.rsplit(".", 1)[-1]
                 same = [k for k in known if k.rsplit(".", 1)[-1] == leaf]
                 hint = f"; did you mean {same[0]!r}?" if same else ""
@@ -169,7 +173,7 @@ def _read_yaml(config_file: str) -> CfgNode:
     content = read_with_bases(config_file)
     try:
         return CfgNode(content)
-    except AssertionError as error:  # a value of a kind that no key holds, such as a date
+    except AssertionError as error:  # a value of a type that no key has, such as a date
         raise ValueError(f"{config_file} must be a yml of nested keys ({error})") from error
 
 
@@ -182,15 +186,15 @@ def load_config(
         config_file: A yml of a project, or its short form such as ``CALR/market``; ``_BASE_``
             chains are followed.
         opts: ``["SOLVER.MAX_EPOCH", "10", ...]``.
-        freeze: Whether the config comes back frozen.
+        freeze: Whether the returned config is frozen.
 
     Returns:
-        The config, and the project that it names.
+        The config, and the project of ``cfg.PROJECT``.
 
     Raises:
-        FileNotFoundError: no such file.
-        KeyError: an unknown key, project, labeler, sampler, head, backbone or architecture.
-        ValueError: a value out of range, or of the wrong type.
+        FileNotFoundError: The file does not exist.
+        KeyError: Unknown key, project, labeler, sampler, head, backbone or architecture.
+        ValueError: A value is out of range or of the wrong type.
     """
     config_file = str(resolve_config(config_file))
     opts = list(opts)
@@ -213,7 +217,7 @@ def load_config(
     ]
     _merge(cfg, loaded, opts, config_file)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        if given.get("MODEL.DEVICE") == "cuda":  # asked for, not only the default
+        if given.get("MODEL.DEVICE") == "cuda":  # set explicitly, not the default
             logger.warning(
                 "device cuda was asked for and no GPU was found: the CPU is used; to ask"
                 " for it, --device cpu or MODEL.DEVICE cpu"
@@ -230,7 +234,7 @@ def load_config(
 def _renamed(
     loaded: CfgNode, opts: list[str], project: Project, config_file: str
 ) -> tuple[CfgNode, list[str]]:
-    """Return the keys of file and options under their present names; warn for old names."""
+    """Return the keys of file and options under their current names; warn about old names."""
     renamed = CfgNode()
     for key, value in flat_keys(loaded):
         *nodes, leaf = _present_name(project, key, value, config_file)[0].split(".")
@@ -261,7 +265,10 @@ def _present_name(project: Project, key: str, value: Any, source: str) -> tuple[
 
 
 def _whole_to_fraction(loaded: CfgNode, fractions: set[str], prefix: str = "") -> None:
-    """``LAMBDA: 0`` means 0.0 where the key holds a fraction; yacs would refuse it."""
+    """Convert integers in place to float if the key has a float default.
+
+    yacs would reject ``LAMBDA: 0`` for a default of 0.5.
+    """
     for key, value in loaded.items():
         if isinstance(value, dict):
             _whole_to_fraction(value, fractions, f"{prefix}{key}.")
@@ -270,7 +277,7 @@ def _whole_to_fraction(loaded: CfgNode, fractions: set[str], prefix: str = "") -
 
 
 def _merge(cfg: CfgNode, loaded: CfgNode, opts: list[str], config_file: str) -> None:
-    """Merge file, then command line, and name the source of a value of the wrong type."""
+    """Merge file and command line; an error for a value names which of them it comes from."""
     for source, merge in (
         (config_file, lambda: cfg.merge_from_other_cfg(loaded)),
         ("command line", lambda: cfg.merge_from_list(opts)),
@@ -304,18 +311,18 @@ def _check_pretrain(cfg: CfgNode) -> None:
 
 
 def check_unreid_config(cfg: CfgNode) -> None:
-    """Refuse what cannot run, before the first image is read.
+    """Raise an error for an invalid config, before the first image is read.
 
     Raises:
-        KeyError: a name that is in no registry.
-        ValueError: a value out of its range, or two values that contradict each other.
+        KeyError: A name is not in its registry.
+        ValueError: A value is out of range, or two values contradict each other.
     """
     unsup, memory = cfg.UNSUP, cfg.UNSUP.MEMORY
     for key, value, low in (
         ("UNSUP.ITERS_PER_EPOCH", unsup.ITERS_PER_EPOCH, 1),
         ("UNSUP.SEED", unsup.SEED, 0),
         ("UNSUP.SMOOTH_NEIGHBOURS", unsup.SMOOTH_NEIGHBOURS, 0),
-        ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 0),  # 0: a frozen network, labelled once
+        ("SOLVER.MAX_EPOCH", cfg.SOLVER.MAX_EPOCH, 0),  # 0: label once with a frozen network
         ("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, 2),
         ("SOLVER.CHECKPOINT_PERIOD", cfg.SOLVER.CHECKPOINT_PERIOD, 1),
         ("SOLVER.ACCUMULATE", cfg.SOLVER.ACCUMULATE, 1),
@@ -369,13 +376,13 @@ def check_unreid_config(cfg: CfgNode) -> None:
 def check_batch(
     batch: int, instances: int, key: str, instances_key: str = "DATALOADER.NUM_INSTANCE"
 ) -> None:
-    """Refuse a batch that is not P clusters times K images."""
+    """Raise ValueError for a batch that is not P clusters times K images."""
     if batch % instances:
         raise ValueError(f"{key} must be a multiple of {instances_key} ({instances}), got {batch}")
 
 
 def check_parts(parts: int, instances: int, batch: int, key: str) -> None:
-    """Refuse a batch that ``SOLVER.ACCUMULATE`` would cut through a cluster, or to one image."""
+    """Raise ValueError if ``SOLVER.ACCUMULATE`` splits a cluster or gives parts of one image."""
     size = parts * max(instances, 2)
     if parts > 1 and batch % size:
         raise ValueError(
@@ -403,9 +410,10 @@ def _check_names(cfg: CfgNode) -> None:
 
 
 def config_hash(cfg: CfgNode) -> str:
-    """Twelve hex digits that change when a setting changes.
+    """Return twelve hex digits that change when a setting that affects the result changes.
 
-    The output folder is none, nor are a report, a cache, and a folder of pictures that is not read.
+    Ignored keys: output folder, report and cache; ``UNSUP.FOLDER`` if no data set reads it; keys of
+    timm if the backbone is not of timm.
     """
     clone = cfg.clone()
     clone.defrost()

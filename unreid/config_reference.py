@@ -79,7 +79,7 @@ def _is_node(value: ast.expr) -> bool:
 
 
 class _Reader:
-    """Collects the groups of one function, and of the functions that it passes the config to."""
+    """Collect the groups of one function, and of the functions to which it passes the config."""
 
     def __init__(self) -> None:
         self.groups: list[KeyGroup] = []
@@ -168,7 +168,7 @@ def _table(groups: Sequence[KeyGroup], defaults: dict[str, Any]) -> list[str]:
 
 
 def _references(module: ModuleType) -> list[str]:
-    """Return the numbered references of a module's docstring, one a line."""
+    """Return the numbered references of a module's docstring, one string each."""
     lines: list[str] = []
     for line in (inspect.getdoc(module) or "").splitlines():
         if re.match(r"\[\d+\] ", line):
@@ -204,10 +204,10 @@ def section(title: str, add_config: Callable[[CfgNode], None], base: CfgNode) ->
 
 
 def reference(projects: Sequence[str] | None = None) -> str:
-    """Return the page.
+    """Return the reference page as text.
 
     Args:
-        projects: Names of projects; by default all that are found.
+        projects: Names of projects; all projects by default.
     """
     base = get_cfg()
     lines = section("Shared keys", add_unreid_config, base)

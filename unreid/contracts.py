@@ -1,8 +1,8 @@
-"""What a method implements: :class:`Labeler`, :class:`ReIDModel` and :class:`Project`.
+"""Interfaces that a method implements: :class:`Labeler`, :class:`ReIDModel` and :class:`Project`.
 
-Read this module first when you add a method (docs/add_a_method.md). Every method of these classes
-that a method need not know has a default that does nothing, so that the training loop calls all of
-them and never asks whether they exist.
+Read this module first when you add a method (docs/add_a_method.md). Optional member functions have
+a default that does nothing. The training loop therefore calls all of them, without testing whether
+a class defines them.
 
 One epoch calls, in this order::
 
@@ -34,14 +34,14 @@ from unreid.structures import FeatureBank, PseudoLabels
 
 
 class StepOutput(NamedTuple):
-    """What a model returns for a training batch.
+    """Output of a model for a training batch.
 
-    A tuple, because DistributedDataParallel looks for tensors in tuples and dicts alone.
+    It is a tuple, because DistributedDataParallel must find the tensors in it.
 
     Attributes:
-        losses: Scalars by name; each is logged under its name, and their sum is minimised.
-        memory_update: Given to :meth:`ReIDModel.update_memory` after the optimiser's step, detached
-            from the graph; None where nothing is to be updated.
+        losses: Name -> scalar. Each is logged under its name; their sum is minimised.
+        memory_update: Argument of :meth:`ReIDModel.update_memory` after the optimiser's step,
+            detached from the graph; None if the model has no update.
     """
 
     losses: dict[str, Tensor]
@@ -52,8 +52,8 @@ class Labeler(ABC):
     """Assigns pseudo labels to the training images before an epoch.
 
     Attributes:
-        selects_model: Whether :meth:`selection_score` is defined. If so, the model of the best
-            round is kept in ``model_selected.pth`` (unsupervised model selection).
+        selects_model: Whether :meth:`selection_score` is defined. If so, the model with the best
+            score is saved as ``model_selected.pth`` (unsupervised model selection).
     """
 
     selects_model: bool = False
@@ -76,7 +76,7 @@ class Labeler(ABC):
         return True
 
     def selection_score(self, bank: FeatureBank, pseudo: PseudoLabels) -> float:
-        """Return how good a model is, judged without labels; larger is better.
+        """Return the selection score of a model, computed without ids; larger is better.
 
         Args:
             bank: Features of the model after it was trained on ``pseudo``.
@@ -85,15 +85,15 @@ class Labeler(ABC):
         raise NotImplementedError(f"{type(self).__name__} selects no model")
 
     def describe(self) -> str:
-        """Return the settings that decide the number of clusters, for an error message."""
+        """Return the settings that determine the number of clusters, for an error message."""
         return type(self).__name__
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs: tensors and plain values; saved in every checkpoint."""
+        """Return the state for resuming, as tensors and plain values; every checkpoint saves it."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore the state that :meth:`state_dict` returned."""
 
 
 class ReIDModel(nn.Module):
@@ -101,32 +101,32 @@ class ReIDModel(nn.Module):
 
     ``forward`` takes a batch: ``images`` (B, 3, H, W) float in 0..255 and, in training,
     ``targets``, ``camids`` and ``indices``, each (B,) int64. In training it returns a
-    :class:`StepOutput`, in evaluation (B, D) features. It keeps nothing of the batch in attributes.
+    :class:`StepOutput`, in evaluation (B, D) features. It keeps no state of the batch.
 
-    :class:`unreid.modeling.memory_reid.MemoryReID` is the one most methods subclass.
+    Most methods subclass :class:`unreid.modeling.memory_reid.MemoryReID`.
     """
 
     @property
     def find_unused_parameters(self) -> bool:
         """Whether a training step may leave parameters without a gradient.
 
-        An example is a loss that is not used in some epochs. It is the argument of this name of
-        DistributedDataParallel.
+        An example is a loss that is not used in some epochs. The value is passed to
+        DistributedDataParallel as the argument of this name.
         """
         return True
 
     def extract_features(self, batch: dict[str, Any]) -> tuple[Tensor, Any]:
-        """Return the (B, D) features of a batch for the label step, and data or None.
+        """Return the (B, D) features of a batch for the label step, and extra data or None.
 
-        :meth:`on_extracted` receives the data of all batches.
+        :meth:`on_extracted` receives the extra data of all batches.
         """
         return self(batch), None
 
     def on_extracted(self, extras: Sequence[Any]) -> None:
-        """Receive the data that :meth:`extract_features` returned in addition to the features.
+        """Receive the extra data that :meth:`extract_features` returned.
 
         Args:
-            extras: Data of all batches of all processes.
+            extras: Extra data of all batches of all processes.
         """
 
     def on_new_labels(self, pseudo: PseudoLabels, bank: FeatureBank, epoch: int) -> None:
@@ -135,7 +135,7 @@ class ReIDModel(nn.Module):
         Args:
             pseudo: Labels of the N training images.
             bank: Their features as extracted, without camera centring or smoothing.
-            epoch: The epoch that begins.
+            epoch: The epoch that starts with these labels.
         """
 
     def label_parameters(self) -> Sequence[nn.Parameter]:
@@ -158,7 +158,7 @@ class ReIDModel(nn.Module):
 class Project(ABC):
     """A method as a plug-in.
 
-    Its package defines exactly one subclass in ``__init__``, or imports it there.
+    The package of a method defines or imports exactly one subclass in its ``__init__``.
 
     Args:
         name: Value of ``cfg.PROJECT`` that selects the method.
@@ -174,11 +174,11 @@ class Project(ABC):
         """Declare the method's keys, ``cfg.MYMETHOD.*``, with their defaults."""
 
     def rename_key(self, key: str, value: Any) -> tuple[str, Any]:
-        """Return the present name and value of a config key that was given under an old name.
+        """Return the current name and value of a config key that is given under an old name.
 
         Args:
-            key: Dotted, of a file or of the command line.
-            value: As given there, on the command line as a string.
+            key: Dotted key in a file or on the command line.
+            value: Its value; a string if it comes from the command line.
         """
         return key, value
 
@@ -188,22 +188,22 @@ class Project(ABC):
     def before_training(
         self, cfg: Any, images: UnlabelledImages, quality: LabelScorer | None
     ) -> None:
-        """Run a stage that precedes the main one.
+        """Run the stage before the main stage of training, if the method has one.
 
-        Every finished part of it is a file in ``OUTPUT_DIR``, from which a resumed run continues.
+        Each finished part is saved as a file in ``OUTPUT_DIR``, from which a resumed run continues.
 
         Args:
             cfg: The frozen config.
             images: All training images.
-            quality: Scores labels against the ids for the log, or None where there are none.
+            quality: Computes label metrics against the ids for the log; None without ids.
         """
 
     def draw_pictures(
         self, cfg: Any, weights: str, output: str, *, num_pairs: int = 6, num_images: int = 2000
     ) -> Sequence[str]:
-        """Draw what a trained model has learned on some training images; return the paths.
+        """Write figures of a trained model on some training images; return their paths.
 
         Raises:
-            ValueError: the method draws nothing.
+            ValueError: The method has no figures.
         """
         raise ValueError(f"PROJECT {self.name} has nothing to draw; PseudoPair has")

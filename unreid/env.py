@@ -50,13 +50,13 @@ VARIABLES = (
 
 
 def kernel_names() -> list[str]:
-    """Return the kernels that there is source for."""
+    """Return the names of all kernels, compiled or not."""
     folder = Path(__file__).parent / "kernels"
     return sorted(path.name.removesuffix("_reference.py") for path in folder.glob("*_reference.py"))
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, of the packages, device and threads."""
+    """Return the versions of packages, the device and the thread count that affect a result."""
     return {
         "unreid": unreid.__version__,
         "fastreid": compat.fastreid_version() or f"not installed: {compat.INSTALL}",
@@ -72,7 +72,7 @@ def versions() -> dict[str, str]:
 
 
 def environment() -> dict[str, dict[str, str]]:
-    """Return title -> name -> value, in the order in which :func:`describe` prints them."""
+    """Return title -> name -> value, in the order of :func:`describe`."""
     known = versions()
     machine = {"device": known.pop("device"), "threads of torch": known.pop("threads")}
     compiled = {}
@@ -155,7 +155,7 @@ def describe() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the environment report."""
-    from unreid.cli import Parser  # here: a run imports this module for its versions
+    from unreid.cli import Parser  # imported here, because every run imports this module
 
     parser = Parser(
         prog="python -m unreid.env", description=f"{__doc__}\nexample:\n  python -m unreid.env"

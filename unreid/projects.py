@@ -1,11 +1,12 @@
-"""Find the projects (methods) and their configs, and load a project by name, at run time only.
+"""Find projects (methods) and their configs, and import a project by name.
 
-A project is a folder ``projects/MyMethod`` with a package ``mymethod`` and a folder ``configs`` in
-it. A wheel carries these folders inside the package ``unreid``. A project of another distribution
-is found by its entry point in the group ``unreid.projects``; its configs lie inside its package.
+A project is a folder ``projects/MyMethod`` that contains a package ``mymethod`` and a folder
+``configs``. A wheel contains these folders inside the package ``unreid``. A project of another
+distribution is found by its entry point in the group ``unreid.projects``; its package contains the
+folder ``configs``.
 
-Importing the package registers its parts by decorators and defines exactly one subclass of
-:class:`unreid.contracts.Project`.
+The package of a project registers models, labelers and samplers by decorators when it is imported.
+It defines exactly one subclass of :class:`unreid.contracts.Project`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from typing import TYPE_CHECKING
 
 from unreid.checks import nearest
 
-if TYPE_CHECKING:  # contracts imports torch, which a list of projects does not need
+if TYPE_CHECKING:  # contracts imports torch, which listing projects does not need
     from unreid.contracts import Project
 
-#: The folder of a wheel, inside the package, that holds what ``projects`` holds in a checkout.
+#: Folder inside the package of a wheel, with the content of ``projects`` in a checkout.
 BUNDLED = "bundled_projects"
-#: The group of entry points ``MyMethod = "mymethod"`` of projects of other distributions.
+#: Group of the entry points by which other distributions declare projects: MyMethod = "mymethod".
 ENTRY_POINTS = "unreid.projects"
 
 
@@ -34,8 +35,8 @@ def projects_root() -> Path:
     """Return the folder of projects.
 
     Returns:
-        ``UNREID_PROJECTS``; otherwise the folder that a wheel installs inside the package, or that
-        of the checkout.
+        The environment variable ``UNREID_PROJECTS``. If it is not set: the folder that a wheel
+        installs inside the package, or ``projects`` of the checkout.
     """
     package = Path(__file__).resolve().parent
     bundled = package / BUNDLED
@@ -47,8 +48,9 @@ def discover_projects() -> dict[str, Path]:
     """Return the name and folder of every project.
 
     Returns:
-        Name -> the folder that holds ``configs``. Projects of :func:`projects_root` come first, by
-        convention ``X/x/__init__.py``; then those of entry points, whose folder is their package.
+        Name -> the folder that contains ``configs``. Projects of :func:`projects_root` come first;
+        project ``X`` has the package ``X/x``. Projects of entry points follow; their folder is
+        their package.
     """
     root = projects_root()
     folders = sorted(root.iterdir()) if root.is_dir() else []
@@ -88,11 +90,11 @@ def list_configs(name: str, folder: Path) -> dict[str, Path]:
 
     Args:
         name: The project.
-        folder: Its folder, of :func:`discover_projects`.
+        folder: Its folder, from :func:`discover_projects`.
 
     Returns:
-        ``"CALR/small/plus"`` -> ``folder/configs/small/plus.yml``, without files that are only the
-        base of others (``Base-*.yml``).
+        ``"CALR/small/plus"`` -> ``folder/configs/small/plus.yml``. Files that only serve as a base
+        of others (``Base-*.yml``) are left out.
     """
     root = folder / "configs"
     files = sorted(f for f in root.rglob("*.yml") if not f.name.startswith("Base-"))
@@ -103,11 +105,11 @@ def resolve_config(config: str | os.PathLike[str]) -> Path:
     """Return the file of a config that is given as a file or in its short form.
 
     Args:
-        config: A path of a file, or ``PROJECT/NAME`` such as ``CALR/market``, with or without the
-            ending ``.yml``. A file of that path comes first.
+        config: Path of a file, or ``PROJECT/NAME`` such as ``CALR/market``, with or without the
+            suffix ``.yml``. An existing file of this path takes precedence.
 
     Raises:
-        FileNotFoundError: neither a file nor a config of a project; the message lists what exists.
+        FileNotFoundError: There is no such file or config; the message lists those that exist.
     """
     if os.path.isfile(config):
         return Path(config)
@@ -127,11 +129,11 @@ def resolve_config(config: str | os.PathLike[str]) -> Path:
 
 
 def load_project(name: str) -> Project:
-    """Import a project's package, which registers its parts.
+    """Import the package of a project, and return an instance of its subclass of ``Project``.
 
     Raises:
-        KeyError: no such project; the message lists those that exist.
-        TypeError: its package does not define exactly one subclass of ``Project``.
+        KeyError: The project does not exist; the message lists those that exist.
+        TypeError: The package does not define exactly one subclass of ``Project``.
     """
     from unreid.contracts import Project
 

@@ -1,4 +1,4 @@
-"""Registries of labelers and batch samplers: fast-reid's, with an error that lists the names."""
+"""Registries of labelers and batch samplers; the error for an unknown name lists the names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from unreid.checks import nearest
 
 
 class Registry(FastReIDRegistry):
-    """fast-reid's registry; a missing name lists the entries and suggests the nearest one.
+    """fast-reid's registry, whose error for an unknown name lists all names and the nearest one.
 
     Args:
-        kind: What the entries are.
-        key: The config key that names one.
+        kind: Kind of the entries, for error messages.
+        key: Config key whose value is the name of an entry.
     """
 
     def __init__(self, kind: str, key: str) -> None:
@@ -23,12 +23,12 @@ class Registry(FastReIDRegistry):
         self.key = key
 
     def register(self, obj: Any = None) -> Any:
-        """Register under the object's own name, or as a decorator under a given one.
+        """Register an object under its own name or, as a decorator, under a given name.
 
         ``@REGISTRY.register()``, ``@REGISTRY.register("name")`` or ``REGISTRY.register(obj)``.
 
         Raises:
-            KeyError: the name is taken by another object.
+            KeyError: Another object is registered under this name.
         """
         if obj is not None and not isinstance(obj, str):
             return self._add(obj.__name__, obj)
@@ -50,7 +50,7 @@ class Registry(FastReIDRegistry):
         """Return the entry called ``name``.
 
         Raises:
-            KeyError: no such entry; the message lists those that exist.
+            KeyError: There is no such entry; the message lists those that exist.
         """
         if name not in self._obj_map:
             listed = ", ".join(self) or "none"

@@ -27,16 +27,16 @@ def _frozen(array: np.ndarray) -> np.ndarray:
 class FeatureBank:
     """Input of a labeler: one unit feature and one camera per training image.
 
-    Row i is image i of the sorted training list, for the whole run.
+    Row i is image i of the sorted training list; the order is the same in the whole run.
 
     Attributes:
         features: (N, D) float32, unit rows.
         camids: (N,) int64, cameras from 0.
-        lengths: (N,) float32 >= 0, lengths of the features before normalisation;
-            None where undefined (a mean of several, a centred feature).
+        lengths: (N,) float32 >= 0, norms of the features before normalisation; None if undefined
+            (a mean of several features, a centred feature).
 
     Raises:
-        TypeError, ValueError: An array of another kind, shape or range.
+        TypeError, ValueError: An array has another dtype, shape or range.
     """
 
     features: np.ndarray
@@ -91,7 +91,7 @@ class PseudoPairs:
         confidence: (M,) float32 in 0..1.
 
     Raises:
-        TypeError, ValueError: An array of another kind, shape or range.
+        TypeError, ValueError: An array has another dtype, shape or range.
     """
 
     indices: np.ndarray
@@ -130,19 +130,19 @@ class PseudoPairs:
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Pseudo labels of an epoch: ``NOISE`` (-1) or 0..C-1, with no id unused.
+    """Pseudo labels of an epoch: ``NOISE`` (-1) or 0..C-1; each of the C labels occurs.
 
     Attributes:
         labels: (N,) int64.
         intermediate: (N,) int64 labels of earlier steps by name (for example
             ``before_refinement``); logged and scored, never trained on.
-        seconds: wall seconds by phase of the label step.
-        remarks: short facts for the log line (for example ``{"pivots": "512"}``).
+        seconds: Phase of the label step -> wall seconds.
+        remarks: Name -> text for the log line (for example ``{"pivots": "512"}``).
         pairs: Training pairs of a pair-based method, or None.
 
     Raises:
-        TypeError, ValueError: An array of another kind or shape, ids with gaps, or pairs of
-            images beyond N.
+        TypeError, ValueError: An array has another dtype or shape, a label of 0..C-1 does not
+            occur, or a pair has an image index >= N.
     """
 
     labels: np.ndarray
@@ -159,7 +159,7 @@ class PseudoLabels:
             raise TypeError(f"PseudoLabels.labels must be int64, got {labels.dtype}")
         if labels.min() < NOISE:
             raise ValueError(f"PseudoLabels.labels must be >= -1, got {labels.min()}")
-        # The largest id may be any number here, so ids are not counted up to it.
+        # An invalid label may be very large, so np.bincount could exhaust the memory.
         used, counts = np.unique(labels[labels >= 0], return_counts=True)
         gaps = np.flatnonzero(used != np.arange(len(used)))
         if gaps.size:
@@ -196,5 +196,5 @@ class PseudoLabels:
 
     @property
     def sizes(self) -> np.ndarray:
-        """(C,) images per cluster."""
+        """Number of images of each cluster, (C,)."""
         return self._sizes  # type: ignore[attr-defined]

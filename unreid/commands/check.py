@@ -57,7 +57,7 @@ def build_parser() -> Parser:
 
 
 def with_option(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments with ``--images`` before a folder that stands first or last."""
+    """Return the arguments with ``--images`` inserted before a first or last folder argument."""
     given = list(arguments)
     if given and not given[0].startswith("-"):
         return ["--images", *given]
@@ -73,7 +73,7 @@ def with_option(arguments: Sequence[str]) -> list[str]:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked without the data."""
+    """Return the parsed and checked command line; no data is read."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(
         with_option(sys.argv[1:] if arguments is None else arguments)
@@ -95,7 +95,7 @@ def of_folder(args: argparse.Namespace) -> list[Any]:
 
 
 def of_config(cfg: Any) -> list[Any]:
-    """Return the images that a config trains and is tested on."""
+    """Return the training and test images of a config."""
     from unreid.data.dataset_check import entries_of, list_images
     from unreid.data.unlabelled import build_dataset, training_rows
 
@@ -109,7 +109,7 @@ def of_config(cfg: Any) -> list[Any]:
 
 
 def report(args: argparse.Namespace, entries: list[Any], skip_bad: bool) -> int:
-    """Read the files, print the table and the problems; return 1 when one is an error."""
+    """Read the files, print the table and the problems; return 1 if a problem is an error."""
     from tabulate import tabulate
 
     from unreid.data.dataset_check import find_problems, read_files, summary_table
@@ -167,7 +167,7 @@ def work(args: argparse.Namespace) -> int:
     if args.config_file:
         from unreid.config import load_config
 
-        # The check of data needs no weights.
+        # Checking the data needs no pretrained weights.
         opts = [*args.opts, "MODEL.BACKBONE.PRETRAIN", "False"]
         cfg, _ = load_config(args.config_file, opts)
         skip_bad = cfg.UNSUP.BAD_IMAGE == "skip"
@@ -182,6 +182,6 @@ def work(args: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 without an error, 1 with one, 2 for a misspelt command, 130 when interrupted."""
+    """Return 0 if the data has no error, 1 if it has, 2 for bad input, 130 when interrupted."""
     args = parse(arguments)
     return guarded(lambda: work(args))

@@ -35,7 +35,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked."""
+    """Return the parsed and checked command line."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     check_output_folder(parser, "--output", args.output)
@@ -43,7 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return scores before and after, side by side, and the label metrics."""
+    """Return a table of the scores before and after training, and of the label metrics."""
     from tabulate import tabulate
 
     before, after, labels = results["before"], results["after"], results["labels"]
@@ -62,7 +62,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def work(args: argparse.Namespace) -> int:
-    """Write the data set, train, print; return 0 if mAP improved."""
+    """Write the data set, train and print the scores; return 0 if mAP improved, else 1."""
     from unreid.data.synthetic import generate_dataset
 
     started = time.perf_counter()

@@ -19,7 +19,7 @@ def build_parser() -> Parser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0."""
+    """Print the environment report; return 0."""
     build_parser().parse_args(arguments)
 
     from unreid.env import describe

@@ -47,7 +47,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked without a config."""
+    """Return the parsed and checked command line; no config is read."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     if bool(args.run) == bool(args.config_file):
@@ -57,13 +57,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 when all went well, 2 for bad input, 130 when interrupted."""
+    """Return 0 on success, 2 for bad input, 130 when interrupted."""
     args = parse(arguments)
     return guarded(lambda: work(args))
 
 
 def work(args: argparse.Namespace) -> None:
-    """Score, and print the table."""
+    """Evaluate the model and print the table of scores."""
     config, weights = (args.config_file, args.weights or "")
     pairs: list[str] = []
     if args.run:
@@ -92,7 +92,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def score(args: argparse.Namespace) -> None:
-    """Load the model, score it, print."""
+    """Load the model, evaluate it and print the scores."""
     from unreid.config import load_config
     from unreid.engine import run
 

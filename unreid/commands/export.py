@@ -27,7 +27,7 @@ from unreid.commands.options import (
     check_output_file,
 )
 
-#: Formats, as of :mod:`unreid.inference.export`, and the suffix of each.
+#: Formats of :mod:`unreid.inference.export`, and suffix -> format.
 KINDS = ("onnx", "torchscript")
 SUFFIXES = {".onnx": "onnx", ".pt": "torchscript", ".ts": "torchscript", ".pth": "torchscript"}
 
@@ -50,7 +50,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> Any:
-    """Return the parsed command line; the default format follows from the suffix of --output."""
+    """Return the parsed command line; by default the suffix of --output gives the format."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
@@ -66,13 +66,13 @@ def parse(arguments: list[str] | None = None) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when the file is written, 2 for bad input or features that differ."""
+    """Return 0 when the file is written, 2 for bad input or if features differ from PyTorch's."""
     args = parse(arguments)
     return guarded(lambda: run(args))
 
 
 def run(args: Any) -> int:
-    """Export, compare, print the largest difference."""
+    """Export the network, compare it with PyTorch, and print the largest difference."""
     check_model_files(args)
 
     from unreid.inference.export import check_packages, describe_input, export

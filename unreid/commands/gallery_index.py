@@ -1,4 +1,4 @@
-"""Gallery index of a search: creation, update, and checks of model, folder and options."""
+"""Create, update and validate the gallery index of a search."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 def open_gallery(
     args: Any, predictor: Predictor, option: str = "gallery"
 ) -> tuple[Gallery, Predictor]:
-    """Return the gallery of the index and today's folder; write the index if anything changed.
+    """Return the gallery of the index, updated from the folder; write the index if it changed.
 
     Args:
         args: The command line; ``--index``, ``--skip-bad`` and the folder options are read.
-        predictor: The model that the options name.
-        option: Name of the option of the folder, ``--gallery`` or ``--images``. With
-            ``--gallery-moved`` or ``--images-moved`` the index may be of another folder.
+        predictor: The model given by the options.
+        option: Destination of the folder option, ``"gallery"`` or ``"images"``. With
+            ``--gallery-moved`` or ``--images-moved`` the index may have another folder.
 
     Returns:
-        The gallery, and the model of its features: ``predictor``, with the flip augmentation of the
-        index where ``--flip`` is not given.
+        The gallery, and the model that computes its features. This is ``predictor``, with the flip
+        augmentation of the index unless ``--flip`` or ``--no-flip`` is given.
 
     Raises:
-        FileNotFoundError: no index, and no folder to make it of.
-        ValueError: an index of another model, of another folder, or whose cameras are read in
-            another way than the options say.
+        FileNotFoundError: The index does not exist, and no folder is given to create it from.
+        ValueError: The index has another model or folder, or its folder options contradict those
+            of the command line.
     """
     from dataclasses import replace
 
@@ -71,10 +71,10 @@ def open_gallery(
 
 
 def agreed_flip(args: Any, predictor: Predictor, gallery: Gallery) -> Predictor:
-    """Return the model with the flip augmentation of the index, unless ``--flip`` says another.
+    """Return the model with the flip augmentation of the index, unless the options set it.
 
-    The label step and the evaluation of a run may differ in it (``UNSUP.EXTRACT_FLIP``,
-    ``TEST.FLIP.ENABLED``), so that without this rule ``label`` and ``search`` could share no index.
+    ``label`` uses ``UNSUP.EXTRACT_FLIP`` of the run and ``search`` uses ``TEST.FLIP.ENABLED``.
+    Because of this function both commands can use one index even if these settings differ.
     """
     if args.flip is not None or predictor.fingerprint == gallery.fingerprint:
         return predictor
@@ -90,7 +90,7 @@ def agreed_flip(args: Any, predictor: Predictor, gallery: Gallery) -> Predictor:
 
 
 def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a reading in the one form that two are compared in; as JSON keeps it."""
+    """Return folder options in a canonical form, with JSON types, so that two can be compared."""
     source, _, _ = check_path_settings(**reading)
     return {
         **reading,
@@ -100,13 +100,14 @@ def normalised(reading: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def agreed_reading(args: Any, gallery: Gallery, folder: str | None) -> dict[str, Any]:
-    """Return the source of cameras and ids: that of the index, or of the options.
+    """Return the folder options, which define camera and id: of the index, or of the command line.
 
     Raises:
-        ValueError: the options contradict the index, or neither of them says it.
+        ValueError: The command line contradicts the index, or both lack the folder options of an
+            index with several cameras.
     """
     given, asked = given_reading(args), normalised(reading_of(args))
-    if gallery.reading is None:  # made by an earlier version
+    if gallery.reading is None:  # an index of an earlier version
         if not given and folder and any(e.camera != SINGLE_CAMERA for e in gallery.entries):
             raise ValueError(
                 f"index {args.index} has cameras and does not say where they are"
@@ -138,10 +139,10 @@ def agreed_reading(args: Any, gallery: Gallery, folder: str | None) -> dict[str,
 
 
 def check_root(args: Any, gallery: Gallery, option: str) -> None:
-    """Refuse another folder, whose update would drop every image of the index.
+    """Raise an error for another folder, from which an update would remove all images.
 
     Raises:
-        ValueError: names both folders.
+        ValueError: The folder is not that of the index; the message names both.
     """
     folder = getattr(args, option)
     if getattr(args, f"{option}_moved") or os.path.realpath(folder) == os.path.realpath(

@@ -1,4 +1,4 @@
-"""Images of a command line: a folder, and queries."""
+"""Read the images that a command line names: a folder, or query files and folders."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ def read_images(root: str, reading: Mapping[str, Any]) -> tuple[FolderItem, ...]
 
     Args:
         root: The folder.
-        reading: Arguments of :func:`unreid.data.folder.read_folder`, which see for errors.
+        reading: Arguments of :func:`unreid.data.folder.read_folder`.
 
     Raises:
-        ValueError: there is none.
+        FileNotFoundError, ValueError: See :func:`unreid.data.folder.read_folder`; also a folder
+            without images.
     """
     items = read_folder(root, **reading)
     if not items:
@@ -26,10 +27,11 @@ def read_images(root: str, reading: Mapping[str, Any]) -> tuple[FolderItem, ...]
 
 
 def check_images(root: str) -> None:
-    """Refuse a folder that does not exist or has no image, before torch is imported.
+    """Raise an error for a missing folder or one without images, before torch is imported.
 
     Raises:
-        FileNotFoundError: no such folder. ValueError: no image in it.
+        FileNotFoundError: The folder does not exist.
+        ValueError: The folder has no image.
     """
     if not os.path.isdir(os.path.expanduser(root)):
         read_folder(root)
@@ -44,16 +46,17 @@ def _nothing_in(root: str) -> ValueError:
 def read_queries(
     paths: Sequence[str], reading: Mapping[str, Any], query_csv: str = ""
 ) -> tuple[FolderItem, ...]:
-    """Return images by their names, and all of folders.
+    """Return the query images: the given files, and all images of the given folders.
 
     Args:
         paths: Files and folders.
-        reading: See :func:`read_images`. Camera and id of a file that its pattern does not match
-            are not known.
-        query_csv: The table of a query folder, instead of the reading's.
+        reading: See :func:`read_images`. A file that the pattern does not match has neither camera
+            nor id.
+        query_csv: CSV table of the query folders, used instead of the one in ``reading``.
 
     Raises:
-        FileNotFoundError: names what is not there. ValueError: see :func:`read_images`.
+        FileNotFoundError: A path does not exist; the message names it.
+        ValueError: See :func:`read_images`.
     """
     items: list[FolderItem] = []
     for path in paths:
@@ -70,7 +73,7 @@ def _query_folder(path: str, reading: Mapping[str, Any], query_csv: str) -> list
     if query_csv:
         return list(read_images(path, {"csv": query_csv}))
     if reading.get("csv") or not (reading.get("pattern") or reading.get("camera")):
-        # Nothing says their cameras: neither the table of the gallery nor a pattern.
+        # The cameras are unknown: the table lists only the gallery, and there is no pattern.
         return [FolderItem(item.path, "", None, None) for item in read_images(path, {})]
     return list(read_images(path, reading))
 

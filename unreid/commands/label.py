@@ -34,8 +34,8 @@ from unreid.commands.options import (
     check_output_folder,
 )
 
-#: The clusterers of :mod:`unreid.labels.clusterers`, which is slow to import: name -> (summary,
-#: parameters). A test compares the two.
+#: Clusterer -> (summary, parameters). This is a copy of :mod:`unreid.labels.clusterers`, which is
+#: slow to import; a test compares the two.
 _GRAPH = {"k": 15, "min_similarity": 0.5, "seed": 0}
 _JACCARD = {"k1": 30, "k2": 6}
 _SIZE = {"num_clusters": 0, "images_per_cluster": 12}
@@ -62,10 +62,10 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "infomap": ("map_equation by the GPL package infomap (an extra)", _GRAPH),
 }
-#: Earlier names of options, accepted too.
+#: Parameter -> deprecated name of its option, which is still accepted.
 OLD_NAMES = {"num_clusters": "--clusters", "k": "--neighbours"}
 DEFAULT = "dbscan"
-#: Tries :data:`unreid.labels.auto.CANDIDATES` instead of one clusterer.
+#: Value of ``--method`` that selects among :data:`unreid.labels.auto.CANDIDATES`.
 AUTO = "auto"
 
 
@@ -139,7 +139,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> Any:
-    """Return the parsed command line, checked without the model."""
+    """Return the parsed and checked command line; no model is loaded."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
@@ -174,22 +174,24 @@ def parse(arguments: list[str] | None = None) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when all went well, 2 for bad input."""
+    """Return 0 on success, 2 for bad input."""
     args = parse(arguments)
     return guarded(lambda: run(args))
 
 
 def transforms(args: Any, cfg: Any, search: Any, cameras: int) -> Sequence[Any]:
-    """Return the transforms before clustering: of the command line, else of the run's config.
+    """Return the feature transforms before clustering.
+
+    Each is set by its option; without the option, by the run's config.
 
     Args:
         args: The command line.
         cfg: The config of the model.
-        search: Finds the neighbours of smoothing.
+        search: Neighbour search of neighbour smoothing.
         cameras: Number of cameras of the images.
 
     Raises:
-        ValueError: whitening without camera centring.
+        ValueError: Whitening is on and camera centring is off.
     """
     from unreid.labels.transforms import transforms_from_config
 
@@ -212,7 +214,7 @@ def transforms(args: Any, cfg: Any, search: Any, cameras: int) -> Sequence[Any]:
 
 
 def run(args: Any) -> int:
-    """Embed, cluster, write, print a summary."""
+    """Extract features, cluster them, write the labels, and print a summary."""
     check_model_files(args)
     if args.images:
         check_images(args.images)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_config_option(target: Any, help: str, *, required: bool = False) -> None:
-    """``--config FILE`` or ``--config CALR/market``, also under fast-reid's ``--config-file``."""
+    """Add ``--config``, with ``--config-file``, the name of fast-reid, as an alias."""
     target.add_argument(
         "--config-file",
         "--config",
@@ -28,7 +28,7 @@ def add_config_option(target: Any, help: str, *, required: bool = False) -> None
 
 
 def add_model_options(parser: Parser, flip: str = "UNSUP.EXTRACT_FLIP") -> None:
-    """``--run``, or ``--config`` and ``--weights``; ``--device``, ``--flip``, ..."""
+    """Add ``--run``, ``--config``, ``--weights`` and the options of feature extraction."""
     model = parser.add_argument_group("model")
     model.add_argument("--run", metavar="FOLDER", help="a run: its config.yaml and model_final.pth")
     add_config_option(model, "instead of --run, with --weights")
@@ -55,7 +55,7 @@ def add_model_options(parser: Parser, flip: str = "UNSUP.EXTRACT_FLIP") -> None:
 
 
 def check_model_options(parser: Parser, args: Any) -> None:
-    """End with an error where the options name no model, or two."""
+    """Exit with an error if the options name no model, or more than one."""
     if args.run and args.config_file:
         parser.error("give --run or --config, not both")
     if not args.run and not (args.config_file and args.weights):
@@ -65,10 +65,10 @@ def check_model_options(parser: Parser, args: Any) -> None:
 
 
 def check_model_files(args: Any) -> None:
-    """Refuse a model that is not there, before torch is imported.
+    """Raise an error for missing files of the model, before torch is imported.
 
     Raises:
-        FileNotFoundError: see :func:`unreid.reading.run_folder.run_files`.
+        FileNotFoundError: See :func:`unreid.reading.run_folder.run_files`.
     """
     if args.run:
         run_files(args.run, args.weights or "")
@@ -79,7 +79,7 @@ def check_model_files(args: Any) -> None:
 
 
 def build_predictor(args: Any) -> Predictor:
-    """Return the model that the options name; see :class:`Predictor` for errors."""
+    """Return the model given by the options; see :class:`Predictor` for errors."""
     from unreid.inference.predictor import Predictor
 
     options = {"device": args.device, "batch_size": args.batch_size, "flip": args.flip}
@@ -89,7 +89,7 @@ def build_predictor(args: Any) -> Predictor:
 
 
 def add_folder_options(parser: Parser) -> None:
-    """Where camera and id of an image are written."""
+    """Add the options that define how camera and id of an image are read."""
     folder = parser.add_argument_group("cameras, and ids where they are known")
     folder.add_argument(
         "--camera-pattern",
@@ -130,14 +130,14 @@ def add_folder_options(parser: Parser) -> None:
 
 
 def add_skip_bad(parser: Parser) -> None:
-    """``--skip-bad``."""
+    """Add ``--skip-bad``."""
     parser.add_argument(
         "--skip-bad", action="store_true", help="name unreadable images and go on without them"
     )
 
 
 def reading_of(args: Any) -> dict[str, Any]:
-    """Return the folder options as :func:`unreid.data.folder.read_folder` takes them."""
+    """Return the folder options as arguments of :func:`unreid.data.folder.read_folder`."""
     return {
         "pattern": args.camera_pattern,
         "id_pattern": args.id_pattern,
@@ -148,7 +148,7 @@ def reading_of(args: Any) -> dict[str, Any]:
 
 
 def given_reading(args: Any) -> list[str]:
-    """Return the folder options that were given, by their names."""
+    """Return the names of the folder options that were given."""
     names = [
         name for name in ("camera_pattern", "id_pattern", "csv", "camera") if getattr(args, name)
     ]
@@ -156,7 +156,7 @@ def given_reading(args: Any) -> list[str]:
 
 
 def check_folder_options(parser: Parser, args: Any) -> None:
-    """End with an error where the patterns cannot be used; opens no file."""
+    """Exit with an error if a pattern is invalid; no file is opened."""
     try:
         check_path_settings(**reading_of(args))
     except ValueError as error:
@@ -164,7 +164,7 @@ def check_folder_options(parser: Parser, args: Any) -> None:
 
 
 def check_output_file(parser: Parser, option: str, path: str | None) -> None:
-    """End with an error where ``path`` cannot become a file, before any work."""
+    """Exit with an error if no file can be written at ``path``."""
     if not path:
         return
     if os.path.isdir(path) or path.endswith(os.sep):
@@ -176,7 +176,7 @@ def check_output_file(parser: Parser, option: str, path: str | None) -> None:
 
 
 def check_output_folder(parser: Parser, option: str, path: str | None) -> None:
-    """End with an error where ``path`` is no folder and cannot become one, before any work."""
+    """Exit with an error if ``path`` is not a folder and none can be created there."""
     if not path:
         return
     if os.path.lexists(path) and not os.path.isdir(path):
@@ -185,7 +185,10 @@ def check_output_folder(parser: Parser, option: str, path: str | None) -> None:
 
 
 def _check_writable(parser: Parser, option: str, path: str, folder: str) -> None:
-    """Look at the nearest folder above that exists: the others are made when they are needed."""
+    """Exit with an error if the nearest existing folder above is not writable.
+
+    Folders that do not exist are created when the output is written.
+    """
     while not os.path.lexists(folder):
         folder = os.path.dirname(folder)
     if not os.path.isdir(folder):
@@ -195,7 +198,7 @@ def _check_writable(parser: Parser, option: str, path: str, folder: str) -> None
 
 
 def check_positive(parser: Parser, args: Any, names: Sequence[str], least: int = 1) -> None:
-    """End with an error for an option that is given and below ``least``."""
+    """Exit with an error if a given option is smaller than ``least``."""
     for name in names:
         value = getattr(args, name)
         if value is not None and value < least:

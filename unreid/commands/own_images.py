@@ -17,12 +17,12 @@ from unreid.commands.options import (
 )
 from unreid.data.folder import FolderItem
 
-#: The config where ``--images`` is given and no ``--config``.
+#: The config used for ``--images`` without ``--config``.
 DEFAULT_CONFIG = "CALR/market_plus"
 
 
 def add_own_images(parser: Parser) -> None:
-    """``--images FOLDER`` and where its cameras and ids are written."""
+    """Add ``--images FOLDER`` and the options that define how camera and id are read."""
     parser.add_argument(
         "--images", metavar="FOLDER", help="own images in place of the config's data set"
     )
@@ -30,7 +30,7 @@ def add_own_images(parser: Parser) -> None:
 
 
 def check_own_images(parser: Parser, args: Any) -> None:
-    """End with an error where folder options are given without a folder, or do not fit."""
+    """Exit with an error if folder options are invalid, or given without ``--images``."""
     given = given_reading(args)
     if given and not args.images:
         parser.error(f"{given[0]} goes with --images FOLDER")
@@ -38,12 +38,12 @@ def check_own_images(parser: Parser, args: Any) -> None:
 
 
 def folder_settings(args: Any) -> list[str]:
-    """Return the ``KEY VALUE`` pairs that ``--images`` stands for; none without it.
+    """Return ``--images`` and the folder options as ``KEY VALUE`` pairs; none without ``--images``.
 
-    The test set is the same folder where ids allow a test: see :func:`testable`.
+    The folder is also the test set if its ids allow an evaluation: see :func:`testable`.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`unreid.data.folder.read_folder`.
+        FileNotFoundError, ValueError: See :func:`unreid.data.folder.read_folder`.
     """
     if not args.images:
         return []
@@ -64,7 +64,7 @@ def folder_settings(args: Any) -> list[str]:
 
 
 def testable(items: Iterable[FolderItem]) -> bool:
-    """Return whether an identity is seen by two cameras, so that a query has a match."""
+    """Return whether an identity has images of two cameras, so that a query can have a match."""
     cameras: dict[str, set[str]] = defaultdict(set)
     for item in items:
         if item.pid is not None:
@@ -73,7 +73,7 @@ def testable(items: Iterable[FolderItem]) -> bool:
 
 
 def train_command(args: Any) -> str:
-    """Return the command that trains on the folder of ``args``, for a shell."""
+    """Return the shell command that trains on the folder given in ``args``."""
     words = ["unreid", "train", "--images", args.images]
     for name in ("camera_pattern", "id_pattern", "csv", "camera"):
         value = getattr(args, name)

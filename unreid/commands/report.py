@@ -20,7 +20,7 @@ from typing import Any
 from unreid.cli import Parser, guarded, warn
 from unreid.commands.options import check_output_file, check_positive
 
-#: File name if an earlier report exists and the images cannot be read now.
+#: File name of the page if an earlier report exists and the images cannot be read.
 WITHOUT_IMAGES = "report_without_images.html"
 
 
@@ -67,7 +67,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked."""
+    """Return the parsed and checked command line."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     check_positive(parser, args, ["max_images", "max_queries", "max_gallery"], 2)
@@ -95,21 +95,21 @@ def page(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> Path:
-    """Write the page of several runs."""
+    """Write the comparison page of several runs; return its path."""
     from unreid.visualization.compare import COMPARISON, write_comparison
 
     return write_comparison(args.runs, args.output or COMPARISON)
 
 
 def report(args: argparse.Namespace) -> Path:
-    """Write the page of one run."""
+    """Write the page of one run; return its path."""
     from unreid.visualization.history import read_run
     from unreid.visualization.page import write_report
     from unreid.visualization.retrieval import Limits
     from unreid.visualization.sources import load_sources
 
     folder = args.runs[0]
-    read_run(folder)  # refuse another folder before loading anything
+    read_run(folder)  # raises an error if the folder has no run, before data is loaded
     cfg, images, pids, remarks = load_sources(folder, [])
     limits = None
     if cfg is not None:

@@ -91,7 +91,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> Any:
-    """Return the parsed command line, checked without the model."""
+    """Return the parsed and checked command line; no model is loaded."""
     parser = build_parser()
     args = parser.parse_args(arguments)
     check_model_options(parser, args)
@@ -109,13 +109,13 @@ def parse(arguments: list[str] | None = None) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when all went well, 2 for bad input."""
+    """Return 0 on success, 2 for bad input."""
     args = parse(arguments)
     return guarded(lambda: run(args))
 
 
 def run(args: Any) -> int:
-    """Embed what is new, search, write."""
+    """Extract features of new images, search, and write the results."""
     check_model_files(args)
     for path in args.query:
         if not os.path.exists(path):
@@ -126,7 +126,7 @@ def run(args: Any) -> int:
     from unreid.inference.ranking import check_cameras
 
     predictor = build_predictor(args)
-    if args.flip is None:  # as in the evaluation of the run; its label step may differ
+    if args.flip is None:  # as in the evaluation of the run, not as in its label step
         predictor = predictor.with_flip(bool(predictor.cfg.TEST.FLIP.ENABLED))
     gallery, predictor = open_gallery(args, predictor)
     if not args.query:
@@ -146,7 +146,7 @@ def run(args: Any) -> int:
 
 
 def answer(args: Any, cfg: Any, queries: Sequence[Any], features: Any, gallery: Any) -> None:
-    """Rank, write the files, print where they are and the scores."""
+    """Rank the gallery, write the results, and print their paths and the scores."""
     from unreid.inference.ranking import rank, scores
     from unreid.inference.retrieval_results import draw_results, write_results
 

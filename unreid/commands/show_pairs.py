@@ -36,7 +36,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked without the config."""
+    """Return the parsed and checked command line; no config is read."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     check_output_folder(parser, "--output", args.output)
@@ -44,13 +44,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when all went well, 2 for bad input."""
+    """Return 0 on success, 2 for bad input."""
     args = parse(arguments)
     return guarded(lambda: draw(args))
 
 
 def draw(args: argparse.Namespace) -> None:
-    """Draw, and print the path of each image."""
+    """Write the figures, and print the path of each."""
     from unreid.config import load_config
 
     cfg, project = load_config(args.config_file, args.opts)

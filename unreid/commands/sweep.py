@@ -26,13 +26,13 @@ from collections.abc import Sequence
 from unreid.cli import Parser
 from unreid.commands.options import add_config_option, check_output_folder
 
-#: Of :mod:`unreid.sweep.rows`, which is slow to import; a test compares the two.
+#: A copy of the names in :mod:`unreid.sweep.rows`, which is slow to import; a test compares them.
 TEST_SETTINGS = ("centred", "centred_flip", "flip", "plain")
 EQUIVALENT = "equivalent_code.txt"
 
 
 def build_parser() -> Parser:
-    """Return the command line."""
+    """Return the parser of the command."""
     parser = Parser(__doc__, prog="unreid sweep")
     which = parser.add_mutually_exclusive_group(required=True)
     add_config_option(which, "what is trained")
@@ -138,7 +138,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the command line, checked as far as it can be without a config."""
+    """Return the parsed command line; only checks that need no config are made."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     for key, *values in args.vary:
@@ -159,7 +159,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Return 0 when every run is done, 1 when some are not, 2 for bad input, 130 on Ctrl-C."""
+    """Return 0 if all runs are finished, 1 if not, 2 for bad input, 130 when interrupted."""
     args = parse(arguments)
 
     from unreid.sweep.command import run

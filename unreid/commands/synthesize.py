@@ -50,7 +50,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked."""
+    """Return the parsed and checked command line."""
     parser = build_parser()
     options: argparse.Namespace = parser.parse_args(arguments)
     if options.output is None and options.contact_sheet is None and options.as_folder is None:
@@ -111,6 +111,6 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return 0 when it is written, 2 for bad input."""
+    """Return 0 on success, 2 for bad input."""
     options = parse(arguments)
     return guarded(lambda: work(options))

@@ -30,7 +30,7 @@ from unreid.commands.own_images import (
 from unreid.engine import launch
 from unreid.projects import resolve_config
 
-#: How other processes are started with this command: ``python -m unreid train ...``.
+#: Arguments of Python that start this command in another process: ``python -m unreid train ...``.
 MODULE = ("-m", "unreid", "train")
 
 
@@ -62,7 +62,7 @@ def build_parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line, checked without a config."""
+    """Return the parsed and checked command line; no config is read."""
     parser = build_parser()
     args: argparse.Namespace = parser.parse_args(arguments)
     if not args.config_file and not args.images:
@@ -74,10 +74,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def resolve(args: argparse.Namespace) -> None:
-    """Turn the short options into a config file and ``KEY VALUE`` pairs.
+    """Convert the short options to a config file and ``KEY VALUE`` pairs.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`folder_settings` and
+        FileNotFoundError, ValueError: See :func:`folder_settings` and
             :func:`unreid.projects.resolve_config`.
     """
     output = args.output
@@ -91,13 +91,13 @@ def resolve(args: argparse.Namespace) -> None:
 
 
 def work(args: argparse.Namespace) -> None:
-    """Train, or score."""
+    """Train the model, or evaluate it."""
     resolve(args)
 
     from unreid.config import load_config
     from unreid.engine import distributed, run
 
-    # After a failure torchrun starts the same command again, which shall go on.
+    # After a failure torchrun starts the same command again, which must resume the run.
     args.resume = args.resume or launch.restarted()
     with launch.errors_on_rank_0():
         cfg, project = load_config(args.config_file, args.opts)
@@ -123,7 +123,7 @@ def work(args: argparse.Namespace) -> None:
 
 
 def report(cfg: Any, scores: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Print the scores, and where results and report are; rank 0 only."""
+    """Print the scores and the paths of results and report, on rank 0 only."""
     from unreid.engine import distributed
     from unreid.engine.console import score_table
     from unreid.engine.trainer import describe_test_settings
@@ -139,11 +139,11 @@ def report(cfg: Any, scores: Mapping[str, Mapping[str, Any] | None]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, *, command: Sequence[str] = MODULE) -> int:
-    """Return 0 when all went well, 2 for bad input, 130 when interrupted.
+    """Return 0 on success, 2 for bad input, 130 when interrupted.
 
     Args:
         arguments: The command line.
-        command: What Python is started with for several processes.
+        command: Arguments of Python that start this command in another process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     args = parse(arguments)

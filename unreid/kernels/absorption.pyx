@@ -1,5 +1,5 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Edges of a merge pass that skips absorbed clusters.
+"""Find the edge that absorbs each cluster in a merge pass.
 
 The reference implementation is absorption_reference.py.
 
@@ -9,7 +9,7 @@ Notation: C clusters, E edges.
 
 def offer(const long long[::1] low, const long long[::1] high, const double[::1] values,
           double[::1] time, long long[::1] absorber):
-    """See the reference implementation."""
+    """See ``absorption_reference.offer``; changes time and absorber in place."""
     cdef Py_ssize_t e
     cdef long long i, j
     cdef double value

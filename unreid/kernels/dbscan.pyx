@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""DBSCAN over the rows of a sparse symmetric distance, without a copy.
+"""DBSCAN on a sparse symmetric distance matrix, without copying the matrix.
 
-Notation: N images, E entries.
+Notation: N images, E stored entries.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ ctypedef fused real:
 
 
 cdef int _root(int *parent, int i) noexcept nogil:
-    """Return the root of i; halve the path."""
+    """Return the root of i, with path halving."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -20,7 +20,7 @@ cdef int _root(int *parent, int i) noexcept nogil:
 
 
 cdef void _join(int *parent, int i, int j) noexcept nogil:
-    """Join two trees; the smaller index becomes the root."""
+    """Join the trees of i and j; the root with the smaller index remains a root."""
     i = _root(parent, i)
     j = _root(parent, j)
     if i < j:
@@ -31,13 +31,16 @@ cdef void _join(int *parent, int i, int j) noexcept nogil:
 
 def label(const long long[::1] indptr, const int[::1] columns, const real[::1] values, double eps,
           Py_ssize_t min_samples):
-    """Return the labels (N,) int64 in the order of each cluster's first core, -1 for noise.
+    """Return the labels (N,) int64; -1 is noise.
+
+    Clusters are numbered in the order of their first core image. A border image has the smallest
+    label among its core neighbours.
 
     Args:
-        indptr, columns, values: CSR (N, N), symmetric; the diagonal is 0 whether it
-            is stored or not.
+        indptr, columns, values: CSR (N, N), symmetric, with E entries; the diagonal counts as 0,
+            whether it is stored or not.
         eps: Largest distance of neighbours, compared in the dtype of ``values``.
-        min_samples: Neighbours, the image itself included, of a core image.
+        min_samples: Minimum number of neighbours of a core image, including the image itself.
     """
     cdef Py_ssize_t num = indptr.shape[0] - 1, i, e, near
     cdef real limit = <real> eps

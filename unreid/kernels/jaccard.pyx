@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""k-reciprocal sets, query expansion and sparse Jaccard distances, a row at a time.
+"""k-reciprocal sets, query expansion and sparse Jaccard distances, computed row by row.
 
-Each thread owns a few arrays of N numbers; nothing is N x N. Minima are summed in
-units of 2^-30, so that the result does not depend on the order or the number of threads.
+Each thread allocates a few arrays of N numbers; no dense (N, N) array is allocated. Minima are
+summed as integers in units of 2^-30, so that the result does not depend on the order of summation
+or the number of threads.
 
 Notation: N images, K neighbours, E entries of a sparse matrix, T threads.
 """
@@ -69,7 +70,7 @@ cdef Py_ssize_t _mutual(const int *indices, Py_ssize_t stride, Py_ssize_t width,
 cdef Py_ssize_t _union(Py_ssize_t row, const int *full, const int *full_count, Py_ssize_t width,
                        const int *half, const int *half_count, Py_ssize_t half_width,
                        int *member, int *seen, int *out) noexcept nogil:
-    """Write the expanded set of a row to ``out`` (unless NULL); return its size."""
+    """Write the expanded set of a row to ``out``, unless it is NULL; return the size of the set."""
     cdef Py_ssize_t c, l, n = 0, size
     cdef int candidate, stamp = <int> row + 1, shared
     cdef const int *theirs
@@ -99,11 +100,14 @@ cdef Py_ssize_t _union(Py_ssize_t row, const int *full, const int *full_count, P
 
 
 def expand(const int[:, ::1] indices, Py_ssize_t width, Py_ssize_t half_width, int threads=1):
-    """Return expanded k-reciprocal sets: half sets with more than two thirds inside are joined.
+    """Return the expanded k-reciprocal set of each image.
+
+    The set R(i, k) of image i is united with the half set R(j, k / 2) of each j in it, if more than
+    two thirds of R(j, k / 2) are in R(i, k).
 
     Args:
-        indices: (N, K) int32 neighbours, self first.
-        width, half_width: columns that make the set and the half set (clipped to K).
+        indices: (N, K) int32 neighbours, the image itself first.
+        width, half_width: k of the set and of the half set, the image itself counted; clipped to K.
         threads: OpenMP threads; the result does not depend on it.
 
     Returns:
@@ -139,7 +143,10 @@ def expand(const int[:, ::1] indices, Py_ssize_t width, Py_ssize_t half_width, i
 
 cdef Py_ssize_t _gather(Py_ssize_t row, const long long *indptr, const int *columns,
                         const int *neighbours, Py_ssize_t k2, int *seen, int *out) noexcept nogil:
-    """Write the columns of a row's neighbours to ``out`` (unless NULL); return their number."""
+    """Write the union of the columns of a row's neighbours to ``out``, unless it is NULL.
+
+    Returns the number of columns.
+    """
     cdef Py_ssize_t e, l, n = 0
     cdef int stamp = <int> row + 1, who
     for l in range(k2):
@@ -173,7 +180,7 @@ def mean_rows(const long long[::1] indptr, const int[::1] columns, const float[:
     """Replace each row of a sparse matrix by the mean over the rows of its neighbours.
 
     Args:
-        indptr, columns, values: CSR (N, N), values float32, no row empty.
+        indptr, columns, values: CSR (N, N) without empty rows, values float32.
         neighbours: (N, k2) int32.
         threads: OpenMP threads; the result does not depend on it.
 
@@ -222,7 +229,7 @@ cdef struct Buffer:
 
 
 cdef int _make_room(Buffer *buffer, Py_ssize_t wanted) noexcept nogil:
-    """Grow a thread's buffer by half; return 0 without memory."""
+    """Grow a buffer by half or more if it is too small; return 0 if the allocation fails."""
     cdef Py_ssize_t room = max(buffer.size + wanted, buffer.room + buffer.room // 2)
     cdef int *columns
     cdef float *values
@@ -256,7 +263,10 @@ cdef inline Py_ssize_t _first_from(const int *rows, Py_ssize_t low, Py_ssize_t h
 
 cdef Py_ssize_t _share(const Inverted *sets, Py_ssize_t row, int least, unit *shared,
                        int *touched) noexcept nogil:
-    """Sum the minima of a row with every row from ``least`` on; return the number of rows."""
+    """Add to ``shared`` the sum of elementwise minima of a row and each row >= ``least``.
+
+    Write the rows with a sum > 0 to ``touched`` and return their number.
+    """
     cdef Py_ssize_t e, l, stop, n = 0
     cdef const int *rows = sets.rows
     cdef const unit *amounts = sets.row_amounts
@@ -277,7 +287,10 @@ cdef Py_ssize_t _share(const Inverted *sets, Py_ssize_t row, int least, unit *sh
 
 cdef Py_ssize_t _distances(const Inverted *sets, Py_ssize_t row, int least, unit *shared,
                            int *touched, word *bits, Buffer *buffer) noexcept nogil:
-    """Append the kept distances of a row from column ``least`` on; return their number."""
+    """Append the distances of a row to columns >= ``least``, up to the limit.
+
+    Returns the number of distances.
+    """
     cdef Py_ssize_t l, w, kept, n = _share(sets, row, least, shared, touched)
     cdef int who
     cdef int *columns
@@ -313,10 +326,10 @@ cdef Py_ssize_t _distances(const Inverted *sets, Py_ssize_t row, int least, unit
 cdef void _assemble(Py_ssize_t num_rows, bint mirror, Buffer *buffers, const int *owner,
                     const long long *offset, const long long *count, long long *place,
                     int *columns, float *values) noexcept nogil:
-    """Copy the rows from the buffers, and with ``mirror`` each entry to its transpose too.
+    """Copy the rows from the buffers; with ``mirror``, write each entry to its transpose too.
 
-    Rows go in ascending order, so what a row gets from those before it is in place, and sorted,
-    when its own entries follow.
+    Rows are copied in ascending order. The transposed entries of a row come from smaller rows, so
+    they are complete and sorted before the row's own entries are appended.
     """
     cdef Py_ssize_t i, e
     cdef const int *theirs
@@ -371,14 +384,16 @@ def _invert(const long long[::1] indptr, const int[::1] columns, const unit[::1]
 def jaccard_rows(const long long[::1] indptr, const int[::1] columns, const float[::1] values,
                  Py_ssize_t num_rows, Py_ssize_t first_column, double max_distance,
                  int threads=1):
-    """Return Jaccard distances 1 - s / (2 - s) of rows that sum to one; s sums the minima.
+    """Return the Jaccard distances 1 - s / (2 - s) of rows that each sum to 1.
+
+    s is the sum of the elementwise minima of two rows.
 
     Args:
-        indptr, columns, values: CSR (N, N) with sorted columns, no row empty; values float32,
-            > 0 and at most 1.
-        num_rows: Rows to compute, from 0.
-        first_column: Smaller columns are left out.
-        max_distance: Larger entries are left out, and so are those of exactly 1.
+        indptr, columns, values: CSR (N, N) with sorted columns and without empty rows; values
+            float32, > 0 and at most 1.
+        num_rows: Number of rows to compute, starting at row 0.
+        first_column: Smallest column of the result.
+        max_distance: Largest distance of the result; distances of exactly 1 are never included.
         threads: OpenMP threads; the result does not depend on it.
 
     Returns:

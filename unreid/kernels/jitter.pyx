@@ -8,7 +8,7 @@ from libc.math cimport floorf
 
 import numpy as np
 
-# Without this option gcc compiles a choice between two floats to a branch, because floating-point
+# Without this option gcc compiles ``a if x else b`` of floats to a branch, because floating-point
 # traps might be enabled. The loop is then not vectorised, and hue takes four times as long.
 cdef extern from *:
     """
@@ -24,7 +24,11 @@ cdef inline float _bounded(float value) noexcept nogil:
 
 
 cdef inline float _wave(float k) noexcept nogil:
-    """Return how far a channel is below the value, 0 to 1, at ``k`` sixths of a turn."""
+    """Return clip(min(k, 4 - k), 0, 1) with k modulo 6, the factor of chroma in HSV to RGB.
+
+    A channel is value - chroma * factor. ``k`` is the hue in sixths of a turn, plus 5 for red, 3
+    for green and 1 for blue.
+    """
     k = k - 6 * floorf(k * <float>(1.0 / 6.0))
     cdef float rest = 4 - k
     k = k if k < rest else rest
@@ -34,7 +38,7 @@ cdef inline float _wave(float k) noexcept nogil:
 
 cdef void _blend_plain(float *r, float *g, float *b, float factor, float other,
                        Py_ssize_t num) noexcept nogil:
-    """Blend with one grey: 0 for brightness, the mean for contrast."""
+    """Blend with a constant grey value: 0 for brightness, the mean of the image for contrast."""
     cdef Py_ssize_t p
     cdef float rest = (1 - factor) * other
     for p in range(num):
@@ -44,7 +48,7 @@ cdef void _blend_plain(float *r, float *g, float *b, float factor, float other,
 
 
 cdef void _blend_grey(float *r, float *g, float *b, float factor, Py_ssize_t num) noexcept nogil:
-    """Blend with the grey of each pixel: saturation."""
+    """Blend with the grey value of each pixel, which changes the saturation."""
     cdef Py_ssize_t p
     cdef float grey
     for p in range(num):
@@ -67,7 +71,7 @@ cdef void _turn_hue(float *r, float *g, float *b, float turns, Py_ssize_t num) n
         low = low if low < blue else blue
         chroma = high - low
         inverse = 1 / (chroma if chroma > <float>1e-6 else <float>1e-6)
-        # All three are computed and one is chosen: a branch would prevent vectorisation.
+        # All three are computed before one is selected: a branch would prevent vectorisation.
         of_red = (green - blue) * inverse
         of_green = 2 + (blue - red) * inverse
         sixths = 4 + (red - green) * inverse
@@ -122,7 +126,7 @@ cdef void _one(const unsigned char *pixels, unsigned char *out, float *planes, P
         if order[step] == 1:
             contrast = step
     _apply(planes, num, order, factors, 0, contrast, 0)
-    if contrast < 4:  # the mean of the image after the earlier steps
+    if contrast < 4:  # contrast needs the mean of the image after the earlier steps
         mean = _mean_grey(planes, num)
         _apply(planes, num, order, factors, contrast, 4, mean)
     for p in range(num):
@@ -137,10 +141,10 @@ def color_jitter(const unsigned char[:, :, ::1] pixels, const long long[:, ::1] 
 
     Args:
         pixels: (B, P, 3) uint8 RGB.
-        orders: (B, 4) int64, the steps in order: 0 brightness, 1 contrast, 2 saturation,
-            3 hue, each at most once; -1 is none.
-        factors: (B, 4) float32 factors of brightness, contrast and saturation (1: identity), and the
-            hue shift in turns (0: identity).
+        orders: (B, 4) int64, steps in order of application: 0 brightness, 1 contrast,
+            2 saturation, 3 hue, each at most once; -1 is no step.
+        factors: (B, 4) float32 factors of brightness, contrast and saturation (1: identity), and
+            the hue shift in turns (0: identity).
 
     Returns:
         (B, P, 3) uint8.

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Candidate lists from blocks of a quantized product, and inner products summed in double.
 
-A quantized value a of a similarity s has the error bound |a - s| <= slack / 2 + (what its format
-rounds). A list keeps all entries that may be among the ``wanted`` best: all within twice the
-bound of the ``wanted``-th best quantized value seen so far. ``finish`` scores these exactly.
+A quantized value a of a similarity s has the error bound |a - s| <= slack / 2 + r, where r is the
+rounding error of its number format. A list keeps every entry that may be among the ``wanted`` best:
+its value is at most twice the bound below the ``wanted``-th best value so far. ``finish`` computes
+the exact similarities of the kept entries.
 
 Notation: N images, D channels, P pairs, M capacity of a list.
 """
@@ -16,8 +17,8 @@ import numpy as np
 
 cdef extern from *:
     """
-    /* Lanes in a fixed order; products of floats are exact in double, so whether the compiler
-       fuses them changes nothing and every machine gives the same bits. */
+    /* Sixteen partial sums, added in a fixed order. The product of two floats is exact in double,
+       so fused multiply-add instructions do not change the result. */
     static inline double unreid_dot(const float *a, const float *b, Py_ssize_t n) {
         double lane[16] = {0};
         double sum = 0;
@@ -28,7 +29,7 @@ cdef extern from *:
         for (l = 0; l < 16; l++) sum += lane[l];
         return sum;
     }
-    /* Four at once: as many streams from memory, each summed as above. */
+    /* Four products at once, which read four rows of memory in parallel; summed as above. */
     static inline void unreid_dot4(const float *a, const float *b0, const float *b1,
                                    const float *b2, const float *b3, Py_ssize_t n, double *out) {
         double l0[16] = {0}, l1[16] = {0}, l2[16] = {0}, l3[16] = {0};
@@ -94,7 +95,7 @@ cdef inline float _number(quantized bits) noexcept nogil:
 
 
 cdef float _largest(float *values, int n, int rank) noexcept nogil:
-    """Return the ``rank``-th largest of n values (rank from 1); reorders them."""
+    """Return the ``rank``-th largest of n values (rank from 1); the values are reordered."""
     cdef int low = 0, high = n - 1, left, right, target = rank - 1
     cdef float pivot, swap
     while low < high:
@@ -122,7 +123,7 @@ cdef float _largest(float *values, int n, int rank) noexcept nogil:
 
 
 cdef inline double _rounded(double value, int precision) noexcept nogil:
-    """Return half a unit in the last place of a number of ``precision`` bits (0: exact)."""
+    """Return half a unit in the last place of ``value`` at ``precision`` bits; 0 means exact."""
     cdef int exponent = 0
     if precision == 0:
         return 0.0
@@ -131,7 +132,7 @@ cdef inline double _rounded(double value, int precision) noexcept nogil:
 
 
 cdef void _prune(Lists *lists, Py_ssize_t row) noexcept nogil:
-    """Raise the threshold of a row by its list, and remove entries below it."""
+    """Update the threshold of a row from its list, and remove the entries below it."""
     cdef int n = lists.count[row], kept = 0, c
     cdef int *index = lists.index + row * lists.capacity
     cdef float *value = lists.value + row * lists.capacity
@@ -146,7 +147,8 @@ cdef void _prune(Lists *lists, Py_ssize_t row) noexcept nogil:
         scratch[c] = value[c]
     best = _largest(scratch, n, lists.wanted)
     free(scratch)
-    # Kept entries differ from ``best`` by less than the bound, so their rounding is no coarser.
+    # Entries near the threshold are smaller than |best| + 2 slack in magnitude. This bounds their
+    # rounding error.
     reach = lists.slack[row] + 2.0 * _rounded(fabs(best) + 2.0 * lists.slack[row],
                                               lists.precision)
     lists.threshold[row] = <float> (best - reach - 1e-6)
@@ -156,7 +158,8 @@ cdef void _prune(Lists *lists, Py_ssize_t row) noexcept nogil:
             index[kept] = index[c]
             kept += 1
     lists.count[row] = kept
-    # A new threshold saves more offers than the selection costs, so lists are pruned early.
+    # Lists are pruned before they are full, because the higher threshold rejects more entries: this
+    # saves more time than the selection takes.
     lists.room[row] = min(lists.capacity, kept + lists.wanted // 2 + 16)
 
 
@@ -165,7 +168,7 @@ cdef void _push(Lists *lists, Py_ssize_t row, int column, float value) noexcept 
     if n >= lists.room[row]:
         _prune(lists, row)
         n = lists.count[row]
-        if n == lists.capacity:  # too many ties for a list: the caller searches again
+        if n == lists.capacity:  # too many near-ties: the caller searches the row again
             lists.count[row] = -1
             lists.threshold[row] = INFINITY
             return
@@ -178,7 +181,7 @@ cdef void _push(Lists *lists, Py_ssize_t row, int column, float value) noexcept 
 
 cdef void _offer_row(const quantized *block, Py_ssize_t width, Py_ssize_t row, Py_ssize_t column0,
                      const float *scale, float sign, Lists *lists) noexcept nogil:
-    """Offer the columns of one row of a block to that row's list."""
+    """Add the columns of one row of a block to the list of that row, if above its threshold."""
     cdef Py_ssize_t j = 0, l, stop
     cdef float own = sign * scale[row], limit
     cdef int hit
@@ -203,7 +206,7 @@ cdef void _offer_row(const quantized *block, Py_ssize_t width, Py_ssize_t row, P
 cdef void _offer_columns(const quantized *block, Py_ssize_t stride, Py_ssize_t height,
                          Py_ssize_t first, Py_ssize_t last, Py_ssize_t row0, Py_ssize_t column0,
                          const float *scale, float sign, Lists *lists) noexcept nogil:
-    """Offer the rows of a block to the lists of its columns first .. last."""
+    """Add the rows of a block to the lists of its columns first..last-1, if above the threshold."""
     cdef Py_ssize_t i, j, l, stop
     cdef const quantized *line
     cdef const float *limit = lists.threshold + column0
@@ -233,17 +236,21 @@ cdef void _offer_columns(const quantized *block, Py_ssize_t stride, Py_ssize_t h
 def offer(quantized[:, ::1] block, Py_ssize_t row0, Py_ssize_t column0, float[::1] scale, float sign,
           int[:, ::1] index, float[:, ::1] value, int[::1] count, int[::1] room,
           float[::1] threshold, float[::1] slack, int wanted, int precision, int threads):
-    """Offer one block of quantized products to the lists of its rows, and of its columns.
+    """Add the entries of a block of quantized products to the lists of its rows and columns.
 
     Args:
         block: (B, B') products of rows row0.. with rows column0..; int32, float32, or the bits
-            of bfloat16 as uint16. Off the diagonal it stands for its transpose too.
+            of bfloat16 as uint16. A block off the diagonal is also used for its transpose.
+        row0, column0: Image of the first row and of the first column of the block.
         scale: (N,) float32; the quantized value is ``sign * scale[i] * scale[j] * block``.
-        index, value: (N, M) the lists; count: (N,) their lengths, -1 where one overflowed;
-            room: (N,) the lengths at which they are pruned next, > wanted and <= M at first.
-        threshold: (N,) smallest value to keep; slack: (N,) twice the bound of a value's error.
+        sign: 1, or -1 to search the smallest similarities.
+        index, value: (N, M) the lists.
+        count: (N,) their lengths; -1 if a list overflowed.
+        room: (N,) lengths at which the lists are pruned next; > wanted and <= M at first.
+        threshold: (N,) smallest value to keep.
+        slack: (N,) twice the error bound of a value, without the rounding of ``block``.
         wanted: Number of best entries, the image itself not counted.
-        precision: bits of the format that ``block`` was rounded to, 0 for none.
+        precision: Significant bits of the format to which ``block`` was rounded; 0 if exact.
         threads: OpenMP threads; the lists do not depend on it.
     """
     cdef Lists lists
@@ -266,7 +273,7 @@ def offer(quantized[:, ::1] block, Py_ssize_t row0, Py_ssize_t column0, float[::
 
 cdef int _finish_row(const float *features, Py_ssize_t channels, Py_ssize_t row, float sign,
                      Lists *lists, int *out_index, float *out_value) noexcept nogil:
-    """Score a list exactly and sort its best; return 0 if the list is not valid."""
+    """Compute the exact similarities of a list and sort the best; return 0 for an invalid list."""
     cdef int n, c, p, l, filled = 0
     cdef int four[4]
     cdef double products[4]
@@ -309,12 +316,13 @@ cdef int _finish_row(const float *features, Py_ssize_t channels, Py_ssize_t row,
 def finish(const float[:, ::1] features, float sign, int[:, ::1] index, float[:, ::1] value,
            int[::1] count, int[::1] room, float[::1] threshold, float[::1] slack, int wanted,
            int precision, int threads):
-    """Return the ``wanted`` best of each list by exact value, descending, ties by index.
+    """Return the ``wanted`` best entries of each list by exact value.
 
     Returns:
-        indices (N, wanted) int32, ``sign`` times the similarities (N, wanted) float32, and
-        (N,) int32: 0 where a list overflowed or a quantized value exceeded its bound, so that the row
-        must be searched again.
+        Indices (N, wanted) int32, in descending order of value, equal values in ascending order of
+        index; ``sign`` times the similarities (N, wanted) float32; and valid rows (N,) int32. A row
+        is 0 if its list overflowed or a quantized value exceeded its bound. It must then be
+        searched again.
     """
     cdef Py_ssize_t i, num = features.shape[0], channels = features.shape[1]
     cdef Lists lists

@@ -16,7 +16,10 @@ cdef inline double plogp(double x) noexcept nogil:
 
 
 cdef inline double between(double enter, double exit_, double flow) noexcept nogil:
-    """Return the terms of one module in the codelength, without the sum of all enter rates."""
+    """Return the terms of one module in the codelength.
+
+    The term of the sum of all enter rates is not included.
+    """
     return plogp(exit_ + flow) - plogp(enter) - plogp(exit_)
 
 
@@ -27,7 +30,10 @@ def move_nodes(
     double[::1] module_flow, double[::1] module_enter, double[::1] module_exit,
     unsigned char[::1] active, double total_enter, double threshold,
 ):
-    """See ``map_equation_reference.move_nodes``; changes modules, members, module_* and active."""
+    """See ``map_equation_reference.move_nodes``.
+
+    Changes modules, members, module_flow, module_enter, module_exit and active in place.
+    """
     cdef Py_ssize_t n = flow.shape[0], num = order.shape[0], t, e, c, touched
     cdef int i, j, a, b, best, empties = 0
     cdef long long moves = 0
@@ -61,10 +67,10 @@ def move_nodes(
                     candidates[touched] = b
                     touched += 1
                 shared[b] += weights[e]
-            if members[a] > 1:  # a new module of its own is a candidate too
+            if members[a] > 1:  # an empty module is a candidate too
                 candidates[touched] = empty[empties - 1]
                 touched += 1
-            # Internal links of the node become boundary links of its old module.
+            # Links between the node and its old module become boundary links of that module.
             x = shared[a]
             if members[a] > 1:
                 en = module_enter[a] - enter[i] + x

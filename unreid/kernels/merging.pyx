@@ -1,8 +1,9 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
-"""Merging clusters: exact distances, nearest-neighbour lists that stay valid after merges, forests.
+"""Merging of clusters: exact distances, nearest-neighbour lists, and spanning forests.
 
-The functions have reference implementations in merging_reference.py. ``Lists`` has none: without it the same tree is
-built one merge at a time (unreid.clustering.greedy).
+The functions have reference implementations in merging_reference.py. ``Lists``, whose lists remain
+valid after merges, has none. Without it unreid.clustering.greedy builds the same tree, one merge at
+a time.
 
 Notation: C clusters, D channels, T entries of a list.
 """
@@ -14,7 +15,7 @@ from libc.math cimport INFINITY
 
 
 cdef inline double apart(const double* a, const double* b, Py_ssize_t n) noexcept nogil:
-    """Return ||a - b||^2 in eight sums of fixed order; symmetric in a and b."""
+    """Return ||a - b||^2 from eight partial sums in a fixed order; symmetric in a and b."""
     cdef double s0 = 0, s1 = 0, s2 = 0, s3 = 0, s4 = 0, s5 = 0, s6 = 0, s7 = 0, rest = 0
     cdef double d0, d1, d2, d3, d4, d5, d6, d7
     cdef Py_ssize_t i = 0, whole = n - n % 8
@@ -50,7 +51,7 @@ cdef inline int few(Py_ssize_t work, int num_threads) noexcept nogil:
 
 def squared_distances(const double[:, ::1] points, const double[::1] point, const long long[::1] ids,
                       int num_threads):
-    """See the reference implementation."""
+    """See the function of the same name in ``merging_reference``."""
     cdef Py_ssize_t r, count = ids.shape[0], n = points.shape[1]
     out = np.empty(count)
     cdef double[::1] values = out
@@ -62,7 +63,7 @@ def squared_distances(const double[:, ::1] points, const double[::1] point, cons
 
 def squared_pairs(const double[:, ::1] points, const long long[::1] a, const long long[::1] b,
                   int num_threads):
-    """See the reference implementation."""
+    """See the function of the same name in ``merging_reference``."""
     cdef Py_ssize_t r, count = a.shape[0], n = points.shape[1]
     out = np.empty(count)
     cdef double[::1] values = out
@@ -74,7 +75,7 @@ def squared_pairs(const double[:, ::1] points, const long long[::1] a, const lon
 
 def below(const float[:, ::1] product, const double[::1] row_part, const double[::1] column_part,
           double factor, double limit):
-    """See the reference implementation."""
+    """See the function of the same name in ``merging_reference``."""
     cdef Py_ssize_t i, j, rows = product.shape[0], columns = product.shape[1]
     cdef Py_ssize_t found, total = 0, t
     cdef double slope = 2 * factor
@@ -115,7 +116,7 @@ cdef inline int find(int* root, int node) noexcept nogil:
 
 def spanning(const long long[::1] low, const long long[::1] high, Py_ssize_t count,
              Py_ssize_t most):
-    """See the reference implementation."""
+    """See the function of the same name in ``merging_reference``."""
     cdef int[::1] root = np.arange(count, dtype=np.int32)
     kept_array = np.empty(min(most, low.shape[0]), np.int64)
     cdef long long[::1] kept = kept_array
@@ -135,10 +136,16 @@ def spanning(const long long[::1] low, const long long[::1] high, Py_ssize_t cou
 
 
 cdef class Lists:
-    """Nearest other clusters of each cluster: distances or bounds, and a bound for the rest.
+    """Lists of the nearest other clusters of each cluster.
 
-    D(i, j) = e + part_i + part_j with part = per_mean SSE / n + per_sse SSE + per_size n, or,
-    if ``ward`` > 0, ward n_i n_j / (n_i + n_j) e. All arrays belong to the caller.
+    An entry has an exact distance or a lower bound. ``bound`` is a lower bound of the distance to
+    each cluster that is not in the list.
+
+    With e the squared distance of two means, n the size and SSE the sum of squared errors of a
+    cluster, the distance is D(i, j) = e + part_i + part_j, where part = per_mean SSE / n +
+    per_sse SSE + per_size n. If ``ward`` > 0, it is D(i, j) = ward n_i n_j / (n_i + n_j) e.
+
+    ``means``, ``sizes`` and ``sse`` are arrays of the caller that are changed in place.
     """
 
     cdef double[:, ::1] means
@@ -190,7 +197,10 @@ cdef class Lists:
         return e + (self.part[a] + self.part[b])
 
     cdef inline void put(self, int row, int other, double value) noexcept nogil:
-        """Keep an entry if it is among the T smallest; ``worst`` is the largest kept."""
+        """Add an entry, in place of the largest if the list is full; ``worst`` is the largest.
+
+        The caller checks that the value is below ``worst``.
+        """
         cdef int t, at
         if self.filled[row] < self.T:
             at = self.filled[row]
@@ -218,10 +228,14 @@ cdef class Lists:
 
     def offer(self, const float[:, ::1] product, const int[::1] rows, const int[::1] columns,
               const double[::1] squares, bint both):
-        """Offer each row all columns, at the lower bounds that a float32 product gives.
+        """Add the columns to the list of each row, with lower bounds from a float32 product.
 
-        squares: (C,) squared lengths, lessened by the relative error of the product; ``both``:
-        offer each column its row as well, of pairs whose column id is the larger.
+        Args:
+            product: (R, K) float32 inner products of the means of ``rows`` and ``columns``.
+            rows, columns: (R,), (K,) int32 clusters.
+            squares: (C,) squared norms of the means, reduced by the relative error of the product.
+            both: Also add each row to the lists of the columns; only pairs with row < column are
+                used.
         """
         cdef Py_ssize_t r, c, R = rows.shape[0], K = columns.shape[0]
         cdef int i, j
@@ -268,7 +282,10 @@ cdef class Lists:
                                 limit = self.worst[i]
 
     def seal(self, const int[::1] rows, Py_ssize_t num_others):
-        """Set the bound of entries that were not kept to the worst kept entry."""
+        """Set ``bound`` of each row after ``offer``: the largest kept entry minus ``slack``.
+
+        It is infinite if the list holds all ``num_others`` clusters.
+        """
         cdef Py_ssize_t r
         cdef int i
         for r in range(rows.shape[0]):
@@ -278,7 +295,7 @@ cdef class Lists:
             self.bound_high[i] = -1
 
     cdef void tidy(self, int i) noexcept nogil:
-        """Replace entries by the clusters that they were merged into, each once."""
+        """Replace each entry by the cluster into which it was merged, without duplicates."""
         cdef int t, u, c, kept = 0
         cdef double v
         cdef bint twice
@@ -288,7 +305,8 @@ cdef class Lists:
                 continue
             v = self.values[i, t]
             if c != self.ids[i, t] or self.when[i, t] != self.version[c]:
-                # Reducible: no nearer than its parts, which were listed or beyond the bound.
+                # D is reducible: a union is no nearer than the nearer of its parts. Each part has
+                # an entry in the list, or is at least as far as the bound.
                 if v > self.bound[i]:
                     v = self.bound[i]
                 self.exact[i, t] = 0
@@ -354,7 +372,7 @@ cdef class Lists:
         )
 
     def resolve(self, const int[::1] rows):
-        """Settle the nearest neighbour of each row."""
+        """Find the nearest entry of each row by ``settle``, in parallel."""
         cdef Py_ssize_t r
         cdef int threads = few(rows.shape[0] * self.T * 8, self.num_threads)
         for r in prange(rows.shape[0], nogil=True, num_threads=threads,
@@ -398,7 +416,7 @@ cdef class Lists:
             self.bound_high[i] = j if i < j else i
 
     def scan(self, const int[::1] rows, const int[::1] others):
-        """Fill lists from exact distances to all others, for ties that bounds cannot decide."""
+        """Fill the lists with exact distances to all others, for ties that bounds leave open."""
         cdef Py_ssize_t r
         cdef int threads = few(rows.shape[0] * others.shape[0] * self.D, self.num_threads)
         for r in prange(rows.shape[0], nogil=True, num_threads=threads,
@@ -406,7 +424,7 @@ cdef class Lists:
             self.scan_row(rows[r], &others[0], others.shape[0])
 
     def merge(self, const int[::1] low, const int[::1] high):
-        """Put the union of each pair of slots into the larger; merge their lists."""
+        """Store the union of each pair of clusters under the larger index; merge their lists."""
         cdef Py_ssize_t p
         cdef int threads = few(low.shape[0] * self.D * 4, self.num_threads)
         for p in prange(low.shape[0], nogil=True, num_threads=threads,
@@ -434,8 +452,9 @@ cdef class Lists:
         gain = self.part[b] - old
         self.root[a] = b
         self.version[b] += 1
-        # D(A u B, C) = wa D(A, C) + wb D(B, C) + gain; ward: at least the smaller of the two.
-        # First b's own entries, with a's value or bound beside; then those only a has.
+        # D(A u B, C) = wa D(A, C) + wb D(B, C) + gain; with ``ward``, it is at least the smaller of
+        # D(A, C) and D(B, C). The entries of b come first, each combined with the value or bound of
+        # a. Then come the entries that only a has.
         kept = 0
         for t in range(self.filled[b]):
             c = self.ids[b, t]

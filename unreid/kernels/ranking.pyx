@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""Rank of each match by counting the gallery images before it.
+"""Compute the rank of each match by counting the gallery images before it, without sorting.
 
 Notation: Q queries, G gallery images, R matches of all queries together.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 cdef long long _before(const float *row, Py_ssize_t num, Py_ssize_t match, const long long *gone,
                        Py_ssize_t num_gone) noexcept nogil:
-    """Return the number of kept images that are closer, or as close with a smaller index."""
+    """Return the number of images before ``match``, without those in ``gone``."""
     cdef float own = row[match]
     cdef Py_ssize_t g
     cdef int closer = 0
@@ -37,15 +37,16 @@ cdef void _rank_query(const float *row, Py_ssize_t num, const long long *matches
 def match_ranks(const float[:, ::1] distances, const long long[::1] matches,
                 const long long[::1] match_ends, const long long[::1] removed,
                 const long long[::1] removed_ends, int threads=1):
-    """Return the rank of every match: the number of kept gallery images before it.
+    """Return the rank of every match: the number of gallery images before it.
 
-    Image g comes before match p when it is closer, or as close with g < p.
+    Image g comes before match p if its distance is smaller, or equal with g < p. Images removed for
+    the query are not counted.
 
     Args:
         distances: (Q, G) float32.
-        matches: (R,) int64 gallery indices, those of query 0 first, ...
-        match_ends: (Q + 1,) int64; query q owns ``matches[match_ends[q]:match_ends[q + 1]]``.
-        removed, removed_ends: likewise, the gallery images that query q leaves out.
+        matches: (R,) int64 gallery indices, concatenated in the order of the queries.
+        match_ends: (Q + 1,) int64; query q has ``matches[match_ends[q]:match_ends[q + 1]]``.
+        removed, removed_ends: Gallery indices to leave out for each query, in the same format.
         threads: OpenMP threads; the result does not depend on it.
 
     Returns:

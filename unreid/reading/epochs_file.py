@@ -32,18 +32,18 @@ class EpochRecord:
         finished: Time at which the record was written, ISO 8601 in UTC.
         relabelled: False if the labels of the previous epoch were kept.
         losses: Name -> mean over the iterations (and the processes); ``total_loss`` is their sum.
-        learning_rate: At the last iteration.
+        learning_rate: Learning rate at the last iteration.
         labels: ``images``, ``clusters``, ``noise`` (unassigned images), ``largest`` and
             ``mean_size`` (images per cluster), ``cameras_per_cluster`` (mean), and ``pairs``
-            where the method makes pairs.
+            (pseudo pairs) if the method uses pairs.
         quality: Name of the labels (``final``, ``pairs``, or an intermediate step such as
             ``before_refinement``) -> name of the metric -> value against the ground truth; empty
-            where the truth is not known or ``UNSUP.LOG_LABEL_QUALITY`` is off.
-        remarks: Facts that the method adds, as text.
+            without ground truth, or if ``UNSUP.LOG_LABEL_QUALITY`` is off.
+        remarks: Name -> text, added by the method.
         seconds: Phase of the epoch (``extract``, ``label``, ``judge``, ``train``,
             ``evaluate``) -> wall seconds.
         label_seconds: Phase inside ``label`` -> wall seconds.
-        scores: Test set -> score -> percent, where the epoch ended with an evaluation.
+        scores: Test set -> score -> percent; empty if the epoch did not end with an evaluation.
     """
 
     epoch: int
@@ -68,10 +68,10 @@ class EpochRecord:
     def from_line(cls, line: str) -> EpochRecord:
         """Return the record of one line.
 
-        A value of another kind than a run writes is left out, and so is an unknown field.
+        Values of an unexpected type and unknown fields are left out.
 
         Raises:
-            ValueError: the line is not a JSON object with an epoch.
+            ValueError: The line is not a JSON object with an epoch.
         """
         try:
             row = json.loads(line)
@@ -103,8 +103,8 @@ class EpochRecord:
 def read_epochs(path: str | os.PathLike[str]) -> tuple[list[EpochRecord], list[str]]:
     """Return the records of a file by epoch, and remarks about unreadable lines.
 
-    A last line that a killed process left incomplete is skipped. Of two records of one epoch the
-    later one counts.
+    An incomplete last line, as a killed process leaves it, is skipped. If an epoch has several
+    records, the last one is returned.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -126,7 +126,7 @@ def read_epochs(path: str | os.PathLike[str]) -> tuple[list[EpochRecord], list[s
         try:
             record = EpochRecord.from_line(line)
         except ValueError as error:
-            incomplete = number == len(lines)  # no line break behind it
+            incomplete = number == len(lines)  # it does not end with a line break
             if line.strip() and not incomplete:
                 remarks.append(f"{os.path.basename(path)}: line {number} cannot be read ({error})")
             continue

@@ -8,9 +8,9 @@ import stat
 
 from PIL import Image, ImageOps
 
-#: Formats that are decoded. Pillow decodes others by external programs (EPS: Ghostscript).
+#: Accepted formats. Pillow decodes some others with external programs (EPS: Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")
-#: Largest image that is decoded in pixels: 100 MB as RGB, from a file of possibly a few kB.
+#: Maximum number of pixels: 100 MB as RGB, which a file of a few kB can declare.
 MAX_PIXELS = 2**25
 
 
@@ -48,7 +48,7 @@ def check_size(width: int, height: int) -> None:
 
 
 def read_rgb(path: str | os.PathLike[str]) -> Image.Image:
-    """Read an image as RGB with its EXIF orientation, with the pixels of fast-reid's reader.
+    """Read an image as RGB in its EXIF orientation, with the same pixels as fast-reid's reader.
 
     Raises:
         Exception: See :func:`open_image`; also errors of Pillow for a truncated file.

@@ -1,22 +1,22 @@
-"""The files of a run that a later command needs: its config and its weights."""
+"""Find the config and the weights of a run in its folder."""
 
 from __future__ import annotations
 
 import os
 
-#: The weights that a training ends with.
+#: File name of the weights at the end of training.
 FINAL_WEIGHTS = "model_final.pth"
 
 
 def run_files(folder: str | os.PathLike[str], weights: str = "") -> tuple[str, str]:
-    """Return the paths of a run's config and weights; opens neither.
+    """Return the paths of a run's config and weights, without opening them.
 
     Args:
-        folder: An ``OUTPUT_DIR``.
-        weights: Another file than the run's final weights, or "".
+        folder: ``OUTPUT_DIR`` of the run.
+        weights: File to use instead of the run's final weights, or "".
 
     Raises:
-        FileNotFoundError: no such folder, config or weights; the message lists what exists.
+        FileNotFoundError: Folder, config or weights are missing; the message lists what exists.
     """
     folder = os.path.expanduser(os.fspath(folder))
     config = os.path.join(folder, "config.yaml")

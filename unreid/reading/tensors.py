@@ -19,9 +19,9 @@ import torch
 
 #: Largest pickle in bytes; it holds names and plain values, not the weights.
 MAX_PICKLE = 2**26
-#: Largest number of values beside the tensors, and at most the bytes of the file.
+#: Maximum number of values; the size of the file in bytes is a second limit.
 MAX_VALUES = 20_000_000
-#: Globals in the pickle of a valid file.
+#: Globals that the pickle of a valid file may contain.
 _HARMLESS = re.compile(
     r"torch\.(\w+Storage|Size|device|dtype|b?float\w*|u?int\d+|bool|complex\d+)"
     r"|torch\._utils\._rebuild\w*|torch\._tensor\._rebuild\w*|torch\.storage\.\w+"
@@ -34,25 +34,25 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
 
     Args:
         path: The file.
-        what: Kind of the file in an error message.
+        what: Kind of the file, for error messages.
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is damaged, needs code (named in the message), or expands to more than
-            its size. The message names the file.
+        ValueError: The file is damaged, its pickle calls code (named in the message), or its
+            content is much larger than the file. The message names the file.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"{what} {path}: no such file")
     try:
         with warnings.catch_warnings():
-            # Warnings about legacy formats are not needed: the file is read or refused.
+            # Warnings about legacy formats are not useful: the file is read, or an error is raised.
             warnings.simplefilter("ignore", UserWarning)
             _check_archive(path)
             with _short_messages():
                 content = torch.load(path, map_location="cpu", weights_only=True)
         _check_extent(content, os.path.getsize(path))
-    except Exception as error:  # damaged bytes raise many types
+    except Exception as error:  # a damaged file can raise errors of many types
         code = sorted(set(_code_in(path))) if isinstance(error, pickle.UnpicklingError) else []
         if code:
             raise ValueError(
@@ -68,7 +68,7 @@ def load_tensors(path: str | os.PathLike[str], what: str = "checkpoint") -> Any:
 
 
 def _other_kind(path: str) -> str:
-    """Return what a file is that a failed download leaves in place of weights, or ""."""
+    """Return the kind of a file that a failed download wrote instead of weights, or ""."""
     with open(path, "rb") as file:
         start = file.read(1024).lstrip().lower()
     if start.startswith(b"<") and (b"html" in start or b"<?xml" in start):
@@ -89,8 +89,8 @@ class _ShortError(pickle.UnpicklingError):
 def _short_messages() -> Iterator[None]:
     """Shorten messages of torch's unpickler while a file is loaded.
 
-    torch searches its message with a pattern of quadratic time, which takes hours for a name of
-    100 kB in a damaged pickle. There is no public option to avoid it.
+    torch searches its error message with a regular expression that takes quadratic time. This takes
+    hours for a name of 100 kB in a damaged pickle. There is no public option to avoid it.
     """
     module = getattr(torch, "_weights_only_unpickler", None)
     before = getattr(module, "UnpicklingError", None)
@@ -169,7 +169,7 @@ def _check_extent(content: Any, size: int) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the error in one line, without torch's advice to load unsafely."""
+    """Return the error in one line, without torch's advice to set ``weights_only=False``."""
     text = str(error) or type(error).__name__
     if text.startswith("Weights only load failed"):
         lines = [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,7 +1,7 @@
 """Reader of untrusted settings in YAML, with the ``_BASE_`` files, as nested dicts.
 
-Tags of objects are refused. So are files that expand to a large one (aliases of aliases), nest too
-deep, or are based on themselves.
+These files are rejected: files with object tags, files that expand to many values (aliases of
+aliases), files that nest too deeply, and files that are their own base.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import yaml
 
 #: Largest file in bytes; a full config has about ten thousand.
 MAX_BYTES = 2**16
-#: Limits of values after expansion of aliases, of aliases, and of levels.
+#: Maximum numbers of values after expansion of aliases, of aliases, and of nesting levels.
 MAX_VALUES, MAX_ALIASES, MAX_DEPTH = 20_000, 64, 20
-#: Files of one ``_BASE_`` chain.
+#: Maximum number of files in a ``_BASE_`` chain.
 MAX_BASES = 16
 _BASE = "_BASE_"
 
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the nested settings in one file; an ``_BASE_`` is not followed.
+    """Return the nested settings of one file; its ``_BASE_`` is not read.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -85,15 +85,16 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_with_bases(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the settings of a file on top of those of the file named by its ``_BASE_``, and so on.
+    """Return the settings of a file, merged recursively into those of its ``_BASE_`` file.
 
     Args:
-        path: A ``_BASE_`` is a file, relative to the file that names it, or absolute, or in ``~``.
+        path: File to read. A ``_BASE_`` is a path relative to the file that contains it, an
+            absolute path, or a path that begins with ``~``.
 
     Raises:
-        FileNotFoundError: no such file; of a base, names both.
-        ValueError: see :func:`read_yaml`; also a base that is no file name, or a file that is
-            based on itself.
+        FileNotFoundError: The file or a base does not exist; for a base, the message names both.
+        ValueError: See :func:`read_yaml`; also a base that is not a file name, or a file that is
+            its own base.
     """
     chain: list[dict[str, Any]] = []
     seen: list[str] = []

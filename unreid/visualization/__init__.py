@@ -1,1 +1,1 @@
-"""Self-contained HTML report of one run, or comparison of several runs."""
+"""Self-contained HTML pages: the report of one run, and the comparison of several runs."""

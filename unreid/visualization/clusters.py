@@ -11,7 +11,7 @@ import numpy as np
 
 from unreid.structures import NOISE
 
-#: Smallest cluster listed as purest or most mixed; tiny clusters are pure by chance.
+#: Minimum size of a cluster listed as purest or most mixed; smaller ones can be pure by chance.
 MIN_SIZE = 4
 
 
@@ -84,9 +84,9 @@ def select_clusters(table: ClusterTable, num: int) -> dict[str, list[int]]:
 def select_members(
     members: np.ndarray, camids: np.ndarray, pids: np.ndarray | None, num: int
 ) -> np.ndarray:
-    """Return up to ``num`` images of a cluster, spread over its persons.
+    """Return up to ``num`` images of a cluster, balanced over its persons.
 
-    The most frequent person comes first. Without ground truth, images are spread over cameras.
+    The most frequent person comes first. Without ground truth, images are balanced over cameras.
 
     Args:
         members: Indices of the cluster's images, ascending.

@@ -90,7 +90,7 @@ def stage_curves(stages: Mapping[str, Mapping[str, Iterable[EpochRecord]]]) -> l
 
 
 def noise(epoch: EpochRecord) -> float | None:
-    """Return the share of images in no cluster, in percent."""
+    """Return the share of unassigned images in percent."""
     images = epoch.labels.get("images")
     return 100 * epoch.labels.get("noise", 0) / images if images else None
 

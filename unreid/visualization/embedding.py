@@ -14,7 +14,7 @@ from sklearn.manifold import TSNE
 from unreid.checks import check_choice, check_integer
 
 METHODS = ("tsne", "pca")
-#: Minimum number of points for t-SNE.
+#: Minimum number of points for t-SNE; PCA is used for fewer.
 _FEWEST = 10
 
 

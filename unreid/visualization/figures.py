@@ -54,7 +54,7 @@ class Figure:
 
 
 def number(value: float) -> str:
-    """Return the value with at most six significant digits; integers without an exponent."""
+    """Return the value as text with at most six significant digits; integers have no exponent."""
     return f"{value:.6g}" if value != int(value) or abs(value) >= 1e15 else str(int(value))
 
 

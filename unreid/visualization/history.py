@@ -1,8 +1,8 @@
-"""Recorded values of a run, read from its folder; incomplete runs are accepted.
+"""Read the recorded values of a run from its folder; incomplete runs are accepted.
 
-Epochs come from ``epochs.jsonl``, losses by iteration from ``metrics.json``, and the scores before
-and after training from ``results.json``. An epoch without a line (an interrupted epoch, or an
-older version) has the counts of its label file.
+Epochs are read from ``epochs.jsonl``, losses by iteration from ``metrics.json``, and the scores
+before and after training from ``results.json``. An epoch has no line if it was interrupted, or if
+an older version wrote the run. Its counts are then computed from its label file.
 
 Notation: N images, E epochs.
 """
@@ -38,8 +38,8 @@ class Run:
         settings: Dotted config key -> value; empty without ``config.yaml``.
         results: ``results.json``, or an empty dict.
         losses: Name -> [(iteration from 0, value)], of ``metrics.json``.
-        epochs: In ascending order.
-        stages: Name of an earlier stage -> part (a camera) -> its epochs.
+        epochs: Records in ascending order of epochs.
+        stages: Name of a stage before the main stage -> part (a camera) -> its epochs.
         labels: The last label file, or None.
         remarks: Messages about files that could not be read.
     """
@@ -136,7 +136,7 @@ def _read(path: Path, read: Callable[[Path], dict[str, Any]], remarks: list[str]
 
 
 def _of_known_kinds(results: Mapping[str, Any], remarks: list[str]) -> dict[str, Any]:
-    """Return the results whose types are as a run writes them; others give remarks."""
+    """Return the results that have the expected types; a remark is added for each other one."""
     kept: dict[str, Any] = {}
     for key, value in results.items():
         if _fits(key, value):
@@ -185,7 +185,7 @@ def _read_records(path: Path) -> tuple[list[EpochRecord], list[str]]:
 
 
 def _read_stages(folder: Path, remarks: list[str]) -> dict[str, dict[str, tuple[EpochRecord, ...]]]:
-    """Return the epochs of earlier stages: ``OUTPUT_DIR/<stage>/<part>/epochs.jsonl``."""
+    """Return stage -> part -> epochs, from ``OUTPUT_DIR/<stage>/<part>/epochs.jsonl``."""
     stages: dict[str, dict[str, tuple[EpochRecord, ...]]] = {}
     for path in sorted(folder.glob(f"*/*/{EPOCHS}")):
         stage, part = path.parent.parent.name, path.parent.name
@@ -203,7 +203,7 @@ def _read_labels(
 ) -> tuple[tuple[EpochRecord, ...], LabelFile | None]:
     """Return all epochs and the last label file.
 
-    Epochs without a record get the counts of their label files.
+    The counts of epochs without a record are computed from their label files.
     """
     epochs = {record.epoch: record for record in records}
     last: LabelFile | None = None
@@ -243,7 +243,7 @@ def _counted(number: int, labels: np.ndarray, camids: np.ndarray) -> EpochRecord
 
 
 def _chart_value(value: float) -> float:
-    """Return a value that a chart can hold; values beyond 1e30 become infinite."""
+    """Return a value that a chart can show; values beyond 1e30 become infinite."""
     try:
         number = float(value)
     except OverflowError:

@@ -31,7 +31,7 @@ def camera_confusion(
     k = min(k, n - 1)
     found, _ = knn(np.ascontiguousarray(features, dtype=np.float32), k + 1)
     others = found != np.arange(n)[:, None]
-    # Identical images can displace the image itself from its list; then drop the farthest.
+    # If identical images displace the image itself from its list, the farthest entry is dropped.
     others[others.all(axis=1), -1] = False
     neighbours = found[others].reshape(n, k)
     counts = np.zeros((num_cameras, num_cameras))

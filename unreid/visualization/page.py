@@ -49,7 +49,7 @@ REPORT = "report.html"
 #: Maximum number of points in a scatter plot; t-SNE of more points takes minutes.
 _MAP_POINTS = 1500
 _NEIGHBOURS = 10
-#: Percent sign that never starts a line.
+#: Percent sign after a no-break space, so that it never starts a line.
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
 
@@ -91,7 +91,7 @@ def write_report(
 
     Args:
         folder: A run's ``OUTPUT_DIR``, finished or not.
-        cfg: Config of the run; without it, the page has no part that needs model or images.
+        cfg: Config of the run. Without it, the parts that need the model or images are omitted.
         images: Training images of the run, or None.
         pids: (N,) ground-truth identities, or None.
         limits: Sample sizes; the default depends on ``MODEL.DEVICE``.
@@ -172,7 +172,7 @@ def duration(seconds: float) -> str:
 
 
 def _scores(run: Run) -> list[dict[str, Any]]:
-    """Return one table per test set: (score, before, after, gain, selected round)."""
+    """Return one table per test set; its columns are before, after, gain, and selected model."""
     tables = []
     results = run.results
     for test_set, values in run.scores.items():
@@ -246,7 +246,7 @@ def _spread(table: ClusterTable) -> list[Figure]:
         if high > low + 1:
             name = f"{low} to {high - 1} images"
         found = int(((table.sizes >= low) & (table.sizes < high)).sum())
-        if found or sizes:  # no leading empty bars
+        if found or sizes:  # no empty bars at the start
             sizes[name] = float(found)
     return [*charts, bar_figure("Clusters by size", sizes)]
 

@@ -5,7 +5,8 @@ that a report takes minutes; the page states the sample sizes.
 
 [0] Zheng et al., Scalable person re-identification: a benchmark (Market-1501), ICCV 2015.
 
-Notation: N images, n in the sample, D channels, Q queries, G gallery images.
+Notation: N images, n in the sample, D channels, Q queries, V queries with a match, G gallery
+images.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Retrieval:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Set fast-reid's logger to errors only, while models are built and loaded."""
+    """Set the level of fast-reid's logger to ERROR while models are built and loaded."""
     log = logging.getLogger("fastreid")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -143,12 +144,12 @@ class _FeatureCollector(UnsupervisedEvaluator):
 def retrieve(cfg: Any, model: nn.Module, limits: Limits) -> Retrieval:
     """Return the retrieval results of the first set in ``DATASETS.TESTS``, by protocol [0].
 
-    A gallery larger than the limit keeps the matches of the sampled queries first. Random other
-    images fill it up to the limit.
+    If the gallery is larger than the limit, images of the persons in the sampled queries are chosen
+    first. Random other images are added up to the limit.
 
     Raises:
         KeyError, FileNotFoundError: See :func:`unreid.data.loader.build_test_loader`.
-        ValueError: See there; or no query of the sample has a match.
+        ValueError: See the same function; also if no sampled query has a match.
     """
     name = cfg.DATASETS.TESTS[0]
     loader, num_query = build_test_loader(cfg, name)

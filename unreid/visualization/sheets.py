@@ -45,7 +45,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A titled row of thumbnails; ``lead`` is the query, ``more`` counts omitted images."""
+    """A titled row of thumbnails; ``lead`` is the query, ``more`` the number of omitted images."""
 
     title: str
     tiles: list[Tile]
@@ -75,7 +75,7 @@ def cluster_sheets(
     paths: list[str],
     show: Show,
 ) -> dict[str, list[Sheet]]:
-    """Return kind of cluster -> rows, see :func:`.clusters.select_clusters`."""
+    """Return kind of cluster -> rows of thumbnails; see :func:`.clusters.select_clusters`."""
     sheets: dict[str, list[Sheet]] = {}
     for kind, rows in select_clusters(table, CLUSTERS).items():
         for row in rows:
@@ -173,7 +173,7 @@ def _rank_sheet(retrieval: Retrieval, row: int, show: Show) -> Sheet:
 def noise_sheet(
     labels: np.ndarray, camids: np.ndarray, cameras: list[str], paths: list[str], show: Show
 ) -> Sheet | None:
-    """Return a row of noise images, evenly spaced over the list; None without noise."""
+    """Return a row of unassigned images, evenly spaced in the list; None if there are none."""
     members = np.flatnonzero(labels == NOISE)
     if not len(members):
         return None

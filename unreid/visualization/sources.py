@@ -21,7 +21,7 @@ def load_sources(
 ) -> tuple[Any, UnlabelledImages | None, np.ndarray | None, list[str]]:
     """Return (config, training images, identities, remarks) of the run in ``folder``.
 
-    Unavailable parts are None with a remark, so that a run without its data still has curves.
+    Unavailable parts are None, with a remark, so that a run without its data can have a report.
 
     Args:
         folder: ``OUTPUT_DIR`` of the run.
