@@ -69,7 +69,7 @@ def floor_words(floor: Floor, ours: Measured, speed: dict[str, float]) -> str:
 
 
 def lines(row: Row, measured: dict[str, Measured], quick: bool, speed: dict[str, float]) -> str:
-    """Return the row's lines of the table: ours first, then one for each peer."""
+    """Return the lines of one row in the table: ours first, then one for each peer."""
     ours, size = measured.get("ours"), row.quick_size if quick else row.size
     out = []
     for name, one in measured.items():

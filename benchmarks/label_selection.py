@@ -34,7 +34,7 @@ SHRINKAGE = 16.0
 
 
 def silhouette(neighbours: Neighbours, trials: list[Trial]) -> list[float]:
-    """Return the silhouette of each trial times the share of assigned images."""
+    """Return the silhouette of each trial times its fraction of images that are not noise."""
     return [
         sphere_silhouette(neighbours.features, t.labels) * float((t.labels >= 0).mean())
         for t in trials

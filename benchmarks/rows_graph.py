@@ -52,7 +52,7 @@ def _knn_faiss(features: np.ndarray) -> Any:
 
 
 def _knn_agree(ours: Any, peer: Any) -> str:
-    """Return the share of equal neighbour sets, and the largest difference of the others."""
+    """Return the fraction of equal neighbour sets, and the largest difference of the others."""
     same = (np.sort(ours[0], axis=1) == np.sort(peer[0], axis=1)).all(axis=1)
     apart = np.abs(ours[1][:, -1] - peer[1][:, -1])[~same]
     ties = f", the others tied to {apart.max():.0e}" if apart.size else ""

@@ -40,7 +40,7 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the folder of real images beside the checkout; skip where there is none."""
+    """Return the folder of real images next to the checkout; skip if it does not exist."""
     folder = ROOT.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")

@@ -18,7 +18,7 @@ PAIRS = PseudoPairs(np.array([[0, 1], [2, 3], [2, 5]]), np.array([0.2, 0.1, 0.3]
 
 
 def network(config: Path = MARKET, **settings: object) -> Any:
-    """Return a network of a few thousand weights; keywords are settings."""
+    """Return a network with a few thousand weights; keywords are config settings."""
     cfg, _ = load_tiny(config, **settings)
     torch.manual_seed(0)
     return build_model(cfg)

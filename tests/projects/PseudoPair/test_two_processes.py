@@ -16,7 +16,7 @@ MAPS = torch.rand(8, 5, 4, 2, generator=torch.Generator().manual_seed(0))
 
 
 def started(batches: list[list[int]]) -> torch.Tensor:
-    """Return the surrogate rows after a label step over these images."""
+    """Return the memory rows of the surrogate classes after a label step over these images."""
     torch.manual_seed(0)
     classes = SurrogateClasses(5, num_patches=2, num_features=4).eval()
     found = []

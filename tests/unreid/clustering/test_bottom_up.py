@@ -168,7 +168,7 @@ def test_minimum__from_neighbours_equals_one_at_a_time(
 
 
 def violation(rule: Rule, x: np.ndarray, rng: np.random.Generator) -> float:
-    """Return how far D(A u B, C) falls below the nearer of D(A, C), D(B, C), given A, B nearest."""
+    """Return min(D(A, C), D(B, C)) - D(A u B, C), or 0 if A, B are not the nearest pair."""
     sizes = rng.integers(1, 5, 3)
     order = rng.permutation(len(x))
     a, b, c = (list(part) for part in np.split(order[: sizes.sum()], np.cumsum(sizes)[:-1]))

@@ -64,7 +64,7 @@ def cliques(number: int, size: int, ring: bool) -> Graph:
 
 
 def slow_flow(graph: Graph) -> np.ndarray:
-    """Return the flow of each link with unrecorded link teleportation [1], by 2,000 steps."""
+    """Return the flow of each link with unrecorded link teleportation [1], after 2,000 steps."""
     num = len(graph[0])
     weights = np.zeros((num, num))
     for i in range(num):

@@ -47,7 +47,7 @@ def sampled() -> AugmentParameters:
 
 
 def same_distribution(ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Return whether a Kolmogorov-Smirnov test finds no difference."""
+    """Return whether a Kolmogorov-Smirnov test finds no significant difference."""
     return ks_2samp(ours, theirs).pvalue > 0.001  # low: the file has about 30 tests
 
 

@@ -18,7 +18,7 @@ from unreid.data.loader import SwappableLoader, build_train_loader
 from unreid.data.unlabelled import UnlabelledImages, load_training_images
 from unreid.data.worker import seed_worker
 
-#: Transforms of fast-reid that sample from random, numpy and torch; one of them has state.
+#: Transforms of fast-reid that use the generators of random, numpy and torch; one is stateful.
 SAMPLING = {
     f"INPUT__{name}__ENABLED": True
     for name in ("FLIP", "PADDING", "CJ", "AFFINE", "REA", "AUTOAUG", "AUGMIX", "RPT")
@@ -43,7 +43,7 @@ def test_packed_strings__are_unchanged() -> None:
 
 
 def test_dataset__holds_no_python_list_of_n_paths_or_fields(images: UnlabelledImages) -> None:
-    """Forked workers would copy the memory pages of a list."""
+    """Reference counts of list items would copy memory pages in each forked worker."""
     dataset = ImageDataset(images.paths, camids=images.camids.tolist())
     assert isinstance(dataset.paths, PackedStrings)
     held = [*vars(dataset.paths).values(), *dataset.fields.values()]
@@ -113,7 +113,7 @@ def test_model_that_samples__does_not_change_augmentation_or_batches(
 def test_pil_without_workers__samples_what_fast_reids_transforms_sample_from_the_global_generators(
     images: UnlabelledImages,
 ) -> None:
-    """A model without random numbers gets the images of earlier releases."""
+    """A model that draws no random numbers gets the same images as in earlier releases."""
     from fastreid.data.transforms import build_transforms
 
     cfg = config(INPUT__BACKEND="pil", **SAMPLING)

@@ -1,4 +1,4 @@
-"""Decoding plain JPEGs with simplejpeg: the pixels of Pillow, and the same files are invalid."""
+"""Decoding JPEGs with simplejpeg: the same pixels, and errors for the same files, as Pillow."""
 
 from __future__ import annotations
 

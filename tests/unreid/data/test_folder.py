@@ -31,7 +31,7 @@ def fill(root: Path, *names: str) -> Path:
 
 @contextlib.contextmanager
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Send the log of ``unreid.data.folder`` to ``caplog``, whatever the logging setup is."""
+    """Send the log of ``unreid.data.folder`` to ``caplog``, independent of the logging setup."""
     log = logging.getLogger("fastreid.unreid.folder")
     log.addHandler(caplog.handler)
     propagate, log.propagate = log.propagate, False
@@ -130,7 +130,7 @@ def test_cyclic_links__list_each_image_once_by_its_real_path(tmp_path: Path) -> 
 
 
 def test_repeated_links__visit_each_folder_once(tmp_path: Path) -> None:
-    """Two links from each of 40 folders to the next: 2^40 paths to one image."""
+    """Each of 40 folders has two links to the next, so 2^40 paths lead to one image."""
     for step in range(40):
         (tmp_path / f"s{step}").mkdir()
     for step in range(39):

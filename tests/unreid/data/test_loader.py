@@ -123,7 +123,7 @@ def test_swap__takes_effect_at_once_and_keeps_the_workers(images: UnlabelledImag
 def test_batches_after_a_swap__never_have_labels_from_before(
     images: UnlabelledImages, workers: int
 ) -> None:
-    """Workers have prefetched batches of the old labels at that time."""
+    """Workers have prefetched batches with the old labels before the swap."""
     cfg = config(DATALOADER__NUM_WORKERS=workers)
     loader = SwappableLoader()
     order = [[(8 * i + j) % 72 for j in range(8)] for i in range(9)]
@@ -136,7 +136,7 @@ def test_batches_after_a_swap__never_have_labels_from_before(
             batch = next(loader)
             assert batch["indices"].tolist() == order[number]
             assert batch["targets"].tolist() == labels[order[number]].tolist()
-        if epoch == 1:  # an extraction in between, with the same workers
+        if epoch == 1:  # extract features with the same workers
             loader.end_epoch()
             assert all("targets" not in b for b in build_extraction_loader(cfg, images))
 

@@ -19,7 +19,7 @@ def random_image(rng: np.random.Generator) -> Image.Image:
 
 
 def bits(a: np.ndarray, b: np.ndarray) -> int:
-    """Return the Hamming distance."""
+    """Return the Hamming distance of two hashes."""
     return int(np.unpackbits(a ^ b).sum())
 
 
@@ -37,7 +37,7 @@ def test_compressed_or_resized_image__has_a_similar_hash_and_another_image_has_n
 
 
 def slow_groups(hashes: np.ndarray, max_bits: int) -> list[set[int]]:
-    """Merge groups with a near pair until there is none."""
+    """Merge groups that contain a near pair, until there is no such pair."""
     groups = [{i} for i in range(len(hashes))]
     merged = True
     while merged:

@@ -83,7 +83,7 @@ def test_cluster_of_one_image__is_repeated(kind: type) -> None:
 
 @both
 def test_fewer_clusters_than_p__fill_the_batch_evenly(kind: type) -> None:
-    """fast-reid's samplers would loop forever."""
+    """With so few clusters, fast-reid's samplers loop forever."""
     for batch in sampler(kind, [0, 0, 1, 1, 2, 2], batch_size=16, num_instances=2):
         counts = np.bincount(np.array([0, 0, 1, 1, 2, 2])[batch][::2], minlength=3)
         assert len(batch) == 16 and counts.min() >= 1

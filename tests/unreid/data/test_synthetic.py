@@ -415,8 +415,8 @@ def test_difficulty__untrained_network_has_a_map_between_10_and_35(split: Split,
     crops, queries, pids, camids = split
     features = untrained(crops, seed)
     assert 10 < mean_average_precision(features, queries, pids, camids) < 35
-    # Unsupervised training starts from this: the nearest image of the same camera mostly has the
-    # same id, while the nearest image of another camera mostly has not.
+    # Unsupervised training requires this: the nearest image of the same camera mostly has the
+    # same id, but the nearest image of another camera mostly has another id.
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
     near = unit @ unit.T
     np.fill_diagonal(near, -2.0)

@@ -28,7 +28,7 @@ def root(synthetic_root: Path) -> Path:
 
 @pytest.fixture
 def copy(synthetic_root: Path, tmp_path: Path) -> Path:
-    """Return a copy of the synthetic dataset, which a test may damage."""
+    """Return a copy of the synthetic dataset, which a test may modify."""
     target = tmp_path / "copy"
     shutil.copytree(synthetic_root, target)
     os.environ["FASTREID_DATASETS"] = str(target)

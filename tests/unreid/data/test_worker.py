@@ -84,7 +84,7 @@ def test_tensor__batches_do_not_depend_on_the_number_of_workers(
 def test_epoch__does_not_depend_on_the_epochs_before(
     backend: str, images: UnlabelledImages
 ) -> None:
-    """A resumed run has new workers where the uninterrupted run had persistent ones."""
+    """A resumed run starts new workers; in the uninterrupted run workers persist."""
     cfg = config(INPUT__BACKEND=backend, DATALOADER__NUM_WORKERS=2)
     pixels(build_extraction_loader(cfg, images))
     pixels(training(cfg, images, 1))
@@ -151,7 +151,7 @@ def test_killed_worker__ends_the_epoch_with_an_error(images: UnlabelledImages) -
     (pid,) = processes()
     with pytest.raises(RuntimeError, match=r"ended unexpectedly|DataLoader worker"):
         os.kill(pid, signal.SIGKILL)
-        # torch raises in a signal handler at any line of the main process: wait for it here.
+        # torch raises from a signal handler, at any line of the main process: wait for it here.
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         list(epoch_iterator)
 
@@ -178,7 +178,7 @@ def test_unreadable_image__is_named_without_a_traceback_of_the_worker(
     with pytest.raises(UnreadableImageError) as error:
         list(build_extraction_loader(cfg, broken))
     assert str(bad) in str(error.value) and "Traceback" not in str(error.value)
-    # The workers still serve other batches.
+    # The same workers still return other batches.
     order = [[3, 4], [5, 6]]
     assert len(list(build_train_loader(cfg, broken, np.zeros(72, np.int64), order, 0))) == 2
 
@@ -210,7 +210,7 @@ def test_seeds__equal_those_of_a_new_worker_of_torch() -> None:
 def test_exit__ends_workers_of_a_loader_that_is_still_referenced(
     images: UnlabelledImages, synthetic_root: Path
 ) -> None:
-    """Without it, multiprocessing would send SIGTERM, which they delay, and wait for them."""
+    """Otherwise multiprocessing sends SIGTERM, which workers defer, and waits for them."""
     code = (
         "import numpy as np\n"
         "from tests.projects.tiny_run import BASELINE, load_tiny\n"

@@ -138,7 +138,7 @@ def test_one_image__is_defined() -> None:
 
 
 def test_a_million_images__do_not_overflow() -> None:
-    # Pairs and their products reach 2.5e23, past any 64-bit integer.
+    # Products of numbers of pairs reach 2.5e23, which exceeds 64-bit integers.
     images = 1_000_000
     quality = label_quality(np.zeros(images, int), np.arange(images) % 2)
     assert quality.precision == pytest.approx(0.5, abs=1e-5)

@@ -36,7 +36,7 @@ def by_sorting(
 
 
 def case(seed: int, queries: int, gallery: int, people: int, levels: int | None = None) -> tuple:
-    """Return the distances (with ties if ``levels``) and ids, with at least one match."""
+    """Return distances (with ties if ``levels``) and ids; at least the first query has a match."""
     rng = np.random.default_rng(seed)
     distmat = rng.random((queries, gallery), dtype=np.float32)
     if levels:

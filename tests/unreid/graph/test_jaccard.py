@@ -18,7 +18,7 @@ needs_kernel = pytest.mark.skipif(kernel("jaccard") is None, reason="the kernel 
 
 
 def dense(distance: sparse.csr_array) -> np.ndarray:
-    """Return the dense matrix; absent entries are 1."""
+    """Return the dense matrix; entries that are not stored are 1."""
     full = np.ones(distance.shape, dtype=np.float32)
     rows = np.repeat(np.arange(distance.shape[0]), np.diff(distance.indptr))
     full[rows, distance.indices] = distance.data
