@@ -119,7 +119,7 @@ def test_makefile__installs_fastreid_without_its_dependencies_and_tests_as_the_r
     )
     commands = planned.stdout.splitlines()
     assert planned.returncode == 0 and not (ROOT / "absent").exists()
-    assert commands[-1].strip() == "absent/bin/python -m pytest"
+    assert commands[-1].strip() == "absent/bin/python -m pytest --numprocesses 2 --dist worksteal"
     assert any("install --no-deps fastreid==1.4.0" in command for command in commands)
 
 

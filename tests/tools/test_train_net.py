@@ -77,7 +77,7 @@ def test_negative_value__is_not_parsed_as_an_option(tool: ModuleType) -> None:
             "error: command line: config key 'SOLVER.MAX_EPOCHS' does not exist; did you mean",
         ),
         (["SOLVER.MAX_EPOCH"], "error: options must come as KEY VALUE pairs, got an odd number"),
-        (["SOLVER.MAX_EPOCH", "0"], "error: SOLVER.MAX_EPOCH must be an integer >= 1, got 0"),
+        (["SOLVER.MAX_EPOCH", "-1"], "error: SOLVER.MAX_EPOCH must be an integer >= 0, got -1"),
         (["PROJECT", "Nope"], "error: PROJECT must be one of "),
     ],
 )

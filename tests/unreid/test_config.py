@@ -24,7 +24,7 @@ OUT_OF_RANGE = [
     ("UNSUP.MEMORY.MOMENTUM", 1.5, "a number >= 0 and <= 1"),
     ("UNSUP.MEMORY.UPDATE", "harder", "one of 'plain', 'hard'"),
     ("UNSUP.BAD_IMAGE", "skipp", "one of 'error', 'skip'"),
-    ("SOLVER.MAX_EPOCH", 0, "an integer >= 1"),
+    ("SOLVER.MAX_EPOCH", -1, "an integer >= 0"),
     ("SOLVER.IMS_PER_BATCH", 1, "an integer >= 2"),
     ("SOLVER.CHECKPOINT_PERIOD", 0, "an integer >= 1"),
     ("DATALOADER.NUM_INSTANCE", 0, "an integer >= 1"),

@@ -133,7 +133,7 @@ def test_one_camera__is_refused_with_what_to_switch_off() -> None:
     with pytest.raises(ValueError) as error:
         CALRLabeler.check_images(config(), images)
     message = str(error.value)
-    assert "two cameras or more, got 1 (market1501_0)" in message
+    assert "at least two cameras, got 1 (market1501_0)" in message
     for key in (
         "CALR.REFINE.ENABLED False",
         "CALR.WEIGHTS.ENABLED False",

@@ -68,7 +68,8 @@ def test_moments_of_the_classes__are_of_this_round_alone(
     synthetic_root: Path, tmp_path: Path
 ) -> None:
     """Step counters of Adam: 3 rounds of 2 steps for the network, 2 for the last class weights."""
-    train_tiny(PLUS, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3)
+    softmax = {"SPHERECLUSTER__SOFTMAX__ENABLED": True}
+    train_tiny(PLUS, synthetic_root, tmp_path, SOLVER__MAX_EPOCH=3, **softmax)
     checkpoint = final_checkpoint(tmp_path)
     classes = checkpoint["model"]["heads.classes.weight"].shape
     steps = {
