@@ -38,7 +38,7 @@ def hashed(tree: Path, project: str = "CALR") -> str:
         ("unreid/engine/trainer.py", "(", "( ", False),
         ("unreid/__init__.py", "__version__ = ", "__version__ = '9' + ", False),
         ("unreid/config.py", "TEMPERATURE = 0.05", "TEMPERATURE = 0.06", True),
-        ("unreid/config.py", "    # What assigns", "    # That assigns", False),
+        ("unreid/config.py", "    # Labeler: a name", "    # Labeler: the name", False),
         ("unreid/visualization/page.py", "\n", "\nX = 1\n", False),
         ("unreid/sweep/grid.py", "SEED =", "OTHER = SEED =", False),
         ("unreid/kernels/jitter.pyx", "\n", "\nX = 1\n", True),
