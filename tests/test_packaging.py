@@ -173,7 +173,7 @@ def test_tracked_files__name_no_machine_and_no_registry() -> None:
         *[(f"cd /{folder}/data", True) for folder in ("work", "tmp", "root", "home/someone")],
         ("pip install --index-url https://mirror.example/simple x", True),
         ("pip install x -f https://pypi.example.org/a", True),
-        ("see https://arxiv.org/abs/2103.11568 and https://pypi.org/project/fastreid", False),
+        ("see https://arxiv.org/abs/2103.11568 and https://github.com/JDAI-CV/fast-reid", False),
         ("data under ../shared/data, results in runs/demo", False),
     ],
 )
